@@ -1,0 +1,51 @@
+# Argmax. Every target is idempotent; `make help` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RECIPE ?= neural_net
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint types tests train clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 8000 (ARGS="--port 8001")
+	$(BIN)/python -m service $(ARGS)
+
+test: lint types tests  ## Install, then lint, check types and run every test
+
+lint: $(VENV)/.dev  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## Check types
+	$(BIN)/mypy
+
+tests: $(VENV)/.dev  ## Run the tests and print the coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS="--data-dir PATH")
+	$(BIN)/python -m training train $(RECIPE) --publish $(ARGS)
+
+clean:  ## Remove the environment and everything that was generated
+	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+
+# One stamp for each set of packages: it is redone only when the list of packages changes.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	  "Python must be 3.11 or newer. Given: %d.%d. Name another with PYTHON=..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training]'
+	@touch $@ $(VENV)/.service
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.service $(VENV)/.training

@@ -1,0 +1,1 @@
+"""Serve published classifiers over HTTP. Importing it does nothing; `python -m service` starts it."""

@@ -1,0 +1,1 @@
+"""Train classifiers and publish them. Importing it does nothing; `python -m training` starts it."""
