@@ -1,0 +1,90 @@
+"""The web application of one HTTP process: what answers which path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import errors, metrics
+from service.api.predict import Predict
+from service.dispatcher import Dispatcher
+
+
+def add_routes(
+    app: FastAPI,
+    predict: Predict,
+    dispatcher: Dispatcher,
+    *,
+    is_draining: Callable[[], bool],
+    flush: Callable[[], None],
+) -> None:
+    """Put every path of the service into `app`."""
+
+    async def livez() -> Response:
+        return _status(HTTPStatus.OK, "alive")
+
+    async def readyz() -> Response:
+        if is_draining():
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+        ready = {f"{model.name}@{model.version}": dispatcher.is_ready(model) for model in dispatcher.models()}
+        if not any(ready.values()):
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
+        return _status(HTTPStatus.OK, "ready", models=ready)
+
+    def exposition() -> Response:  # not async: merging the files takes milliseconds, a thread's
+        flush()
+        return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
+
+    app.router.routes.append(Route("/predict", predict, methods=["POST"]))
+    app.add_api_route("/livez", livez, summary="Whether this process answers at all")
+    app.add_api_route("/readyz", readyz, summary="Whether requests will be answered with predictions")
+    app.add_api_route("/health", readyz, summary="The same as /readyz")
+    app.add_api_route("/metrics", exposition, summary="Prometheus metrics of all processes")
+    app.add_exception_handler(HTTPException, _http_exception)
+
+
+class Front:
+    """Takes /predict straight to its handler; everything else goes through the framework, which costs 0.1 ms."""
+
+    def __init__(self, app: ASGIApp, predict: Predict) -> None:
+        self._app = app
+        self._predict = predict
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+            await self._predict(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _status(status: HTTPStatus, text: str, **more: Any) -> Response:
+    headers = {"cache-control": "no-store"}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = "1"
+    return Response(orjson.dumps({"status": text, **more}), status, media_type="application/json", headers=headers)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """The framework's own refusals (no such path, wrong method) in the grammar of the others."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type; registered for nothing else
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another")
+        detail = f"{request.url.path} takes {allowed}. Given: {request.method}"
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"the path must be one that /docs lists. Given: {request.url.path!r}"
+    else:
+        detail = str(error.detail)
+    return Response(
+        errors.problem_body(error.status_code, detail),
+        error.status_code,
+        media_type=errors.MEDIA_TYPE,
+        headers=dict(error.headers or {}),
+    )

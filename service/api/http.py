@@ -1,0 +1,91 @@
+"""What the prediction routes need of HTTP, straight on ASGI: a framework's request costs more than a model's call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from service import errors
+from service.errors import BadRequest, Problem, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The value of the header `name` (lower case), or ''."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return ""
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        TooLarge: the length in the header, or what has come so far, is over `max_bytes`.
+        ClientGone: there is nobody to answer.
+    """
+    declared = header(scope, b"content-length")
+    if declared and int(declared) > max_bytes:  # the HTTP parser has refused what is no number
+        raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: {int(declared):,}")
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return body
+    chunks = [body]
+    size = len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > max_bytes:
+            raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: more")
+    return b"".join(chunks)
+
+
+async def respond(
+    send: Send, status: int, body: bytes, *, media_type: bytes = b"application/json", headers: Iterable[Header] = ()
+) -> None:
+    """Send a whole answer."""
+    start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_with_problem(send: Send, problem: Problem, headers: Iterable[Header] = ()) -> None:
+    """Send `problem` as RFC 9457 problem details."""
+    own = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+    media_type = errors.MEDIA_TYPE.encode()
+    await respond(send, problem.status, problem.body(), media_type=media_type, headers=[*headers, *own])
+
+
+def media_type(content_type: str) -> str:
+    """`image/png` of `image/png; charset=binary`."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def whole_number(query: dict[str, str], name: str) -> int | None:
+    """The query parameter `name`, at least 1, or None when it is not there.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    text = query.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text!r}")
+    return int(text)

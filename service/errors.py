@@ -1,0 +1,94 @@
+"""What can go wrong with a request, one type for each status, said in one grammar (RFC 9457).
+
+A detail says what is required, then what was given. Knows nothing about where it was raised.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+import orjson
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is not a prediction; `detail` is written for the client."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers or {}
+
+    def body(self) -> bytes:
+        """The problem details document, JSON."""
+        return problem_body(self.status, self.detail)
+
+
+class BadRequest(Problem):
+    """The bytes are not what they claim to be: an image that does not decode, JSON that does not parse."""
+
+    status = 400
+
+
+class NotFound(Problem):
+    """There is no such page, model or version."""
+
+    status = 404
+
+
+class TooLarge(Problem):
+    """A body, an image or a count over its limit."""
+
+    status = 413
+
+
+class UnsupportedMediaType(Problem):
+    """A content type that no decoder takes."""
+
+    status = 415
+
+
+class Unprocessable(Problem):
+    """Well-formed, but of the wrong shape or value for the model."""
+
+    status = 422
+
+
+class QueueFull(Problem):
+    """More images wait than the queue may hold."""
+
+    status = 429
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
+
+
+class Unavailable(Problem):
+    """Starting, draining, or no worker."""
+
+    status = 503
+
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
+
+
+class DeadlineExceeded(Problem):
+    """The answer would come too late."""
+
+    status = 504
+
+
+class ModelFailed(Problem):
+    """The model could not compute this one input."""
+
+    status = 500
+
+
+def problem_body(status: int, detail: str) -> bytes:
+    """A problem details document for `status`, JSON."""
+    title = HTTPStatus(status).phrase
+    return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})

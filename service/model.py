@@ -1,0 +1,104 @@
+"""One loaded version of one model: load, prove, warm up, run. Knows nothing about requests, sockets or the registry."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from service import torchscript
+from service.manifest import ModelManifest, input_bytes
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+class UnfitModelError(Exception):
+    """A version that must not serve: it does not load, or does not compute what its manifest promises."""
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch, on the CPU."""
+
+    class_ids: Tensor  # int32 [N]; -1 where the logits are not finite
+    confidences: Tensor  # float32 [N], the calibrated probability of that class
+    logits: Tensor  # float32 [N, K]
+
+    @classmethod
+    def join(cls, first: Outputs, second: Outputs) -> Outputs:
+        return cls(*map(torch.cat, zip(first, second, strict=True)))
+
+
+class Model:
+    """A TorchScript module on a device, ready for `run`; `aliases` are the names that its version bears.
+
+    Raises:
+        UnfitModelError: the artifact does not load, or its golden sample comes out wrong.
+    """
+
+    def __init__(
+        self, manifest: ModelManifest, artifact: bytes, device: torch.device, *, aliases: tuple[str, ...] = ()
+    ) -> None:
+        self.manifest = manifest
+        self.aliases = aliases
+        self.device = device
+        self.input_bytes = input_bytes(manifest.input)
+        try:
+            self._module = torchscript.load(artifact, device)
+            self.prove()
+        except torchscript.TorchScriptError as error:
+            raise UnfitModelError(f"{self}: {error}") from error
+
+    def __str__(self) -> str:
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+    def batch(self, data: bytearray) -> Tensor:
+        """A view of raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
+        return torch.frombuffer(data, dtype=_DTYPES[self.manifest.input.dtype]).view(-1, *self.manifest.input.shape)
+
+    @torch.inference_mode()
+    def run(self, inputs: Tensor) -> Outputs:
+        """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says."""
+        logits = torchscript.call(self._module, inputs.to(self.device, non_blocking=True)).float()
+        confidences, class_ids = torch.softmax(logits / self.manifest.temperature, dim=1).max(dim=1)
+        class_ids = torch.where(torch.isfinite(confidences), class_ids, -1).int()
+        return Outputs(class_ids.cpu(), confidences.cpu(), logits.contiguous().cpu())
+
+    def failed(self) -> Outputs:
+        """What stands for one image that the model cannot compute."""
+        return Outputs(
+            torch.full((1,), -1, dtype=torch.int32),
+            torch.full((1,), torch.nan),
+            torch.full((1, len(self.manifest.classes)), torch.nan),
+        )
+
+    def prove(self) -> None:
+        """Compute the golden sample and compare.
+
+        Raises:
+            UnfitModelError: the logits differ by more than the manifest's tolerance.
+        """
+        golden = self.manifest.golden
+        expected = torch.tensor(golden.logits)
+        try:
+            logits = self.run(self.batch(bytearray(golden.raw_inputs()))).logits
+        except RuntimeError as error:
+            raise UnfitModelError(f"{self}: the golden sample must compute. Given: {error}") from error
+        if logits.shape != expected.shape:
+            raise UnfitModelError(f"{self}: golden logits must be {list(expected.shape)}. Given: {list(logits.shape)}")
+        difference = (logits - expected).abs().max().item()
+        if not difference <= golden.tolerance:  # written so that NaN fails
+            raise UnfitModelError(
+                f"{self}: golden logits must be within {golden.tolerance} of the manifest's. Given: off by {difference}"
+            )
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run every batch size up to `max_batch_size`, so that no request pays for a first time."""
+        started = time.monotonic()
+        for size in range(1, max_batch_size + 1):
+            self.run(self.batch(bytearray(size * self.input_bytes)))
+        logger.info("warmed %s up to %d on %s in %.1f s", self, max_batch_size, self.device, time.monotonic() - started)

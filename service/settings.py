@@ -1,0 +1,43 @@
+"""Every setting of the service, declared once: an environment variable SERVICE_X and an option --x."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on; a container's CPU limit by affinity counts, one by quota does not."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    registry: str = Field("models", description="Folder or fsspec URL of the model registry.")
+    default_model: str = Field(
+        "mnist",
+        description="Model that answers when a request names none; a registry of one model needs no such setting.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; auto is CUDA if present.")
+    http_processes: int = Field(
+        default_factory=lambda: max(1, usable_cores() - 1), ge=1, le=256, description="Processes that speak HTTP."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads of a CPU worker inside one model call.")
+    max_batch_size: int = Field(128, ge=1, le=65536, description="Most images that are computed together.")
+    max_queue: int = Field(4096, ge=1, description="Most images that wait; beyond it the answer is 429.")
+    timeout_seconds: float = Field(10.0, gt=0, le=3600, description="Deadline of a request, from its arrival.")
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="Largest request body.")
+    max_pixels: int = Field(32_000_000, ge=1, description="Largest image, in pixels, read from its header.")
+    max_images: int = Field(1024, ge=1, description="Most images (or feature vectors) in one request.")
+    startup_seconds: float = Field(120.0, gt=0, description="A worker that is not ready by then is replaced.")
+    hang_seconds: float = Field(30.0, gt=0, description="A worker that is silent this long is replaced.")
+    max_failed_starts: int = Field(3, ge=1, description="Failed worker starts in a row before the service gives up.")
+    drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
+    shutdown_seconds: float = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")

@@ -1,0 +1,41 @@
+"""The few numbers that the service's processes share in memory: signs of life, and whether it is draining."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Vitals:
+    """Written by one process each, read by others; it travels to workers by pickle and to HTTP processes by fork.
+
+    Times are on time.monotonic()'s clock, which all processes of a machine share.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._beats = _SPAWN.RawArray("d", workers)
+        self._draining = _SPAWN.RawValue("b", 0)
+
+    def beat(self, worker: int, now: float) -> None:
+        self._beats[worker] = now
+
+    def reset(self, worker: int) -> None:
+        """Forget a worker's beats: a new process takes its place."""
+        self._beats[worker] = 0.0
+
+    def is_up(self, worker: int) -> bool:
+        """Whether the worker has finished loading."""
+        return bool(self._beats[worker] > 0.0)
+
+    def silence(self, worker: int) -> float:
+        """Seconds since the worker's last beat."""
+        return time.monotonic() - float(self._beats[worker])
+
+    @property
+    def draining(self) -> bool:
+        return bool(self._draining.value)
+
+    def drain(self) -> None:
+        self._draining.value = 1

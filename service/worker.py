@@ -1,0 +1,200 @@
+"""The process that owns a device: it merges blocks from every HTTP process into batches and answers them.
+
+One thread, one loop: read what has arrived, compute a batch of it, send the answers, look again. Nothing waits while
+the device is idle, and blocks that arrive during a batch make up the next one, so batches grow by themselves. A
+socket is the whole relation to an HTTP process: when either side dies, the other sees it at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from service import frames
+from service.frames import Block, Frame, Kind
+from service.model import Model, Outputs
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.5  # between two heartbeats of an idle worker
+_RECEIVE_BYTES = 1 << 20
+
+
+class _Peer:
+    """The connection to one HTTP process."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self._reader = frames.FrameReader()
+        self._unsent = bytearray()
+
+    def receive(self) -> list[Frame] | None:
+        """The frames that have arrived, or None when the other side is gone."""
+        try:
+            data = self.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        return list(self._reader.feed(data)) if data else None
+
+    def send(self, data: bytes = b"") -> bool:
+        """Send `data` after what is still unsent; False when some of it has to wait for the socket."""
+        self._unsent += data
+        try:
+            del self._unsent[: self.socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # the other side is gone; the next receive says so
+        return not self._unsent
+
+
+class _Job(NamedTuple):
+    peer: _Peer
+    block_id: int
+    block: Block
+    arrived: float
+
+
+class Worker:
+    """Serves `models` to whoever connects to `listener`, until the process ends.
+
+    `beat` is called at least every half second while the loop turns, with time.monotonic().
+    """
+
+    def __init__(
+        self,
+        models: list[Model],
+        listener: socket.socket,
+        *,
+        max_batch_size: int,
+        beat: Callable[[float], None],
+    ) -> None:
+        self._models = dict(enumerate(models))
+        self._listener = listener
+        self._max_batch_size = max_batch_size
+        self._beat = beat
+        self._selector = selectors.DefaultSelector()
+        self._jobs: collections.deque[_Job] = collections.deque()
+
+    def run(self, stop: int) -> None:
+        """Serve until the file descriptor `stop` becomes readable."""
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(stop, selectors.EVENT_READ)
+        while True:
+            self._beat(time.monotonic())
+            for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
+                if key.fd == stop:
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif events & selectors.EVENT_READ:
+                    self._read(key.data)
+                else:
+                    self._send(key.data)
+            if self._jobs:
+                self._compute(self._next_batch())
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # whoever knocked is gone again
+        peer = _Peer(connection)
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+        self._send(peer, frames.pack_models(self._announcements()))
+
+    def _announcements(self) -> tuple[frames.Announcement, ...]:
+        return tuple(
+            frames.Announcement(handle=handle, default=True, aliases=model.aliases, manifest=model.manifest)
+            for handle, model in self._models.items()
+        )
+
+    def _read(self, peer: _Peer) -> None:
+        received = peer.receive()
+        if received is None:
+            self._selector.unregister(peer.socket)
+            peer.socket.close()
+            # Nobody waits for these any more.
+            self._jobs = collections.deque(job for job in self._jobs if job.peer is not peer)
+            return
+        arrived = time.monotonic()
+        for frame in received:
+            self._jobs.append(_Job(peer, frame.block_id, frames.unpack_block(frame.payload), arrived))
+
+    def _send(self, peer: _Peer, data: bytes = b"") -> None:
+        waits = not peer.send(data)
+        if peer.socket.fileno() >= 0:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
+            self._selector.modify(peer.socket, wanted, peer)
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest job, and every other of the same model that still fits beside it."""
+        batch: list[_Job] = []
+        size = 0
+        for _ in range(len(self._jobs)):
+            job = self._jobs.popleft()
+            if batch and (job.block.handle != batch[0].block.handle or size + job.block.size > self._max_batch_size):
+                self._jobs.append(job)
+                continue
+            batch.append(job)
+            size += job.block.size
+        return batch
+
+    def _compute(self, batch: list[_Job]) -> None:
+        model = self._models.get(batch[0].block.handle)
+        started = time.monotonic()
+        wanted = [job for job in batch if job.block.deadline > started]
+        for job in batch:
+            if model is None:
+                self._refuse(job, "the worker does not serve this version")
+            elif job.block.deadline <= started:
+                self._refuse(job, "the deadline passed before the block was computed")
+        if model is None or not wanted:
+            return
+        outputs = _run(model, bytearray().join(job.block.data for job in wanted))
+        seconds = time.monotonic() - started
+        size = len(outputs.class_ids)
+        class_ids = outputs.class_ids.numpy()
+        confidences = outputs.confidences.numpy()
+        logits = outputs.logits.numpy()
+        start = 0
+        for job in wanted:
+            own = slice(start, start + job.block.size)
+            start = own.stop
+            columns = (class_ids[own].tobytes(), confidences[own].tobytes(), logits[own].tobytes())
+            self._send(
+                job.peer,
+                frames.pack_answer(
+                    job.block_id,
+                    columns,
+                    classes=logits.shape[1],
+                    batch_size=size,
+                    queue_seconds=started - job.arrived,
+                    compute_seconds=seconds,
+                ),
+            )
+
+    def _refuse(self, job: _Job, reason: str) -> None:
+        self._send(job.peer, frames.pack(Kind.REFUSAL, job.block_id, reason.encode()))
+
+
+def _run(model: Model, data: bytearray) -> Outputs:
+    """Run a batch; if the model fails on it, halve it until the images that make it fail stand alone."""
+    try:
+        return model.run(model.batch(data))
+    except RuntimeError as error:
+        size = len(data) // model.input_bytes
+        if size == 1:
+            logger.error("%s failed on an image: %s", model, error)
+            return model.failed()
+        middle = size // 2 * model.input_bytes
+        return Outputs.join(_run(model, data[:middle]), _run(model, data[middle:]))

@@ -1,0 +1,84 @@
+"""Small registries to test with: modules of two lines, published through the real `Registry`."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from service.manifest import Artifact, FeatureInput, GoldenSample, ImageInput, ModelManifest, Provenance
+from service.registry import Registry
+
+GREY = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
+RGB = ImageInput(shape=(3, 32, 32), colour="rgb")
+DIGITS = tuple("0123456789")
+
+
+class BrightestRow(nn.Module):
+    """Its class is the brightest of the first ten rows, so a test can draw any class."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, 0, :10].float().sum(dim=2) / 255
+
+
+class FirstFeature(nn.Module):
+    """Two classes: whether the first feature is positive."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack((-features[:, 0], features[:, 0]), dim=1)
+
+
+def artifact_of(module: nn.Module) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.save(torch.jit.script(module.eval()), buffer)
+    return buffer.getvalue()
+
+
+def publish(
+    root: Path | str,
+    name: str = "rows",
+    module: nn.Module | None = None,
+    *,
+    spec: ImageInput | FeatureInput = GREY,
+    classes: tuple[str, ...] = DIGITS,
+    artifact: bytes | None = None,
+    **changes: Any,
+) -> ModelManifest:
+    """Publish `module` (by default BrightestRow) as the next version of `name`."""
+    module = module or BrightestRow()
+    inputs = torch.arange(2 * torch.tensor(spec.shape).prod().item()).remainder(251)
+    inputs = inputs.to(getattr(torch, spec.dtype)).view(2, *spec.shape)
+    logits = changes.pop("logits", None) or module.eval()(inputs).tolist()
+
+    def describe(version: int, digest: Artifact) -> ModelManifest:
+        return ModelManifest(
+            name=name,
+            version=version,
+            created=datetime.datetime.now(datetime.UTC),
+            artifact=digest,
+            input=spec,
+            classes=classes,
+            golden=GoldenSample(inputs=base64.b64encode(inputs.numpy().tobytes()).decode(), logits=logits),
+            provenance=Provenance(
+                recipe="test",
+                hyper_parameters={},
+                dataset="none",
+                dataset_digest="none",
+                seed=0,
+                commit="unknown",
+                torch_version=torch.__version__,
+                device="cpu",
+                seconds=0.0,
+            ),
+            **changes,
+        )
+
+    return Registry(root).publish(name, artifact or artifact_of(module), describe)
