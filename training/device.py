@@ -1,0 +1,56 @@
+"""Which device trains, with how many threads, and what it is called in a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from training.errors import OptionError
+
+
+def choose(name: str) -> torch.device:
+    """The device that `name` means: cpu, cuda, mps, or auto for the fastest that is there.
+
+    Raises:
+        OptionError: it was asked for by name and is not there. A silent fallback would cost hours.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there.get(name, False):
+        usable = [device for device, available in there.items() if available]
+        raise OptionError(f"device must be one that this machine has: {', '.join(['auto', *usable])}. Given: {name}")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, e.g. "cuda (NVIDIA H200)" or "cpu (AMD EPYC 9654, 2 threads)"."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({_processor()}, {torch.get_num_threads()} threads)"
+    return device.type
+
+
+@contextlib.contextmanager
+def cpu_threads(n: int) -> Iterator[None]:
+    """Compute on `n` CPU threads inside the block, 0 for torch's choice, and on as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -1,0 +1,86 @@
+"""From a trained network to the artifact: TorchScript bytes with the preprocessing inside, checked against the network.
+
+The only module of training/ that touches torch.jit, which is deprecated upstream and warns: here is where it would be
+replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import TrainingError
+from training.evaluate import logits_of
+from training.preprocessing import Preprocessing
+
+LOGIT_TOLERANCE = 1e-3
+"""Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
+
+BATCH_SIZES = (1, 7, 256)
+"""What the service sends: one request alone, a few together, a full batch."""
+
+
+class Exported(nn.Module):
+    """What is published: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2.
+
+    A network with one raw logit z becomes the two classes [0, z], whose softmax is the sigmoid of z.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.preprocessing(inputs)).float()
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return logits
+
+
+def export(model: Exported) -> bytes:
+    """The artifact: `model` scripted, in evaluation mode, frozen, on the CPU. `model` itself is left as it was."""
+    with _torchscript(), torch.no_grad():
+        scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
+        buffer = io.BytesIO()
+        torch.jit.save(torch.jit.freeze(scripted), buffer)
+    return buffer.getvalue()
+
+
+def load(artifact: bytes, device: torch.device) -> nn.Module:
+    """The classifier in `artifact`, on `device`, as the service will load it."""
+    with _torchscript():
+        module: nn.Module = torch.jit.load(io.BytesIO(artifact), map_location=device)  # type: ignore[no-untyped-call]
+    return module
+
+
+def check(model: Exported, artifact: nn.Module, inputs: Tensor) -> None:
+    """Compare network and loaded artifact on all `inputs`, in batches of 1, 7 and 256.
+
+    Raises:
+        TrainingError: a class differs for any input, or a logit by more than LOGIT_TOLERANCE.
+    """
+    expected = logits_of(model, inputs)
+    for batch_size in BATCH_SIZES:
+        given = logits_of(artifact, inputs, batch_size=batch_size)
+        difference = (given - expected).abs().max().item()
+        differing = int((given.argmax(1) != expected.argmax(1)).sum())
+        if differing or not difference <= LOGIT_TOLERANCE:  # "not <=" refuses NaN too
+            raise TrainingError(
+                f"the exported model must give the network's classes and its logits to within {LOGIT_TOLERANCE:g}. "
+                f"Given: {differing} of {len(inputs):,} classes differ and logits by up to {difference:.2g}, in "
+                f"batches of {batch_size}. Nothing was published."
+            )
+
+
+@contextlib.contextmanager
+def _torchscript() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
+        yield

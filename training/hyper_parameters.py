@@ -1,0 +1,80 @@
+"""The hyper-parameters of a run: declared once, here, for recipes, the command line and the manifest.
+
+Knows nothing about torch; what they do is the business of `optimisers` and `trainer`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from training.errors import option_error
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+_ONLY_WITH = {
+    "momentum": "sgd",
+    "betas": "adam",
+    "eps": "adam",
+    "amsgrad": "adam",
+}
+"""Hyper-parameters that one optimiser has and another does not: given to the wrong one they would do nothing."""
+
+
+class HyperParameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(ge=1, description="Times that every training example is seen.")
+    batch_size: int = Field(ge=1, description="Examples in one optimiser step.")
+    optimiser: Literal["sgd", "adam"] = Field(description="Rule that turns gradients into steps.")
+    lr: float = Field(gt=0, allow_inf_nan=False, description="Learning rate: the size of a step.")
+    lr_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="constant, or linear: from lr at the first step down to 0 after the last."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="SGD: share of the last step that is kept.")
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="L2 penalty on the weights.")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="Adam: decay of the averages of the gradient and of its square."
+    )
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False, description="Adam: added to the denominator.")
+    amsgrad: bool = Field(False, description="Adam: keep the largest average of the squared gradient.")
+    shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
+    drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of the forward pass; bfloat16 keeps weights and loss in float32."
+    )
+
+    @model_validator(mode="after")
+    def _each_belongs_to_the_optimiser(self) -> Self:
+        for name, optimiser in _ONLY_WITH.items():
+            default = type(self).model_fields[name].default
+            if optimiser != self.optimiser and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} must be given with the optimiser {optimiser}. Given: {getattr(self, name)} "
+                    f"with {self.optimiser}"
+                )
+        return self
+
+    def override(self, given: dict[str, Any]) -> HyperParameters:
+        """These values with those in `given`, as text or as values, in place of their own.
+
+        Raises:
+            OptionError: a value is out of bounds, or does not belong to the optimiser.
+        """
+        optimiser = given.get("optimiser", self.optimiser)
+        kept = {k: v for k, v in self.model_dump().items() if _ONLY_WITH.get(k, optimiser) == optimiser}
+        try:
+            return HyperParameters.model_validate(kept | given)
+        except ValidationError as error:
+            raise option_error(error) from error
+
+    def effective(self) -> dict[str, JsonValue]:
+        """Those that have a meaning with this optimiser, as JSON values, without the seed: what a manifest records."""
+        values: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"seed"})
+        return {k: v for k, v in values.items() if _ONLY_WITH.get(k, self.optimiser) == self.optimiser}
+
+    def iterations(self, examples: int) -> int:
+        """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)

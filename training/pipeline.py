@@ -1,0 +1,135 @@
+"""The one story of the training half, read top to bottom: data, train, export, evaluate, publish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from service.manifest import ModelManifest, Name, Provenance
+from service.registry import Registry
+from training import device as devices
+from training import sources
+from training.errors import OptionError
+from training.evaluate import Evaluation, evaluate
+from training.export import Exported, check, export, load
+from training.hyper_parameters import HyperParameters
+from training.preprocessing import Preprocessing
+from training.progress import Progress
+from training.provenance import commit
+from training.publish import golden_sample, publish
+from training.recipes import Recipe
+from training.settings import Settings
+from training.trainer import EpochResult, train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave."""
+
+    history: list[EpochResult]
+    evaluation: Evaluation  # of the exported artifact, on the test split
+    training_seconds: float
+    manifest: ModelManifest | None  # None when nothing was published
+
+
+def run(
+    recipe: Recipe,
+    hyper: HyperParameters,
+    *,
+    settings: Settings,
+    progress: Progress,
+    data: str | None = None,
+    publish_as: str | None = None,
+) -> Outcome:
+    """Train `recipe` with `hyper` on its data, or on `data`, and publish it when `publish_as` names a model.
+
+    Raises:
+        OptionError: something that was asked for cannot be; nothing was trained.
+        TrainingError: the data is missing, the loss is not finite, or the artifact is not the network.
+        RegistryError: the registry cannot be read or written.
+    """
+    with devices.cpu_threads(settings.threads or recipe.threads):
+        return _run(
+            recipe, hyper, settings=settings, progress=progress, source=data or recipe.data, publish_as=publish_as
+        )
+
+
+def _run(
+    recipe: Recipe,
+    hyper: HyperParameters,
+    *,
+    settings: Settings,
+    progress: Progress,
+    source: str,
+    publish_as: str | None,
+) -> Outcome:
+    device = devices.choose(settings.device)
+    registry = _open_registry(settings.registry, publish_as)
+    train_data = sources.load(source, "train", settings.data_dir).to(device)
+    test_data = sources.load(source, "test", settings.data_dir).to(device)
+    logger.info("%s, %s training images, on %s", source, f"{len(train_data):,}", devices.describe(device))
+
+    torch.manual_seed(hyper.seed)
+    network = recipe.build(train_data).to(device)
+    preprocessing = Preprocessing(recipe.mean, recipe.std, images=train_data.images).to(device)
+
+    started = time.perf_counter()
+    with progress:
+        history = train(network, preprocessing, data=train_data, hyper=hyper, progress=progress)
+    training_seconds = time.perf_counter() - started
+
+    model = Exported(preprocessing, network)
+    artifact = export(model)
+    # What is recorded is measured on what is served: the artifact, read back from its bytes.
+    classifier = load(artifact, device)
+    evaluation = evaluate(classifier, test_data)
+
+    manifest = None
+    if registry is not None and publish_as is not None:
+        check(model, classifier, test_data.inputs)
+        manifest = publish(
+            registry,
+            publish_as,
+            artifact=artifact,
+            golden=golden_sample(classifier, test_data),
+            test=test_data,
+            style=recipe.style,
+            evaluation=evaluation,
+            provenance=Provenance(
+                recipe=recipe.name,
+                hyper_parameters=hyper.effective(),
+                dataset=train_data.title,
+                dataset_digest=train_data.digest,
+                seed=hyper.seed,
+                commit=commit(),
+                torch_version=torch.__version__,
+                device=devices.describe(device),
+                seconds=round(training_seconds, 3),
+            ),
+        )
+    return Outcome(history, evaluation, training_seconds, manifest)
+
+
+def _open_registry(url: str, publish_as: str | None) -> Registry | None:
+    """The registry to publish to; a name or URL that cannot work is found before hours of training, not after."""
+    if publish_as is None:
+        return None
+    try:
+        TypeAdapter(Name).validate_python(publish_as)
+    except ValidationError as error:
+        raise OptionError(
+            f"name must be 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a letter or a digit. "
+            f"Given: {publish_as!r}"
+        ) from error
+    try:
+        registry = Registry(url)
+    except (ImportError, ValueError, OSError) as error:  # no such protocol, or its package is not installed
+        raise OptionError(f"registry must be a folder or a URL that fsspec knows. Given: {url} ({error})") from error
+    registry.versions(publish_as)
+    return registry

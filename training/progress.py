@@ -1,0 +1,119 @@
+"""How far training is: bars on a terminal, one line an epoch elsewhere. Knows nothing about torch."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+REFRESH_SECONDS = 0.1
+
+
+class Progress(Protocol):
+    """What the trainer tells: `show` is called only when `due`, since reading the numbers makes the device wait."""
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None: ...
+
+    def due(self) -> bool:
+        """Called once an iteration, after it."""
+        ...
+
+    def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_progress(stream: TextIO) -> Progress:
+    """Bars when `stream` is a terminal, else lines."""
+    return BarProgress(Console(file=stream)) if stream.isatty() else LineProgress(stream)
+
+
+class LineProgress:
+    """One line of plain text when an epoch ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
+        self._title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {iterations:,} iterations"
+        self._started = time.perf_counter()
+
+    def due(self) -> bool:
+        return False
+
+    def show(self, loss: float, accuracy: float, *, examples: int) -> None:
+        raise NotImplementedError("never due")
+
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+        seconds = time.perf_counter() - self._started
+        self._stream.write(f"{self._title}  {_numbers(loss, accuracy, examples / seconds)}  {seconds:.1f} s\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class BarProgress:
+    """Two bars: the epochs of the run with the time left, the iterations of the epoch with its numbers."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,  # no thread beside the two that compute
+        )
+        self._run = self._bars.add_task("epoch", numbers="")
+        self._epoch = self._bars.add_task("iteration", numbers="")
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
+        self._iterations, self._iteration, self._before = iterations, 0, epoch - 1
+        self._started = self._shown = time.perf_counter()
+        self._bars.update(self._run, total=epochs, completed=self._before)
+        self._bars.reset(self._epoch, total=iterations)
+
+    def due(self) -> bool:
+        self._iteration += 1
+        return time.perf_counter() - self._shown > REFRESH_SECONDS
+
+    def show(self, loss: float, accuracy: float, *, examples: int) -> None:
+        self._shown = time.perf_counter()
+        numbers = _numbers(loss, accuracy, examples / (self._shown - self._started))
+        self._bars.update(self._run, completed=round(self._before + self._iteration / self._iterations, 2))
+        self._bars.update(self._epoch, completed=self._iteration, numbers=numbers)
+        self._bars.refresh()
+
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+        self.show(loss, accuracy, examples=examples)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+
+def _numbers(loss: float, accuracy: float, images_per_second: float) -> str:
+    return f"loss {loss:.4f}  accuracy {accuracy:7.2%}  {images_per_second:,.0f} images/s"

@@ -1,0 +1,103 @@
+"""From an artifact and what was measured on it to a version in the registry, with its manifest.
+
+Knows nothing about how the model was trained; it is told.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Literal
+
+from torch import Tensor, nn
+
+from service.manifest import (
+    Artifact,
+    FeatureInput,
+    GoldenSample,
+    ImageInput,
+    Metric,
+    ModelManifest,
+    Provenance,
+    pack_floats,
+)
+from service.registry import Registry
+from training.data import Dataset
+from training.evaluate import Evaluation, logits_of
+from training.export import LOGIT_TOLERANCE
+
+GOLDEN_INPUTS = 8
+EVALUATION = "evaluation.json"
+
+
+def publish(
+    registry: Registry,
+    name: str,
+    *,
+    artifact: bytes,
+    golden: GoldenSample,
+    test: Dataset,
+    style: Literal["photo", "mnist"],
+    evaluation: Evaluation,
+    provenance: Provenance,
+) -> ModelManifest:
+    """Write the next version of the model `name` and return its manifest.
+
+    Raises:
+        RegistryError: the registry cannot be written; then there is no new version.
+    """
+
+    def describe(version: int, file: Artifact) -> ModelManifest:
+        return ModelManifest(
+            name=name,
+            version=version,
+            created=datetime.now(UTC),
+            artifact=file,
+            input=input_spec(test, style),
+            classes=test.classes,
+            metrics=(
+                Metric(name="accuracy", value=evaluation.accuracy, data=evaluation.data, n=evaluation.n),
+                Metric(name="loss", value=evaluation.loss, data=evaluation.data, n=evaluation.n),
+            ),
+            golden=golden,
+            provenance=provenance,
+        )
+
+    return registry.publish(name, artifact, describe, files={EVALUATION: evaluation_file(evaluation)})
+
+
+def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
+    """The first test inputs with the logits that the loaded artifact gives for them."""
+    inputs = test.subset(GOLDEN_INPUTS).inputs
+    return GoldenSample(
+        inputs=base64.b64encode(_raw(inputs)).decode(),
+        logits=tuple(map(tuple, logits_of(classifier, inputs).tolist())),
+        tolerance=LOGIT_TOLERANCE,
+    )
+
+
+def input_spec(data: Dataset, style: Literal["photo", "mnist"]) -> ImageInput | FeatureInput:
+    """What the exported graph takes, read off the dataset."""
+    if not data.images:
+        return FeatureInput(shape=(data.inputs.shape[1],))
+    channels, height, width = data.inputs.shape[1:]
+    return ImageInput(shape=(channels, height, width), colour="grey" if channels == 1 else "rgb", style=style)
+
+
+def evaluation_file(evaluation: Evaluation) -> bytes:
+    """`evaluation.json`: the measurement with the predicted class of every example, in the order of the dataset."""
+    content = {
+        "data": evaluation.data,
+        "n": evaluation.n,
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "predicted": evaluation.predicted,
+    }
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _raw(inputs: Tensor) -> bytes:
+    if inputs.is_floating_point():
+        return pack_floats(inputs.flatten().tolist())
+    return inputs.cpu().contiguous().numpy().tobytes()

@@ -1,0 +1,22 @@
+"""Every setting of the machine that trains, declared once: an environment variable TRAINING_X and an option --x.
+
+Knows nothing about recipes: what makes two runs differ in their result is a hyper-parameter. Nothing else in
+training/ reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRAINING_", frozen=True, extra="forbid")
+
+    registry: str = Field("models", min_length=1, description="Folder or fsspec URL that --publish writes to.")
+    data_dir: Path = Field(Path("data"), description="Folder of the data sets; what is missing is downloaded into it.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves it to the recipe.")
