@@ -97,8 +97,15 @@ class Model:
             )
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run every batch size up to `max_batch_size`, so that no request pays for a first time."""
+        """Run every batch size up to `max_batch_size`, so that no request pays for a first time.
+
+        Raises:
+            UnfitModelError: the model cannot compute a batch of some size.
+        """
         started = time.monotonic()
         for size in range(1, max_batch_size + 1):
-            self.run(self.batch(bytearray(size * self.input_bytes)))
+            try:
+                self.run(self.batch(bytearray(size * self.input_bytes)))
+            except RuntimeError as error:
+                raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
         logger.info("warmed %s up to %d on %s in %.1f s", self, max_batch_size, self.device, time.monotonic() - started)

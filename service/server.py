@@ -26,6 +26,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from litserve.loops.base import LitLoop
+from litserve.loops.loops import inference_worker
 from litserve.server import _Server
 
 from service import metrics
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.25
 _DECODE_THREADS = 2
+_BACKLOG = 4096
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BlockLoop(LitLoop):  # type: ignore[misc]
@@ -63,9 +66,12 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._listeners = listeners
         self._worker: Worker
         self.number = 0
+        self.not_yours: socket.socket | None = None
 
     def setup(self, device: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which ends workers last
+        _leave_signals_to_supervisor()
+        if self.not_yours:
+            self.not_yours.close()
         configure_logging(self._settings.log_level)
         settings = self._settings
         torch.set_num_threads(settings.threads)
@@ -129,10 +135,6 @@ class Server(ls.LitServer):  # type: ignore[misc]
             devices=len(devices),
             timeout=False,
         )
-        # LitServe would set these in `_init_manager`, beside a manager process that nothing here needs.
-        self.workers_setup_status: dict[str, str] = {}
-        self.litapi_request_queues = {self.lit_api.api_path: None}
-        self._transport = None
 
     def register_endpoints(self) -> None:
         """Our routes in place of LitServe's, which would put the probes behind its auth."""
@@ -149,6 +151,9 @@ class Server(ls.LitServer):  # type: ignore[misc]
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002 - FastAPI's signature
         """The life of one HTTP process."""
+        if parent := multiprocessing.parent_process():
+            # Without a supervisor nobody would end this process: finish what was accepted, then go.
+            asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
         self._dispatcher.open()
         flusher = asyncio.create_task(self._keep_flushing())
         yield
@@ -165,49 +170,43 @@ class Server(ls.LitServer):  # type: ignore[misc]
             ServiceFailed: workers or HTTP processes keep failing to start.
         """
         settings = self._settings
-        config = self._uvicorn_config()
-        web = config.bind_socket()
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        web = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         host, port = web.getsockname()[:2]
-        logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        # Inherited by forks, and none of a worker's business: it would keep the port after the service is gone.
+        self.lit_api.not_yours = web
         gc.collect()
         gc.freeze()  # what exists now is shared with every fork; collecting it would copy the pages
         Supervisor(
             self._start_worker,
-            lambda number: self._start_http(number, config, web),
+            lambda number: self._start_http(number, web),
             self._vitals,
             settings,
             workers=len(self._paths),
+            on_start=lambda: logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port),
             on_http_death=metrics.forget_process,
             on_stop=web.close,
         ).run()
 
     def _start_worker(self, number: int) -> BaseProcess:
+        # A fork has torch imported already, so a worker is back in a tenth of a second; but CUDA must be fresh.
+        device = self.devices[number]
+        context = multiprocessing.get_context("fork") if device == "cpu" else multiprocessing.get_context("spawn")
         self.lit_api.number = number
-        # A worker that is still importing must not die of the Ctrl-C that its supervisor is to handle.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            process: BaseProcess = self.launch_single_inference_worker(self.lit_api, number)
-        finally:
-            signal.signal(signal.SIGINT, previous)
-        return process
+        arguments: tuple[Any, ...] = (self.lit_api, device, number, None, None, {}, self._callback_runner, False)
+        return _start(context.Process(target=inference_worker, args=arguments, name=f"worker-{number}"))
 
-    def _start_http(self, number: int, config: uvicorn.Config, web: socket.socket) -> BaseProcess:
-        process = multiprocessing.get_context("fork").Process(
-            target=self._http_main, args=(number, config, web), name=f"http-{number}"
-        )
-        process.start()
-        return process
+    def _start_http(self, number: int, web: socket.socket) -> BaseProcess:
+        context = multiprocessing.get_context("fork")
+        return _start(context.Process(target=self._http_main, args=(number, web), name=f"http-{number}"))
 
-    def _http_main(self, number: int, config: uvicorn.Config, web: socket.socket) -> None:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _http_main(self, number: int, web: socket.socket) -> None:
+        _leave_signals_to_supervisor()
         for listener in self._listeners:
             listener.close()
         torch.set_num_threads(1)
         gc.set_threshold(50_000, 20, 100)  # a request makes few cycles; the default looks for them every 700 objects
-        with contextlib.suppress(KeyboardInterrupt):
-            HTTPServer(config).run(number, [web])
+        HTTPServer(self._uvicorn_config()).run(number, [web])
 
     def _uvicorn_config(self) -> uvicorn.Config:
         settings = self._settings
@@ -217,7 +216,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             port=settings.port,
             log_level="warning",
             access_log=False,
-            backlog=4096,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=round(settings.shutdown_seconds),
             server_header=False,
             date_header=False,
@@ -262,6 +261,28 @@ def configure_logging(level: str) -> None:
         level=level.upper(), format="%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("fsspec").setLevel("WARNING")
+
+
+def _start(process: BaseProcess) -> BaseProcess:
+    """Start a child that feels no signal before it has called `_leave_signals_to_supervisor`.
+
+    Otherwise Ctrl-C ends a worker that is still importing, and a SIGTERM that comes right after the fork runs the
+    supervisor's handler in the child, which then never ends.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    return process
+
+
+def _leave_signals_to_supervisor() -> None:
+    """In a child: Ctrl-C reaches it too, but the supervisor decides when it ends, and says so with SIGTERM."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def _listen(path: str) -> socket.socket:

@@ -44,6 +44,7 @@ class Supervisor:
         settings: Settings,
         *,
         workers: int,
+        on_start: Callable[[], None],
         on_http_death: Callable[[int], None],
         on_stop: Callable[[], None],
     ) -> None:
@@ -52,6 +53,7 @@ class Supervisor:
         self._vitals = vitals
         self._settings = settings
         self._worker_count = workers
+        self._on_start = on_start
         self._on_http_death = on_http_death
         self._on_stop = on_stop
         self._workers: dict[int, BaseProcess] = {}
@@ -67,6 +69,7 @@ class Supervisor:
             ServiceFailed: processes keep failing to start.
         """
         with self._signals() as wakeup:
+            self._on_start()
             try:
                 for number in range(self._worker_count):
                     self._launch_worker(number)

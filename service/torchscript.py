@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 
-class TorchScriptError(Exception):
-    """Bytes that are not a TorchScript module, or one that cannot be prepared."""
+class TorchScriptError(RuntimeError):  # as what a module raises itself is
+    """Bytes that are not a TorchScript module, or one that does not compute logits."""
 
 
 def load(data: bytes, device: torch.device) -> torch.jit.ScriptModule:
@@ -26,15 +26,16 @@ def load(data: bytes, device: torch.device) -> torch.jit.ScriptModule:
                 io.BytesIO(data), map_location=device
             )
             return module if _is_frozen(module) else torch.jit.freeze(module.eval())
-        except RuntimeError as error:
+        except (RuntimeError, LookupError, ValueError) as error:  # the last two from damaged names and maps
             raise TorchScriptError(f"the artifact must be a TorchScript module. Given: {error}") from error
 
 
 def call(module: torch.jit.ScriptModule, inputs: Tensor) -> Tensor:
-    """`module(inputs)`, with the outcome's type checked: a tensor of two dimensions."""
+    """`module(inputs)`, with the outcome checked: a tensor of two dimensions, a row for each input."""
     outputs = module(inputs)
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        raise TorchScriptError(f"the module must return logits [N, K]. Given: {getattr(outputs, 'shape', outputs)}")
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
+        given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise TorchScriptError(f"the module must return logits [{len(inputs)}, K]. Given: {given}")
     return outputs
 
 

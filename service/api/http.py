@@ -37,15 +37,10 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     declared = header(scope, b"content-length")
     if declared and int(declared) > max_bytes:  # the HTTP parser has refused what is no number
         raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: {int(declared):,}")
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return body
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body", False):
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -53,7 +48,8 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         size += len(chunks[-1])
         if size > max_bytes:
             raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: more")
-    return b"".join(chunks)
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def respond(

@@ -74,26 +74,36 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
     return vectors.tobytes()
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's parser, which does not say by itself whether it came to the closing boundary."""
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        self.is_whole = True
+
+
 async def _files(content_type: str, body: bytes, max_images: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(
-        Headers({"content-type": content_type}), stream(), max_files=max_images + 1, max_fields=max_images
-    )
+    # No limit of its own on files: that answer is ours to give, and the size of the body is limited.
+    parser = _FormParser(Headers({"content-type": content_type}), stream(), max_files=len(body), max_fields=max_images)
+    required = "the form must be well-formed multipart/form-data with its boundary"
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        raise BadRequest(
-            f"the form must be well-formed multipart/form-data with its boundary. Given: {error}"
-        ) from error
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    if not files:
-        raise Unprocessable("the form must hold at least one file. Given: none")
-    _check_count(len(files), max_images)
-    contents = [await file.read() for file in files]
-    await form.close()
-    return contents
+    except MultiPartException as error:
+        raise BadRequest(f"{required}. Given: {error}") from error
+    try:
+        if not parser.is_whole:
+            raise BadRequest(f"{required}. Given: one that is cut off")
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise Unprocessable("the form must hold at least one file. Given: none")
+        _check_count(len(files), max_images)
+        return [await file.read() for file in files]
+    finally:
+        await form.close()
 
 
 def _from_json(document: Any, max_images: int) -> list[Image]:
@@ -126,7 +136,7 @@ def _parse(body: bytes) -> Any:
 
 def _only_key(document: Any, key: str) -> Any:
     if not isinstance(document, dict) or set(document) != {key}:
-        given = f"the keys {sorted(document)[:8]}" if isinstance(document, dict) else _describe(document)
+        given = f"the keys {_describe(sorted(document))}" if isinstance(document, dict) else _describe(document)
         raise Unprocessable(f'the body must be a JSON object with "{key}" alone. Given: {given}')
     return document[key]
 
@@ -137,5 +147,8 @@ def _check_count(count: int, max_images: int) -> None:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # the JSON parser goes deeper than repr
+        return f"a {type(value).__name__} of lists or objects in each other"
     return text if len(text) <= 60 else f"{text[:57]}..."
