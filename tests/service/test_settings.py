@@ -1,0 +1,95 @@
+"""Settings come from options first, then the environment, then defaults; whatever is out of bounds is refused."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from service import settings
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("SERVICE_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_serve_the_shipped_model_on_this_machine_alone() -> None:
+    default = Settings()
+
+    assert (default.host, default.port, default.registry, default.default_model) == (
+        "127.0.0.1",
+        8000,
+        "models",
+        "mnist",
+    )
+
+
+def test_the_environment_sets_what_no_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_PORT", "9001")
+    monkeypatch.setenv("SERVICE_DEFAULT_MODEL", "digits")
+
+    given = Settings(port="9002")
+
+    assert (given.port, given.default_model) == (9002, "digits")
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_a_core_is_left_to_the_worker_if_there_are_two(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)), raising=False)
+
+    assert Settings().http_processes == max(1, cores - 1)
+
+
+def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+
+    assert settings.usable_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("device", "tpu"),
+        ("http_processes", 0),
+        ("threads", 0),
+        ("max_batch_size", 0),
+        ("max_queue", 0),
+        ("timeout_seconds", 0),
+        ("max_body_bytes", 0),
+        ("max_pixels", 0),
+        ("max_images", 0),
+        ("startup_seconds", 0),
+        ("hang_seconds", 0),
+        ("max_failed_starts", 0),
+        ("drain_seconds", -1),
+        ("shutdown_seconds", 0),
+        ("log_level", "loud"),
+        ("no_such_setting", 1),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})
+
+
+def test_a_bad_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_MAX_BATCH_SIZE", "many")
+
+    with pytest.raises(ValidationError, match="max_batch_size"):
+        Settings()
+
+
+def test_settings_do_not_change_once_they_are_made() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in Settings.model_fields.values())

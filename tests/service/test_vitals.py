@@ -1,0 +1,41 @@
+"""What one process writes, another reads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+from service.vitals import Vitals
+
+
+def live(vitals: Vitals) -> None:
+    vitals.beat(1, time.monotonic())
+
+
+def test_a_beat_in_another_process_is_seen_here() -> None:
+    vitals = Vitals(2)
+    process = multiprocessing.get_context("spawn").Process(target=live, args=(vitals,))
+
+    process.start()
+    process.join()
+
+    assert [vitals.is_up(0), vitals.is_up(1)] == [False, True]
+    assert 0 <= vitals.silence(1) < vitals.silence(0)
+
+
+def test_a_new_process_starts_without_the_beats_of_the_last() -> None:
+    vitals = Vitals(1)
+    vitals.beat(0, time.monotonic())
+
+    vitals.reset(0)
+
+    assert not vitals.is_up(0)
+
+
+def test_draining_begins_once_and_for_all() -> None:
+    vitals = Vitals(1)
+    before = vitals.draining
+
+    vitals.drain()
+
+    assert (before, vitals.draining) == (False, True)
