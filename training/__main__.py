@@ -17,6 +17,7 @@ from rich.table import Table
 
 from service.registry import ARTIFACT, RegistryError
 from training import pipeline
+from training.device import cpu_threads
 from training.errors import TrainingError, option_error
 from training.hyper_parameters import HyperParameters
 from training.options import Parser, add_options, given
@@ -89,14 +90,15 @@ def _train(arguments: argparse.Namespace) -> int:
     except ValidationError as error:
         raise option_error(error) from error
     own_name = recipe.name if arguments.data in (None, recipe.data) else f"{recipe.name}-{arguments.data}"
-    outcome = pipeline.run(
-        recipe,
-        hyper,
-        settings=settings,
-        progress=open_progress(sys.stdout),
-        data=arguments.data,
-        publish_as=(arguments.name or own_name) if arguments.publish else None,
-    )
+    with cpu_threads(settings.threads or recipe.threads):
+        outcome = pipeline.run(
+            recipe,
+            hyper,
+            settings=settings,
+            progress=open_progress(sys.stdout),
+            data=arguments.data,
+            publish_as=(arguments.name or own_name) if arguments.publish else None,
+        )
     print(_measured(outcome, recipe))
     print(_published(outcome, settings))
     return 0

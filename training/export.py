@@ -10,6 +10,7 @@ import contextlib
 import copy
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 
 import torch
@@ -50,7 +51,7 @@ def export(model: Exported) -> bytes:
         scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
         buffer = io.BytesIO()
         torch.jit.save(torch.jit.freeze(scripted), buffer)
-    return buffer.getvalue()
+    return _without_sources(buffer.getvalue())
 
 
 def load(artifact: bytes, device: torch.device) -> nn.Module:
@@ -77,6 +78,16 @@ def check(model: Exported, artifact: nn.Module, inputs: Tensor) -> None:
                 f"Given: {differing} of {len(inputs):,} classes differ and logits by up to {difference:.2g}, in "
                 f"batches of {batch_size}. Nothing was published."
             )
+
+
+def _without_sources(artifact: bytes) -> bytes:
+    """The artifact without its debug records, which name every source file with its path on this machine."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(artifact)) as whole, zipfile.ZipFile(buffer, "w") as rest:
+        for record in whole.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                rest.writestr(record, whole.read(record))
+    return buffer.getvalue()
 
 
 @contextlib.contextmanager

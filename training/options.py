@@ -18,6 +18,10 @@ from training.errors import OptionError
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are raised, and end as one line like every other error."""
 
+    def __init__(self, **options: Any) -> None:
+        # A script that abbreviates would break, or mean something else, when an option is added.
+        super().__init__(**{"allow_abbrev": False, **options})
+
     def error(self, message: str) -> NoReturn:
         """Raise OptionError in place of printing the usage and exiting."""
         raise OptionError(f"{message}. See: {self.prog} --help")

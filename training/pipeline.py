@@ -54,26 +54,11 @@ def run(
         TrainingError: the data is missing, the loss is not finite, or the artifact is not the network.
         RegistryError: the registry cannot be read or written.
     """
-    with devices.cpu_threads(settings.threads or recipe.threads):
-        return _run(
-            recipe, hyper, settings=settings, progress=progress, source=data or recipe.data, publish_as=publish_as
-        )
-
-
-def _run(
-    recipe: Recipe,
-    hyper: HyperParameters,
-    *,
-    settings: Settings,
-    progress: Progress,
-    source: str,
-    publish_as: str | None,
-) -> Outcome:
     device = devices.choose(settings.device)
     registry = _open_registry(settings.registry, publish_as)
-    train_data = sources.load(source, "train", settings.data_dir).to(device)
-    test_data = sources.load(source, "test", settings.data_dir).to(device)
-    logger.info("%s, %s training images, on %s", source, f"{len(train_data):,}", devices.describe(device))
+    train_data = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
+    test_data = sources.load(data or recipe.data, "test", settings.data_dir).to(device)
+    logger.info("%s, %s examples, on %s", train_data.title, f"{len(train_data):,}", devices.describe(device))
 
     torch.manual_seed(hyper.seed)
     network = recipe.build(train_data).to(device)

@@ -81,7 +81,9 @@ def train(
 def batches(data: Dataset, hyper: HyperParameters, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels of each iteration of an epoch; the order depends on the seed and the epoch alone."""
     if hyper.shuffle:
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(hyper.seed + (epoch << 32)))
+        # torch's generator on the CPU looks at the low 32 bits of a seed alone.
+        generator = torch.Generator().manual_seed((hyper.seed * 1_000_003 + epoch) % 2**32)
+        order = torch.randperm(len(data), generator=generator)
     else:
         order = torch.arange(len(data))
     order = order.to(data.inputs.device)

@@ -1,0 +1,62 @@
+"""What the tests of the training half share: real digits that need no network, and hyper-parameters for a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from training import sources
+from training.data import Dataset
+from training.device import cpu_threads
+from training.hyper_parameters import HyperParameters
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    with cpu_threads(1):  # what is small is no faster with more, and the tests may share the machine
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return sources.load("digits", "train", Path())
+
+
+@pytest.fixture(scope="session")
+def digits_test() -> Dataset:
+    return sources.load("digits", "test", Path())
+
+
+@pytest.fixture
+def quick() -> HyperParameters:
+    return HyperParameters(epochs=2, batch_size=64, optimiser="adam", lr=0.01)
+
+
+class Silent:
+    """A progress that shows nothing, but may ask for the numbers after every step."""
+
+    def __init__(self, *, always_due: bool = False) -> None:
+        self.always_due = always_due
+        self.iterations: list[int] = []
+        self.shown: list[tuple[float, float, int]] = []
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
+        self.iterations.append(0)
+
+    def due(self) -> bool:
+        self.iterations[-1] += 1
+        return self.always_due
+
+    def show(self, loss: float, accuracy: float, *, examples: int) -> None:
+        self.shown.append((loss, accuracy, examples))
+
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+        self.shown.append((loss, accuracy, examples))
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from training.device import choose, cpu_threads, describe
+from training.errors import OptionError
+
+
+@pytest.fixture
+def without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("without_accelerator")
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_an_error_and_not_a_silent_fallback(name: str) -> None:
+    with pytest.raises(OptionError, match=f"device must be one that this machine has: auto, cpu. Given: {name}"):
+        choose(name)
+
+
+@pytest.mark.usefixtures("without_accelerator")
+def test_auto_is_the_cpu_where_there_is_nothing_faster() -> None:
+    assert choose("auto") == torch.device("cpu")
+
+
+def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    assert choose("auto") == torch.device("cuda")
+
+
+def test_the_cpu_is_described_with_its_threads() -> None:
+    assert re.fullmatch(r"cpu \(.+, 1 threads?\)", describe(torch.device("cpu")))
+
+
+def test_threads_are_put_back_as_they_were() -> None:
+    before = torch.get_num_threads()
+
+    with cpu_threads(2):
+        inside = torch.get_num_threads()
+
+    assert (inside, torch.get_num_threads()) == (2, before)

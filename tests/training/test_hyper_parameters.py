@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from training.errors import OptionError
+from training.hyper_parameters import HyperParameters
+
+ADAM = HyperParameters(epochs=10, batch_size=64, optimiser="adam", lr=0.01, betas=(0.8, 0.9))
+
+
+def test_text_from_a_command_line_becomes_values_and_the_rest_stays() -> None:
+    hyper = ADAM.override({"lr": "1e-3", "betas": ["0.5", "0.6"], "epochs": "3", "shuffle": False})
+
+    assert (hyper.lr, hyper.betas, hyper.epochs, hyper.shuffle) == (0.001, (0.5, 0.6), 3, False)
+    assert hyper.batch_size == ADAM.batch_size
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lr": "0"}, r"lr: .*greater than 0\. Given: 0$"),
+        ({"lr": "nan"}, r"lr: "),
+        ({"lr": "fast"}, r"lr: .*number.*\. Given: fast$"),
+        ({"epochs": "0"}, r"epochs: .*greater than or equal to 1\. Given: 0$"),
+        ({"batch_size": "1.5"}, r"batch-size: .*integer.* Given: 1\.5$"),
+        ({"optimiser": "lion"}, r"optimiser: .*'sgd' or 'adam'\. Given: lion$"),
+        ({"betas": ["0.9", "1"]}, r"betas: .*less than 1"),
+        ({"seed": "-1"}, r"seed: .*Given: -1$"),
+        ({"momentum": "0.9"}, r"momentum must be given with the optimiser sgd\. Given: 0\.9 with adam$"),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_bounds_is_one_line_with_what_is_required_and_what_was_given(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as raised:
+        ADAM.override(given)
+
+    assert "\n" not in str(raised.value)
+
+
+def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
+    hyper = ADAM.override({"optimiser": "sgd", "momentum": "0.9"})
+
+    assert hyper.effective() == {
+        "epochs": 10,
+        "batch_size": 64,
+        "optimiser": "sgd",
+        "lr": 0.01,
+        "lr_schedule": "constant",
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "shuffle": True,
+        "drop_last": False,
+        "precision": "float32",
+    }

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from torchvision.datasets import MNIST
+
+from service.registry import Registry
+from training.__main__ import main
+from training.hyper_parameters import HyperParameters
+from training.recipes import RECIPES
+from training.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own to run in, without settings of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("TRAINING_")]:
+        monkeypatch.delenv(name)
+
+
+def quick(*options: str) -> list[str]:
+    return ["train", "neural_net", "--data", "digits", "--epochs", "1", "--device", "cpu", *options]
+
+
+def test_list_shows_every_recipe_with_what_to_expect(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["list"])
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    for column in ("recipe", "network", "data", "optimiser", "epochs", "expected"):
+        assert column in shown
+    for recipe in RECIPES.values():
+        assert recipe.name in shown
+
+
+def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code = main(quick("--epochs", "2"))
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert re.search(r"^epoch 1/2  23 iterations  loss [\d.]+  accuracy +[\d.]+%  [\d,]+ images/s", shown, re.M)
+    assert re.search(r"^digits/test: loss [\d.]+, accuracy [\d.]+% of 364 images$", shown, re.M)
+    assert "--publish" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publishing_says_what_and_where_and_how_to_serve_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = main(quick("--publish", "--registry", "here"))
+
+    shown = capsys.readouterr().out
+    manifest = Registry(tmp_path / "here").manifest("neural_net-digits", 1)
+    assert code == 0
+    assert "published neural_net-digits@1" in shown
+    assert "here/neural_net-digits/1/model.pt" in shown
+    assert manifest.artifact.sha256 in shown
+    assert f"{manifest.artifact.size_bytes:,} bytes" in shown
+    assert "python -m service --registry here" in shown
+    assert "curl --data-binary @digit.png" in shown
+    assert "/predict?model=neural_net-digits" in shown
+
+
+def test_a_model_is_published_under_the_name_that_is_asked_for(tmp_path: Path) -> None:
+    main(quick("--publish", "--name", "mine"))
+
+    assert Registry(tmp_path / "models").models() == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "resnet"], "recipe must be one of neural_net. Given: 'resnet'"),
+        (["train", "neural_net", "--lr", "-1"], "lr: input should be greater than 0. Given: -1"),
+        (["train", "neural_net", "--epochs", "many"], "epochs: input should be a valid integer"),
+        (["train", "neural_net", "--device", "tpu"], "device: input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        (["train", "neural_net", "--momentum", "0.9"], "momentum must be given with the optimiser sgd"),
+        (["train", "neural_net", "--data", "imagenet"], "data must be one of mnist, digits. Given: 'imagenet'"),
+        (["train", "neural_net", "--learning-rate", "1"], "unrecognized arguments: --learning-rate 1"),
+        (["train", "neural_net", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
+        (["train"], "the following arguments are required: RECIPE"),
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(arguments)
+
+    said = capsys.readouterr()
+    assert code == 2
+    assert message in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_cuda_where_there_is_none_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    code = main(quick("--device", "cuda"))
+
+    assert code == 2
+    assert "device must be one that this machine has: auto" in capsys.readouterr().err
+
+
+def test_missing_data_is_a_message_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(self: MNIST) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(MNIST, "download", offline)
+
+    code = main(["train", "neural_net", "--data-dir", "nowhere"])
+
+    said = capsys.readouterr().err
+    assert code == 1
+    assert "nowhere/MNIST/raw" in said
+    assert "--data-dir PATH" in said
+    assert "go online" in said
+
+
+def test_a_registry_that_cannot_be_written_is_a_message_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    code = main(quick("--publish", "--registry", "file"))
+
+    assert code == 1
+    assert "Nothing was published" in capsys.readouterr().err
+
+
+def test_every_setting_and_hyper_parameter_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in {**Settings.model_fields, **HyperParameters.model_fields}.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+        assert re.sub(r"\s", "", field.description) in re.sub(r"\s", "", shown)
+
+
+def test_a_setting_comes_from_the_environment_and_an_option_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINING_REGISTRY", "from-environment")
+
+    main(quick("--publish"))
+    main(quick("--publish", "--registry", "from-option"))
+
+    assert Registry(tmp_path / "from-environment").models() == ["neural_net-digits"]
+    assert Registry(tmp_path / "from-option").models() == ["neural_net-digits"]
+
+
+def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_path: Path) -> None:
+    arguments = quick("--epochs", "100000", "--publish", "--registry", str(tmp_path / "models"))
+    command = [sys.executable, "-m", "training", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        assert training.stdout.readline().startswith("epoch")
+
+        training.send_signal(signal.SIGINT)
+        _, said = training.communicate(timeout=30)
+
+    assert training.returncode == 130
+    assert "Interrupted" in said
+    assert "Traceback" not in said
+    assert Registry(tmp_path / "models").models() == []
+
+
+def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path) -> None:
+    arguments = quick("--publish", "--registry", str(tmp_path / "models"))
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "training", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"digits/train, 1,433 examples, on cpu \(.*\)\n", done.stderr)

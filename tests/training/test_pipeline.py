@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from service.registry import Registry
+from tests.training.conftest import Silent
+from training import pipeline
+from training.data import Dataset
+from training.errors import OptionError, TrainingError
+from training.export import load
+from training.hyper_parameters import HyperParameters
+from training.recipes import find
+from training.settings import Settings
+
+
+def run(registry: Path | str, hyper: HyperParameters, **options: Any) -> pipeline.Outcome:
+    return pipeline.run(
+        find("neural_net"),
+        hyper,
+        settings=Settings(registry=str(registry), device="cpu"),
+        progress=Silent(),
+        data="digits",
+        **options,
+    )
+
+
+def test_a_run_ends_with_a_version_that_holds_what_was_measured(
+    tmp_path: Path, quick: HyperParameters, digits: Dataset, digits_test: Dataset
+) -> None:
+    outcome = run(tmp_path, quick.override({"epochs": 5, "seed": 3}), publish_as="neural_net")
+
+    registry = Registry(tmp_path)
+    manifest = registry.manifest("neural_net", 1)
+    logits = load(registry.artifact(manifest), torch.device("cpu"))(digits_test.inputs)
+    assert outcome.manifest == manifest
+    assert outcome.evaluation.accuracy > 0.9
+    assert manifest.metrics[0].value == outcome.evaluation.accuracy
+    assert list(outcome.evaluation.predicted) == logits.argmax(1).tolist()
+    assert json.loads(registry.file("neural_net", 1, "evaluation.json"))["predicted"] == logits.argmax(1).tolist()
+    assert manifest.provenance.recipe == "neural_net"
+    assert manifest.provenance.seed == 3
+    assert manifest.provenance.hyper_parameters["epochs"] == 5
+    assert manifest.provenance.dataset == "digits/train"
+    assert manifest.provenance.dataset_digest == digits.digest
+
+
+def test_what_is_recorded_comes_from_the_artifact_and_not_from_the_network_in_memory(
+    tmp_path: Path, quick: HyperParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AlwaysSeven(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot(torch.full((len(images),), 7), 10).float()
+
+    monkeypatch.setattr(pipeline, "load", lambda artifact, device: AlwaysSeven())
+
+    outcome = run(tmp_path, quick)
+
+    assert set(outcome.evaluation.predicted) == {7}
+
+
+def test_an_artifact_that_is_not_the_network_is_not_published(
+    tmp_path: Path, quick: HyperParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = pipeline.export
+
+    def export_with_another_bias(model: Any) -> bytes:
+        with torch.no_grad():
+            model.network.layers[-1].bias[0] += 1
+            artifact = export(model)
+            model.network.layers[-1].bias[0] -= 1
+        return artifact
+
+    monkeypatch.setattr(pipeline, "export", export_with_another_bias)
+
+    with pytest.raises(TrainingError, match="Nothing was published"):
+        run(tmp_path, quick, publish_as="neural_net")
+
+    assert Registry(tmp_path).models() == []
+
+
+def test_without_a_name_to_publish_as_nothing_is_written(tmp_path: Path, quick: HyperParameters) -> None:
+    outcome = run(tmp_path / "models", quick)
+
+    assert outcome.manifest is None
+    assert not (tmp_path / "models").exists()
+
+
+def test_two_runs_with_one_seed_publish_the_same_weights(tmp_path: Path, quick: HyperParameters) -> None:
+    evaluations = [run(tmp_path, quick).evaluation for _ in range(2)]
+
+    assert evaluations[0] == evaluations[1]
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "message"),
+    [
+        ("nonsense://bucket", "neural_net", "registry must be a folder or a URL that fsspec knows"),
+        ("models", "Neural Net", r"name must be .*Given: 'Neural Net'"),
+    ],
+)
+def test_what_cannot_be_published_to_is_found_before_training(
+    registry: str, name: str, message: str, quick: HyperParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("it trained"))
+
+    with pytest.raises(OptionError, match=message):
+        run(registry, quick, publish_as=name)
+
+
+def test_the_run_says_on_what_it_trains(
+    tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="training"):
+        run(tmp_path, quick)
+
+    assert "digits/train, 1,433 examples, on cpu (" in caplog.text
+
+
+@pytest.mark.data
+def test_one_epoch_on_real_mnist_gives_a_plausible_classifier(tmp_path: Path, mnist_root: Path) -> None:
+    recipe = find("neural_net")
+
+    outcome = pipeline.run(
+        recipe,
+        recipe.hyper.override({"epochs": 1}),
+        settings=Settings(registry=str(tmp_path), data_dir=mnist_root, device="cpu"),
+        progress=Silent(),
+        publish_as="neural_net",
+    )
+
+    assert outcome.evaluation.data == "mnist/test"
+    assert outcome.evaluation.n == 10_000
+    assert outcome.evaluation.accuracy > 0.95
+    assert Registry(tmp_path).versions("neural_net") == [1]
