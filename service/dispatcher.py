@@ -1,89 +1,64 @@
 """Coalesces what waits in one HTTP process into blocks and sends them to the workers.
 
 Whatever is waiting when a worker has room leaves together, as one block, without a timer. A block whose worker dies
-goes back to the head of its queue. Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
+goes back to the head of its lane. Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import itertools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from service import frames
-from service.errors import DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
+from service.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, Unavailable
 from service.frames import Announcement, Answer
+from service.lanes import Client, Lane, Lanes, Part, Ticket
 from service.link import WorkerLink
-from service.manifest import ModelManifest, input_bytes
+from service.offer import Key, Offer, ServedModel
 
 BLOCKS_IN_FLIGHT = 2
 """Blocks that a worker may hold of one HTTP process: one that it computes, one that it finds when it is done."""
+
+BULK_BLOCKS_IN_FLIGHT = 1
+"""The same for bulk requests, so that an urgent block never waits behind more than one of them."""
+
+TICKETS_PER_BATCH = 4
+"""Into so many tickets a batch's worth of one request is cut, so that others fit between them."""
 
 MAX_ATTEMPTS = 3
 """Workers that may die with a block before it is given up: it may be what kills them."""
 
 _SWEEP_SECONDS = 0.1
+_MAX_RETRY_SECONDS = 60
 
 
-class ServedModel:
-    """A model version as the HTTP side knows it."""
-
-    def __init__(self, announcement: Announcement) -> None:
-        self.manifest: ModelManifest = announcement.manifest
-        self.name = self.manifest.name
-        self.version = self.manifest.version
-        self.classes = self.manifest.classes
-        self.input_bytes = input_bytes(self.manifest.input)
-        self.default = announcement.default
-        self.aliases = announcement.aliases
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.name, self.version
-
-
-class Part(NamedTuple):
-    """One ticket's share of a block's answer: images `start` to `start + size`."""
-
-    answer: Answer
-    start: int
-    size: int
-
-
-class _Ticket:
-    """Inputs of one request that travel together."""
-
-    __slots__ = ("attempts", "data", "deadline", "future", "key", "size")
-
-    def __init__(
-        self, key: tuple[str, int], data: bytes, size: int, deadline: float, future: asyncio.Future[Part]
-    ) -> None:
-        self.key = key
-        self.data = data
-        self.size = size
-        self.deadline = deadline
-        self.future = future
-        self.attempts = 0
+class _Block(NamedTuple):
+    lane: Lane
+    tickets: list[Ticket]
 
 
 class _Worker:
-    """A link, what its worker serves, and what it holds of ours."""
+    """What a link's worker serves, and what it holds of ours."""
 
     def __init__(self) -> None:
         self.connected = False
-        self.models: dict[tuple[str, int], ServedModel] = {}
-        self.handles: dict[tuple[str, int], int] = {}
-        self.blocks: dict[int, list[_Ticket]] = {}
+        self.models: dict[Key, ServedModel] = {}
+        self.handles: dict[Key, int] = {}
+        self.blocks: dict[int, _Block] = {}
 
-    def has_room_for(self, key: tuple[str, int]) -> bool:
-        return self.connected and len(self.blocks) < BLOCKS_IN_FLIGHT and key in self.handles
+    def has_room_for(self, lane: Lane) -> bool:
+        limit = BULK_BLOCKS_IN_FLIGHT if lane.bulk else BLOCKS_IN_FLIGHT
+        return self.connected and len(self.blocks) < limit and lane.key in self.handles
 
 
 class Dispatcher:
-    """The queue of one HTTP process. All of it runs on the event loop's thread."""
+    """The queue of one HTTP process. All of it runs on the event loop's thread.
+
+    `on_answer` is told of every block that is answered.
+    """
 
     def __init__(
         self,
@@ -94,23 +69,22 @@ class Dispatcher:
         max_queue: int,
         on_answer: Callable[[ServedModel, Answer], None] = lambda _model, _answer: None,
     ) -> None:
-        self._default_model = default_model
+        self.offer = Offer(default_model)
+        self.depth = 0
+        """Images that were accepted and are not answered."""
         self._max_batch_size = max_batch_size
+        self._max_ticket_size = max(1, max_batch_size // TICKETS_PER_BATCH)
         self._max_queue = max_queue
         self._on_answer = on_answer
         self._workers = {WorkerLink(path, self): _Worker() for path in paths}
-        self._queues: dict[tuple[str, int], collections.deque[_Ticket]] = {}
-        self._tickets: set[_Ticket] = set()
+        self._lanes = Lanes()
+        self._tickets: set[Ticket] = set()
         self._block_ids = itertools.count(1)
         self._flush_is_due = False
-        self._models: list[ServedModel] = []
-        self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
         self._answered = 0
-        self._answered_per_second = 0.0
+        self._peak_rate = 0.0
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
-        self.depth = 0
-        """Images that were accepted and are not answered."""
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -124,74 +98,74 @@ class Dispatcher:
         for link in self._workers:
             await link.close()
 
-    # What can be asked for
-
-    def models(self) -> list[ServedModel]:
-        """Every version that some worker serves, or served when it was last heard of, by name and number."""
-        return self._models
-
     def is_ready(self, model: ServedModel) -> bool:
+        """Whether some worker would compute for `model` now."""
         return any(worker.connected and model.key in worker.handles for worker in self._workers.values())
 
-    def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """The model that a request means, which names a model and a version (or alias), or leaves either out.
+    # Asking
 
-        Raises:
-            NotFound: nothing by that name, version or alias is served.
-            Unavailable: no worker has said yet what it serves.
-        """
-        found = self._resolved.get((name, version))
-        if found is None:
-            found = self._resolved[name, version] = self._look_up(name, version)
-        return found
-
-    def _look_up(self, name: str | None, version: str | None) -> ServedModel:
-        if not self._models:
-            raise Unavailable("the service must have loaded its models. Given: it is still starting")
-        names = sorted({model.name for model in self._models})
-        if name is None:
-            name = names[0] if len(names) == 1 else self._default_model
-        candidates = [model for model in self._models if model.name == name]
-        if not candidates:
-            raise NotFound(f"model must be one of {names}. Given: {name!r}")
-        for model in candidates:
-            if model.default if version is None else version in (str(model.version), *model.aliases):
-                return model
-        known = [str(model.version) for model in candidates] + [a for model in candidates for a in model.aliases]
-        raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}")
-
-    # What is asked
-
-    def admit(self, images: int = 1) -> None:
-        """Refuse now what would not fit into the queue.
+    def admit(self, images: int, seconds: float) -> None:
+        """Refuse now what would not fit into the queue, or would wait in it for longer than `seconds`.
 
         Raises:
             QueueFull: with the seconds after which the backlog will be gone.
         """
-        if self.depth + images > self._max_queue:
-            seconds = max(1, round(self.depth / max(self._answered_per_second, 1.0)))
-            raise QueueFull(
-                f"the queue must have room for {images} image(s) beside those that wait. "
-                f"Given: {self.depth} of {self._max_queue} wait",
-                retry_after_seconds=min(seconds, 60),
-            )
+        backlog_seconds = self.depth / self._peak_rate if self._peak_rate else 0.0
+        if self.depth + images <= self._max_queue and backlog_seconds <= seconds:
+            return
+        raise QueueFull(
+            f"the queue must have room for {images} more image(s) and its head start be under {seconds:.3g} s. "
+            f"Given: {self.depth} of {self._max_queue} wait, for about {backlog_seconds:.3g} s",
+            retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
+        )
 
-    def submit(self, model: ServedModel, data: bytes, size: int, deadline: float) -> asyncio.Future[Part]:
-        """Queue `size` inputs, back to back in `data`; at most `max_batch_size` of them.
+    def submit(
+        self, model: ServedModel, data: bytes, size: int, deadline: float, client: Client, *, bulk: bool = False
+    ) -> list[asyncio.Future[Part]]:
+        """Queue `size` inputs, back to back in `data`; gives a future for each part of the answer, in order.
 
-        The future gives their part of an answer, or raises ModelFailed, DeadlineExceeded or Unavailable; it always does
-        one of them by a moment after `deadline`, which is on time.monotonic()'s clock.
+        Each future gives its part or raises ModelFailed, DeadlineExceeded, Unavailable or ClientGone; it does so by a
+        moment after `deadline`, which is on time.monotonic()'s clock.
         """
-        future: asyncio.Future[Part] = self._loop.create_future()
-        ticket = _Ticket(model.key, data, size, deadline, future)
+        step = self._max_ticket_size
+        head = data if size <= step else data[: step * model.input_bytes]
+        first = last = self._ticket(head, min(size, step), deadline, client)
+        futures = [first.future]
+        for start in range(step, size, step):
+            chunk = data[start * model.input_bytes : (start + step) * model.input_bytes]
+            last.next = self._ticket(chunk, min(step, size - start), deadline, client)
+            last = last.next
+            futures.append(last.future)
+        self._lanes.lane(model.key, bulk=bulk).add(first)
+        self._flush_soon()
+        return futures
+
+    def _ticket(self, data: bytes, size: int, deadline: float, client: Client) -> Ticket:
+        ticket = Ticket(data, size, deadline, client, self._loop.create_future())
         self._tickets.add(ticket)
         self.depth += size
-        queue = self._queues.get(model.key)
-        if queue is None:
-            queue = self._queues[model.key] = collections.deque()
-        queue.append(ticket)
-        self._flush_soon()
-        return future
+        return ticket
+
+    def _finish(self, ticket: Ticket, outcome: Part | Exception) -> None:
+        if ticket not in self._tickets:
+            return
+        self._tickets.remove(ticket)
+        self.depth -= ticket.size
+        if ticket.future.done():
+            return
+        if isinstance(outcome, Part):
+            self._answered += ticket.size
+            ticket.future.set_result(outcome)
+        else:
+            ticket.future.set_exception(outcome)
+
+    def _is_wanted(self, ticket: Ticket) -> bool:
+        if ticket.client.disconnected:
+            gone: Ticket | None = ticket
+            while gone:
+                self._finish(gone, ClientGone())
+                gone = gone.next
+        return not ticket.future.done()
 
     # Blocks
 
@@ -204,78 +178,57 @@ class Dispatcher:
     def _flush(self) -> None:
         self._flush_is_due = False
         progress = True
-        while progress and self._queues:
+        while progress:
             progress = False
-            for key in list(self._queues):  # a block of each model in turn, so that none starves another
-                link = self._link_for(key)
-                if link is not None:
-                    self._send_block(link, key)
+            for lane in self._lanes.in_turn():
+                link = self._link_for(lane)
+                if link:
+                    self._send_block(link, lane)
                     progress = True
 
-    def _link_for(self, key: tuple[str, int]) -> WorkerLink | None:
-        free = [link for link, worker in self._workers.items() if worker.has_room_for(key)]
+    def _link_for(self, lane: Lane) -> WorkerLink | None:
+        free = [link for link, worker in self._workers.items() if worker.has_room_for(lane)]
         return min(free, key=lambda link: len(self._workers[link].blocks), default=None)
 
-    def _send_block(self, link: WorkerLink, key: tuple[str, int]) -> None:
-        queue = self._queues[key]
-        tickets: list[_Ticket] = []
-        size = 0
-        while queue and size + queue[0].size <= self._max_batch_size:
-            ticket = queue.popleft()
-            if not ticket.future.done():
-                tickets.append(ticket)
-                size += ticket.size
-        if not queue:
-            del self._queues[key]
+    def _send_block(self, link: WorkerLink, lane: Lane) -> None:
+        tickets = lane.take(self._max_batch_size, self._is_wanted)
+        self._lanes.had_turn(lane)
         if not tickets:
             return
         worker = self._workers[link]
         block_id = next(self._block_ids)
-        worker.blocks[block_id] = tickets
+        worker.blocks[block_id] = _Block(lane, tickets)
         deadline = max(ticket.deadline for ticket in tickets)
+        size = sum(ticket.size for ticket in tickets)
         chunks = [ticket.data for ticket in tickets]
-        link.send(frames.pack_block(block_id, worker.handles[key], size, deadline, chunks))
-
-    def _finish(self, ticket: _Ticket, outcome: Part | Exception) -> None:
-        if ticket not in self._tickets:
-            return
-        self._tickets.remove(ticket)
-        self.depth -= ticket.size
-        self._answered += ticket.size
-        if ticket.future.done():
-            return
-        if isinstance(outcome, Part):
-            ticket.future.set_result(outcome)
-        else:
-            ticket.future.set_exception(outcome)
+        link.send(frames.pack_block(block_id, worker.handles[lane.key], size, deadline, chunks))
 
     # LinkListener
 
     def models_announced(self, link: WorkerLink, models: tuple[Announcement, ...]) -> None:
         worker = self._workers[link]
-        worker.models = {(m.manifest.name, m.manifest.version): ServedModel(m) for m in models}
-        worker.handles = {(m.manifest.name, m.manifest.version): m.handle for m in models}
+        served = [ServedModel(announcement) for announcement in models]
+        worker.models = {model.key: model for model in served}
+        worker.handles = {model.key: a.handle for model, a in zip(served, models, strict=True)}
         worker.connected = True
-        served = {key: model for worker in self._workers.values() for key, model in worker.models.items()}
-        self._models = [served[key] for key in sorted(served)]
-        self._resolved.clear()
+        self.offer.replace(model for worker in self._workers.values() for model in worker.models.values())
         self._flush_soon()
 
     def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None:
         worker = self._workers[link]
-        tickets = worker.blocks.pop(block_id)
-        self._on_answer(worker.models[tickets[0].key], answer)
+        block = worker.blocks.pop(block_id)
+        self._on_answer(worker.models[block.lane.key], answer)
         start = 0
-        for ticket in tickets:
+        for ticket in block.tickets:
             self._finish(ticket, Part(answer, start, ticket.size))
             start += ticket.size
-        if self._queues:
+        if self._lanes:
             # Those who have just been answered may ask again at once; let them join.
             self._flush_soon()
 
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None:
         now = time.monotonic()
-        for ticket in self._workers[link].blocks.pop(block_id):
+        for ticket in self._workers[link].blocks.pop(block_id).tickets:
             late = ticket.deadline <= now
             self._finish(ticket, _too_late() if late else Unavailable(f"a worker must take the block. Given: {reason}"))
         self._flush_soon()
@@ -284,11 +237,12 @@ class Dispatcher:
         worker = self._workers[link]
         worker.connected = False
         blocks, worker.blocks = worker.blocks, {}
-        for tickets in reversed(blocks.values()):
-            for ticket in reversed(tickets):
+        for block in reversed(blocks.values()):
+            lane = self._lanes.lane(block.lane.key, bulk=block.lane.bulk)
+            for ticket in reversed(block.tickets):
                 ticket.attempts += 1
                 if ticket.attempts < MAX_ATTEMPTS:
-                    self._queues.setdefault(ticket.key, collections.deque()).appendleft(ticket)
+                    lane.put_back(ticket)
                 else:
                     self._finish(ticket, ModelFailed(f"the model must compute the input. {MAX_ATTEMPTS} workers died"))
         self._flush_soon()
@@ -297,24 +251,21 @@ class Dispatcher:
 
     async def _sweep(self) -> None:
         """Answer what is late. One pass over all tickets each tenth of a second costs less than a timer for each."""
+        was_busy = False
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self._answered_per_second += 0.1 * (self._answered / _SWEEP_SECONDS - self._answered_per_second)
-            self._answered = 0
+            is_busy = bool(self._lanes)
+            if is_busy and was_busy:  # more waits than the workers can hold: this is as fast as they are
+                self._learn_rate(self._answered / _SWEEP_SECONDS)
+            self._answered, was_busy = 0, is_busy
             now = time.monotonic()
             late = [ticket for ticket in self._tickets if ticket.deadline <= now]
             for ticket in late:
                 self._finish(ticket, _too_late())
-            if late:
-                self._drop_finished()
+            self._lanes.keep(self._is_wanted)
 
-    def _drop_finished(self) -> None:
-        for key, queue in list(self._queues.items()):
-            waiting = collections.deque(ticket for ticket in queue if not ticket.future.done())
-            if waiting:
-                self._queues[key] = waiting
-            else:
-                del self._queues[key]
+    def _learn_rate(self, rate: float) -> None:
+        self._peak_rate += (rate - self._peak_rate) * (0.1 if self._peak_rate else 1.0)
 
 
 def _too_late() -> DeadlineExceeded:

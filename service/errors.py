@@ -40,6 +40,12 @@ class NotFound(Problem):
     status = 404
 
 
+class RequestTimeout(Problem):
+    """The request's body did not come in time."""
+
+    status = 408
+
+
 class TooLarge(Problem):
     """A body, an image or a count over its limit."""
 
@@ -86,6 +92,10 @@ class ModelFailed(Problem):
     """The model could not compute this one input."""
 
     status = 500
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
 
 
 def problem_body(status: int, detail: str) -> bytes:

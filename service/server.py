@@ -33,8 +33,9 @@ from service import metrics
 from service.api.app import Front, add_routes
 from service.api.predict import Predict
 from service.catalogue import load_models
-from service.dispatcher import Dispatcher, ServedModel
+from service.dispatcher import Dispatcher
 from service.frames import Answer
+from service.offer import ServedModel
 from service.registry import Registry, RegistryError
 from service.settings import Settings
 from service.supervisor import HOPELESS, Supervisor
@@ -43,7 +44,7 @@ from service.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 0.25
+_HOUSEKEEPING_SECONDS = 0.25
 _DECODE_THREADS = 2
 _BACKLOG = 4096
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -155,9 +156,9 @@ class Server(ls.LitServer):  # type: ignore[misc]
             # Without a supervisor nobody would end this process: finish what was accepted, then go.
             asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
         self._dispatcher.open()
-        flusher = asyncio.create_task(self._keep_flushing())
+        housekeeping = asyncio.create_task(self._keep_house())
         yield
-        flusher.cancel()
+        housekeeping.cancel()
         await self._dispatcher.close()
         self._flush_metrics()
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -220,6 +221,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             timeout_graceful_shutdown=round(settings.shutdown_seconds),
             server_header=False,
             date_header=False,
+            timeout_keep_alive=75,  # longer than clients and proxies keep theirs, so that none meets a closing one
         )
 
     def _record_block(self, model: ServedModel, answer: Answer) -> None:
@@ -235,9 +237,10 @@ class Server(ls.LitServer):  # type: ignore[misc]
     def _flush_metrics(self) -> None:
         self._recorder.flush(self._dispatcher.depth)
 
-    async def _keep_flushing(self) -> None:
+    async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            self._predict.sweep()
             self._flush_metrics()
 
 

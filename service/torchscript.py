@@ -31,8 +31,15 @@ def load(data: bytes, device: torch.device) -> torch.jit.ScriptModule:
 
 
 def call(module: torch.jit.ScriptModule, inputs: Tensor) -> Tensor:
-    """`module(inputs)`, with the outcome checked: a tensor of two dimensions, a row for each input."""
-    outputs = module(inputs)
+    """`module(inputs)`, with the outcome checked: a tensor of two dimensions, a row for each input.
+
+    Raises:
+        RuntimeError: the module failed on `inputs`, or returned something else.
+    """
+    try:
+        outputs = module(inputs)
+    except torch.jit.Error as error:  # what a `raise` in the module becomes; it is no RuntimeError
+        raise TorchScriptError(f"the module must compute its inputs. Given: {str(error).splitlines()[-1]}") from error
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
         given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise TorchScriptError(f"the module must return logits [{len(inputs)}, K]. Given: {given}")

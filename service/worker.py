@@ -93,6 +93,7 @@ class Worker:
             self._beat(time.monotonic())
             for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
                 if key.fd == stop:
+                    self._close()
                     return
                 if key.fileobj is self._listener:
                     self._accept()
@@ -102,6 +103,12 @@ class Worker:
                     self._send(key.data)
             if self._jobs:
                 self._compute(self._next_batch())
+
+    def _close(self) -> None:
+        for key in self._selector.get_map().values():
+            if key.data:
+                key.data.socket.close()
+        self._selector.close()
 
     def _accept(self) -> None:
         try:

@@ -34,7 +34,7 @@ def add_routes(
     async def readyz() -> Response:
         if is_draining():
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
-        ready = {f"{model.name}@{model.version}": dispatcher.is_ready(model) for model in dispatcher.models()}
+        ready = {f"{model.name}@{model.version}": dispatcher.is_ready(model) for model in dispatcher.offer.models()}
         if not any(ready.values()):
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
         return _status(HTTPStatus.OK, "ready", models=ready)

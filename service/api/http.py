@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from service import errors
-from service.errors import BadRequest, Problem, TooLarge
+from service.errors import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its request was whole."""
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -52,6 +49,48 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+class BodyReader:
+    """Reads bodies of at most `max_bytes`, and gives up on those that take longer than `seconds`.
+
+    `sweep` must be called now and then: one look at all that is being read costs less than a timer for each.
+    """
+
+    def __init__(self, max_bytes: int, seconds: float) -> None:
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+
+    async def read(self, scope: Scope, receive: Receive, started: float) -> bytes:
+        """The body of a request that began at `started`, on time.monotonic()'s clock.
+
+        Raises:
+            RequestTimeout: it did not come in time.
+            TooLarge, ClientGone: as `read_body`.
+        """
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a body must be read inside a task. Given: none")
+        self._reading[task] = started + self._seconds
+        try:
+            return await read_body(scope, receive, self._max_bytes)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise RequestTimeout(f"the body must come within {self._seconds:g} s. Given: a slower one") from None
+        finally:
+            del self._reading[task]
+            self._late.discard(task)
+
+    def sweep(self, now: float) -> None:
+        """Give up on the bodies that are late at `now`."""
+        for task, deadline in self._reading.items():
+            if deadline <= now and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+
+
 async def respond(
     send: Send, status: int, body: bytes, *, media_type: bytes = b"application/json", headers: Iterable[Header] = ()
 ) -> None:
@@ -73,15 +112,12 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def whole_number(query: dict[str, str], name: str) -> int | None:
-    """The query parameter `name`, at least 1, or None when it is not there.
+def whole_number(text: str, name: str) -> int:
+    """A parameter's or header's value, at least 1.
 
     Raises:
         BadRequest: it is something else.
     """
-    text = query.get(name)
-    if text is None:
-        return None
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text!r}")
+        raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text[:40]!r}")
     return int(text)

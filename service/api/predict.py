@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -18,28 +18,52 @@ import orjson
 
 from service import images
 from service.api import http, inputs
-from service.api.http import ClientGone, Receive, Scope, Send
-from service.dispatcher import Dispatcher, Part, ServedModel
-from service.errors import BadRequest, ModelFailed, Problem
+from service.api.http import BodyReader, Receive, Scope, Send
+from service.dispatcher import Dispatcher
+from service.errors import BadRequest, ClientGone, ModelFailed, Problem
+from service.lanes import Client, Part
 from service.manifest import ImageInput
+from service.offer import ServedModel
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-PARAMETERS = ("model", "version", "top_k")
+PARAMETERS = ("model", "version", "top_k", "priority")
+
+PRIORITIES = ("normal", "bulk")
+
+CLIENT_GONE = 499
+"""What a request is counted as whose client left before the answer; nobody is sent it."""
 
 Record = Callable[[str, str, int, float], None]
 """Called once for each request with model, version, status and seconds; the first two are '' when unresolved."""
 
 
+class _Present:
+    """A client of a server that does not say when it leaves."""
+
+    disconnected = False
+
+
+class _Ask(NamedTuple):
+    """What a request wants, beside its body."""
+
+    model: ServedModel
+    top_k: int | None
+    bulk: bool
+    deadline: float
+    client: Client
+
+
 class Predict:
-    """The ASGI application behind /predict."""
+    """The ASGI application behind /predict. `sweep` must be called now and then."""
 
     def __init__(self, dispatcher: Dispatcher, settings: Settings, executor: Executor, record: Record) -> None:
         self._dispatcher = dispatcher
         self._settings = settings
         self._executor = executor
         self._record = record
+        self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
         self._request_ids = map(f"{os.urandom(4).hex()}-{{:x}}".format, count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,15 +72,17 @@ class Predict:
         headers = ((b"x-request-id", request_id.encode()),)
         model: ServedModel | None = None
         try:
-            query = _query(scope["query_string"]) if scope["query_string"] else {}
-            model = self._dispatcher.resolve(query.get("model"), query.get("version"))
-            top_k = http.whole_number(query, "top_k") if query else None
-            self._dispatcher.admit()
-            body = await http.read_body(scope, receive, self._settings.max_body_bytes)
-            deadline = started + self._settings.timeout_seconds
-            predictions = await self._predict(model, http.header(scope, b"content-type"), body, deadline, top_k)
+            query = _query(scope["query_string"])
+            model = self._dispatcher.offer.resolve(query.get("model"), query.get("version"))
+            seconds = _timeout_seconds(scope, self._settings.timeout_seconds)
+            ask = _Ask(
+                model, _top_k_of(query), query.get("priority") == "bulk", started + seconds, _client_behind(receive)
+            )
+            self._dispatcher.admit(1, seconds)
+            body = await self._bodies.read(scope, receive, started)
+            predictions = await self._predict(ask, http.header(scope, b"content-type"), body)
         except ClientGone:
-            return
+            status = CLIENT_GONE
         except Problem as problem:
             status = problem.status
             await http.respond_with_problem(send, problem, headers)
@@ -71,25 +97,23 @@ class Predict:
         name, version = (model.name, str(model.version)) if model else ("", "")
         self._record(name, version, status, time.monotonic() - started)
 
-    async def _predict(
-        self, model: ServedModel, content_type: str, body: bytes, deadline: float, top_k: int | None
-    ) -> list[dict[str, Any]]:
-        spec = model.manifest.input
+    def sweep(self) -> None:
+        """Give up on bodies that do not come."""
+        self._bodies.sweep(time.monotonic())
+
+    async def _predict(self, ask: _Ask, content_type: str, body: bytes) -> list[dict[str, Any]]:
+        spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
             data = inputs.find_features(content_type, body, spec, self._settings.max_images)
-            count = len(data) // model.input_bytes
-            return await self._run(model, data, count, deadline, top_k)
+            return await self._run(ask, data, len(data) // ask.model.input_bytes)
         found = await inputs.find_images(content_type, body, self._settings.max_images)
-        if len(found) == 1:
-            if isinstance(found[0], Problem):
-                raise found[0]
-            data = await self._decode(found[0], spec)
-            return await self._run(model, data, 1, deadline, top_k)
-        return await self._predict_several(model, spec, found, deadline, top_k)
+        if len(found) > 1:
+            return await self._predict_several(ask, spec, found)
+        if isinstance(found[0], Problem):
+            raise found[0]
+        return await self._run(ask, await self._decode(found[0], spec), 1)
 
-    async def _predict_several(
-        self, model: ServedModel, spec: ImageInput, found: list[inputs.Image], deadline: float, top_k: int | None
-    ) -> list[dict[str, Any]]:
+    async def _predict_several(self, ask: _Ask, spec: ImageInput, found: list[inputs.Image]) -> list[dict[str, Any]]:
         """An entry for each image: its prediction or, among others that are good, its error.
 
         Raises:
@@ -100,7 +124,7 @@ class Predict:
         problems = [data for data in decoded if isinstance(data, Problem)]
         if not good:
             raise problems[0]
-        answers = iter(await self._run(model, b"".join(good), len(good), deadline, top_k))
+        answers = iter(await self._run(ask, b"".join(good), len(good)))
         return [next(answers) if isinstance(data, bytes) else _error_entry(data) for data in decoded]
 
     async def _decode(self, data: bytes, spec: ImageInput) -> bytes:
@@ -117,30 +141,33 @@ class Predict:
         except Problem as problem:
             return problem
 
-    async def _run(
-        self, model: ServedModel, data: bytes, size: int, deadline: float, top_k: int | None
-    ) -> list[dict[str, Any]]:
-        """A prediction for each of `size` inputs; an input that makes the model fail is an error among others."""
-        if size == 1:
-            entry = _entries(model, await self._dispatcher.submit(model, data, 1, deadline), top_k)[0]
-            if "error" in entry:
-                raise ModelFailed(entry["error"]["detail"])
-            return [entry]
-        self._dispatcher.admit(size)
-        step = self._settings.max_batch_size
-        futures = [
-            self._dispatcher.submit(
-                model, data[i * model.input_bytes : (i + step) * model.input_bytes], min(step, size - i), deadline
-            )
-            for i in range(0, size, step)
-        ]
-        parts = await asyncio.gather(*futures, return_exceptions=True)
-        entries: list[dict[str, Any]] = []
-        for part in parts:
-            if isinstance(part, BaseException):
-                raise part
-            entries += _entries(model, part, top_k)
+    async def _run(self, ask: _Ask, data: bytes, size: int) -> list[dict[str, Any]]:
+        """A prediction for each of `size` inputs; one that makes the model fail is an error among the others.
+
+        Raises:
+            ModelFailed: it was the only one.
+        """
+        if size > 1:
+            self._dispatcher.admit(size, ask.deadline - time.monotonic())
+        futures = self._dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
+        parts = [await futures[0]] if len(futures) == 1 else await _all(futures)
+        entries = [entry for part in parts for entry in _entries(ask.model, part, ask.top_k)]
+        if size == 1 and "error" in entries[0]:
+            raise ModelFailed(entries[0]["error"]["detail"])
         return entries
+
+
+async def _all(futures: list[asyncio.Future[Part]]) -> list[Part]:
+    """The parts of an answer once each has come or failed, so that no failure is left unheard.
+
+    Raises:
+        Problem, ClientGone: the first of the failures.
+    """
+    parts = await asyncio.gather(*futures, return_exceptions=True)
+    for part in parts:
+        if isinstance(part, BaseException):
+            raise part
+    return [part for part in parts if isinstance(part, Part)]
 
 
 def _entries(model: ServedModel, part: Part, top_k: int | None) -> list[dict[str, Any]]:
@@ -186,7 +213,30 @@ def _query(query_string: bytes) -> dict[str, str]:
     if unknown or len(dict(pairs)) != len(pairs):
         given = unknown or [name for name, _ in pairs]
         raise BadRequest(f"query parameters must be of {', '.join(PARAMETERS)}, each at most once. Given: {given}")
-    return dict(pairs)
+    query = dict(pairs)
+    if query.get("priority", "normal") not in PRIORITIES:
+        raise BadRequest(f"priority must be one of {', '.join(PRIORITIES)}. Given: {query['priority']!r}")
+    return query
+
+
+def _top_k_of(query: dict[str, str]) -> int | None:
+    return http.whole_number(query["top_k"], "top_k") if "top_k" in query else None
+
+
+def _timeout_seconds(scope: Scope, limit: float) -> float:
+    """The client's own deadline, in seconds from the request's arrival, or `limit` if that is sooner.
+
+    Raises:
+        BadRequest: the header is no whole number of milliseconds.
+    """
+    text = http.header(scope, b"x-request-timeout-ms")
+    return min(http.whole_number(text, "x-request-timeout-ms") / 1000, limit) if text else limit
+
+
+def _client_behind(receive: Receive) -> Client:
+    """Who waits for the answer: uvicorn hands `receive` out as a method of what knows whether the client is there."""
+    cycle = getattr(receive, "__self__", None)
+    return cast("Client", cycle) if hasattr(cycle, "disconnected") else _Present()
 
 
 def _given_request_id(scope: Scope) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -76,6 +77,19 @@ class Service:
 
     def predict(self, content: bytes, content_type: str = "image/png", query: str = "") -> httpx.Response:
         return self.client.post(f"/predict{query}", content=content, headers={"content-type": content_type})
+
+    def exchange(self, request: bytes) -> str:
+        """Send bytes as they are on a connection of their own, and give the answer's head and body."""
+        with socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=30) as connection:
+            connection.sendall(request)
+            answer = b""
+            while not (found := re.search(rb"content-length: (\d+)\r\n.*?\r\n\r\n(.*)", answer, re.DOTALL)) or len(
+                found[2]
+            ) < int(found[1]):
+                received = connection.recv(65536)
+                assert received, f"the connection closed after {answer!r}"
+                answer += received
+        return answer.decode()
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that bear `labels`."""
