@@ -1,0 +1,395 @@
+"""The worker as an HTTP process meets it: over a real Unix socket, with real models of two lines."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import service.worker
+from service import frames
+from service.frames import Announcement, Answer, Frame, Kind
+from service.manifest import FeatureInput, ImageInput
+from service.model import Model, Outputs
+from service.registry import Registry
+from service.worker import Worker
+from tests.registries import FirstFeature, publish
+
+SMALL = ImageInput(shape=(1, 10, 1), colour="grey")
+POISON, SPOILT = 255, 254  # what a test of its own sends, and neither warm-up nor golden sample has
+
+
+class Touchy(nn.Module):
+    """The brightest row; it raises on the value POISON and gives NaN for an image with the value SPOILT."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if bool((images == 255).any()):
+            raise ValueError("poison")
+        logits = images[:, 0, :10].float().sum(dim=2)
+        spoilt = (images == 254).flatten(1).any(dim=1, keepdim=True)
+        return torch.where(spoilt, torch.full_like(logits, float("nan")), logits)
+
+
+class WatchedModel(Model):
+    """A model that remembers how many inputs it was given at a time."""
+
+    sizes: tuple[int, ...] = ()
+
+    def run(self, inputs: Tensor) -> Outputs:
+        self.sizes += (len(inputs),)
+        return super().run(inputs)
+
+
+class Client:
+    """What an HTTP process is to the worker."""
+
+    announced: tuple[Announcement, ...] = ()
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(30)
+        self.socket.connect(path)
+        self._reader = frames.FrameReader()
+        self._frames: list[Frame] = []
+
+    def send(self, block_id: int, images: bytes, *, handle: int = 0, size: int = 0, seconds: float = 60) -> None:
+        self.socket.sendall(block(block_id, images, handle=handle, size=size, seconds=seconds))
+
+    def receive(self) -> Frame:
+        while not self._frames:
+            data = self.socket.recv(1 << 16)
+            assert data, "the worker closed the connection"
+            self._frames += self._reader.feed(data)
+        return self._frames.pop(0)
+
+    def answer(self, block_id: int) -> Answer:
+        """The next frame, which is to be the answer to `block_id`."""
+        frame = self.receive()
+        assert (frame.kind, frame.block_id) == (Kind.ANSWER, block_id), frame
+        return frames.unpack_answer(frame.payload)
+
+    def refusal(self, block_id: int) -> str:
+        frame = self.receive()
+        assert (frame.kind, frame.block_id) == (Kind.REFUSAL, block_id), frame
+        return frame.payload.decode()
+
+
+class Running:
+    """A worker in a thread, which `hold` stops between two turns of its loop."""
+
+    def __init__(self, models: list[Model], path: str, max_batch_size: int) -> None:
+        self.models = models
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._stop, self._stopper = os.pipe()
+        self._go = threading.Event()
+        self._go.set()
+        self._held = threading.Event()
+        self.beats: list[float] = []
+        self._clients: list[Client] = []
+        worker = Worker(models, self._listener, max_batch_size=max_batch_size, beat=self._beat)
+        self.thread = threading.Thread(target=worker.run, args=(self._stop,))
+        self.thread.start()
+
+    def _beat(self, now: float) -> None:
+        self.beats.append(now)
+        if not self._go.is_set():
+            self._held.set()
+            self._go.wait()
+
+    def connect(self) -> Client:
+        client = Client(self._path)
+        self._clients.append(client)
+        client.announced = frames.unpack_models(client.receive().payload)
+        return client
+
+    def hold(self) -> None:
+        """Stop the worker before it looks for what has arrived: what is sent from now on arrives at once."""
+        self._held.clear()
+        self._go.clear()
+        assert self._held.wait(30)
+
+    def go_on(self) -> None:
+        self._go.set()
+
+    def close(self) -> None:
+        self._go.set()
+        os.write(self._stopper, b"x")
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        for client in self._clients:
+            client.socket.close()
+        self._listener.close()
+        os.close(self._stop)
+        os.close(self._stopper)
+
+
+def images(*rows: int, value: int = 200) -> bytes:
+    """An image of shape SMALL for each of `rows`, in which that row is the bright one."""
+    pixels = np.zeros((len(rows), 10), np.uint8)
+    pixels[np.arange(len(rows)), rows] = value
+    return pixels.tobytes()
+
+
+def block(block_id: int, data: bytes, *, handle: int = 0, size: int = 0, seconds: float = 60) -> bytes:
+    return frames.pack_block(block_id, handle, size or len(data) // 10, time.monotonic() + seconds, [data])
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Model]:
+    """`touchy` and `sign`; their handles are 0 and 1."""
+    registry = Registry(tmp_path)
+    manifests = [
+        publish(tmp_path, "touchy", Touchy(), spec=SMALL),
+        publish(tmp_path, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive")),
+    ]
+    cpu = torch.device("cpu")
+    return [WatchedModel(manifest, registry.artifact(manifest), cpu, aliases=("best",)) for manifest in manifests]
+
+
+@pytest.fixture
+def start(models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Running]]:
+    monkeypatch.setattr(service.worker, "_IDLE_SECONDS", 0.02)  # how soon an idle worker can be held
+    running: list[Running] = []
+
+    def start(max_batch_size: int) -> Running:
+        for model in models:
+            model.sizes = ()
+        running.append(Running(models, str(tmp_path / f"{len(running)}.sock"), max_batch_size))
+        return running[-1]
+
+    yield start
+    for worker in running:
+        worker.close()
+
+
+@pytest.fixture
+def worker(start: Callable[[int], Running]) -> Running:
+    return start(8)
+
+
+def test_who_connects_is_told_what_is_served(worker: Running, models: list[Model]) -> None:
+    client = worker.connect()
+
+    assert client.announced == (
+        Announcement(handle=0, default=True, aliases=("best",), manifest=models[0].manifest),
+        Announcement(handle=1, default=True, aliases=("best",), manifest=models[1].manifest),
+    )
+
+
+def test_a_block_is_answered_image_by_image_in_its_order(worker: Running) -> None:
+    client = worker.connect()
+
+    client.send(7, images(3, 1, 4, 1, 5))
+    answer = client.answer(7)
+
+    assert answer.class_ids == [3, 1, 4, 1, 5]
+    assert answer.confidences == pytest.approx([1.0] * 5)
+    assert list(answer.logits[10:20]) == [0, 200, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert (answer.classes, answer.batch_size) == (10, 5)
+    assert answer.queue_seconds >= 0
+    assert answer.compute_seconds > 0
+
+
+def test_features_are_answered_too(worker: Running) -> None:
+    client = worker.connect()
+
+    client.send(1, np.array([[2, 0], [-2, 9]], "<f4").tobytes(), handle=1, size=2)
+
+    assert client.answer(1).class_ids == [1, 0]
+
+
+def test_blocks_of_two_connections_are_computed_together(worker: Running) -> None:
+    first, second = worker.connect(), worker.connect()
+    worker.hold()
+
+    first.send(1, images(1, 2))
+    second.send(1, images(3, 4, 5))
+    worker.go_on()
+    answers = first.answer(1), second.answer(1)
+
+    assert [answer.class_ids for answer in answers] == [[1, 2], [3, 4, 5]]
+    assert [answer.batch_size for answer in answers] == [5, 5]
+    assert worker.models[0].sizes == (5,)
+
+
+def test_a_batch_is_no_larger_than_the_limit_and_is_filled_by_what_fits(start: Callable[[int], Running]) -> None:
+    worker = start(4)
+    client = worker.connect()
+    worker.hold()
+
+    for block_id, rows in enumerate([(1, 2), (3, 4, 5), (6, 7), (8,)], 1):
+        client.send(block_id, images(*rows))
+    worker.go_on()
+    together = [client.answer(block_id).class_ids for block_id in (1, 3, 2, 4)]
+
+    assert together == [[1, 2], [6, 7], [3, 4, 5], [8]]
+    assert worker.models[0].sizes == (4, 4)
+
+
+def test_blocks_of_two_models_are_not_mixed(worker: Running) -> None:
+    client = worker.connect()
+    worker.hold()
+
+    client.send(1, images(1))
+    client.send(2, np.array([[1, 0]], "<f4").tobytes(), handle=1, size=1)
+    client.send(3, images(3))
+    worker.go_on()
+
+    assert [client.answer(block_id).class_ids for block_id in (1, 3, 2)] == [[1], [3], [1]]
+    assert [model.sizes for model in worker.models] == [(2,), (1,)]
+
+
+def test_an_image_that_makes_the_model_raise_fails_alone(worker: Running) -> None:
+    first, second = worker.connect(), worker.connect()
+    worker.hold()
+
+    first.send(1, images(1, 2) + images(3, value=POISON) + images(4))
+    second.send(2, images(5))
+    worker.go_on()
+    with_poison, neighbour = first.answer(1), second.answer(2)
+
+    assert with_poison.class_ids == [1, 2, -1, 4]
+    assert np.isnan(with_poison.confidences[2])
+    assert len(with_poison.logits) == 4 * 10
+    assert neighbour.class_ids == [5]
+
+
+def test_when_every_image_is_poison_every_one_fails_and_the_next_block_does_not(worker: Running) -> None:
+    client = worker.connect()
+
+    client.send(1, images(0, 1, 2, value=POISON))
+    client.send(2, images(3))
+
+    assert client.answer(1).class_ids == [-1, -1, -1]
+    assert client.answer(2).class_ids == [3]
+
+
+def test_logits_that_are_no_numbers_are_no_class(worker: Running) -> None:
+    client = worker.connect()
+
+    client.send(1, images(1) + images(2, value=SPOILT) + images(3))
+
+    assert client.answer(1).class_ids == [1, -1, 3]
+
+
+def test_an_expired_block_is_refused_and_its_neighbours_are_computed_without_it(worker: Running) -> None:
+    client = worker.connect()
+    worker.hold()
+
+    client.send(1, images(1))
+    client.send(2, images(2), seconds=-0.001)
+    client.send(3, images(3))
+    worker.go_on()
+
+    assert "deadline" in client.refusal(2)
+    assert [client.answer(block_id).class_ids for block_id in (1, 3)] == [[1], [3]]
+    assert worker.models[0].sizes == (2,)
+
+
+def test_a_block_of_a_model_that_is_not_served_is_refused(worker: Running) -> None:
+    client = worker.connect()
+
+    client.send(1, images(1), handle=9)
+    client.send(2, images(2))
+
+    assert "does not serve this version" in client.refusal(1)
+    assert client.answer(2).class_ids == [2]
+
+
+def test_what_a_peer_left_behind_is_not_computed(start: Callable[[int], Running]) -> None:
+    worker = start(2)
+    leaving, staying = worker.connect(), worker.connect()
+    worker.hold()
+
+    for block_id in range(1, 6):
+        leaving.send(block_id, images(1, 1))
+    leaving.socket.close()
+    staying.send(1, images(2, 2))
+    worker.go_on()
+
+    assert staying.answer(1).class_ids == [2, 2]
+    assert worker.models[0].sizes == (2, 2)  # the first of five was taken before its peer was known to be gone
+
+
+def test_a_peer_that_leaves_before_its_answer_harms_nobody(worker: Running) -> None:
+    staying = worker.connect()
+
+    for _ in range(20):
+        leaving = worker.connect()
+        leaving.send(1, images(*range(8)))
+        leaving.send(2, images(*range(8)))
+        leaving.socket.close()
+    staying.send(1, images(6))
+
+    assert staying.answer(1).class_ids == [6]
+
+
+def test_a_block_that_arrives_in_pieces_is_one_block(worker: Running) -> None:
+    client, other = worker.connect(), worker.connect()
+    whole = block(1, images(1, 2, 3)) + block(2, images(4))
+
+    for i in range(0, len(whole), 5):
+        client.socket.sendall(whole[i : i + 5])
+        if i % 25 == 0:  # an answer in between shows that the worker has read so far and waits for the rest
+            other.send(i, images(9))
+            assert other.answer(i).class_ids == [9]
+
+    assert [client.answer(1).class_ids, client.answer(2).class_ids] == [[1, 2, 3], [4]]
+
+
+def test_a_block_larger_than_what_is_read_at_once_is_whole(start: Callable[[int], Running]) -> None:
+    client = start(8).connect()
+    rows = np.arange(300_000) % 10  # 3 MB: three reads
+
+    client.send(1, images(*rows))
+
+    assert client.answer(1).class_ids == rows.tolist()
+
+
+def test_a_slow_reader_gets_its_large_answer_and_holds_up_nobody(start: Callable[[int], Running]) -> None:
+    worker = start(50_000)
+    slow, quick = worker.connect(), worker.connect()
+    rows = np.arange(50_000) % 10  # an answer of 2.4 MB, where a socket holds a tenth of it
+
+    slow.send(1, images(*rows))
+    slow.send(2, images(*rows[:100]))
+    for block_id in range(5):
+        quick.send(block_id, images(7))
+        assert quick.answer(block_id).class_ids == [7]
+
+    assert slow.answer(1).class_ids == rows.tolist()
+    assert slow.answer(2).class_ids == rows[:100].tolist()
+
+
+def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
+    before = len(worker.beats)
+    until = time.monotonic() + 30
+
+    while len(worker.beats) < before + 2 and time.monotonic() < until:
+        time.sleep(0.01)
+
+    assert len(worker.beats) >= before + 2
+    assert worker.beats == sorted(worker.beats)
+
+
+def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Callable[[int], Running]) -> None:
+    worker = start(8)
+    worker.connect()
+    was_alive = worker.thread.is_alive()
+
+    os.write(worker._stopper, b"x")
+    worker.thread.join(30)
+
+    assert was_alive
+    assert not worker.thread.is_alive()
