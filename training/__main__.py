@@ -78,7 +78,7 @@ def _list() -> int:
         optimiser = f"{hyper.optimiser}, lr {hyper.lr:g} {hyper.lr_schedule}, batch {hyper.batch_size}"
         expected = f">= {recipe.expected:.1%} on {recipe.data}/test"
         table.add_row(recipe.name, recipe.summary, recipe.data, optimiser, str(hyper.epochs), expected)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)  # 80 columns in a pipe would wrap
     return 0
 
 

