@@ -34,7 +34,7 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_cpu_is_described_with_its_threads() -> None:
-    assert re.fullmatch(r"cpu \(.+, 1 threads?\)", describe(torch.device("cpu")))
+    assert re.fullmatch(r"cpu \(.+, 1 thread\)", describe(torch.device("cpu")))
 
 
 def test_threads_are_put_back_as_they_were() -> None:
