@@ -115,11 +115,15 @@ class Service:
         return value
 
     def processes(self, kind: Literal["http", "worker"]) -> list[psutil.Process]:
-        """The service's HTTP processes or workers; a worker is who does not listen on the port."""
+        """The service's living HTTP processes or workers; a worker is who does not listen on the port."""
         port = int(self.url.rpartition(":")[2])
-        children = psutil.Process(self.process.pid).children()
-        http = [child for child in children if port in {c.laddr.port for c in child.net_connections("tcp")}]
-        return http if kind == "http" else [child for child in children if child not in http]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # just killed
+                listens = port in {connection.laddr.port for connection in child.net_connections("tcp")}
+                if child.status() != psutil.STATUS_ZOMBIE and listens == (kind == "http"):
+                    found.append(child)
+        return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal and wait for the end; gives the exit code."""
