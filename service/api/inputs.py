@@ -86,17 +86,18 @@ class _FormParser(MultiPartParser):
 async def _files(content_type: str, body: bytes, max_images: int) -> list[bytes]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
+        if not parser.is_whole:  # raised in here, so that the parser closes what it has opened
+            raise MultiPartException("one that is cut off")
 
     # No limit of its own on files: that answer is ours to give, and the size of the body is limited.
     parser = _FormParser(Headers({"content-type": content_type}), stream(), max_files=len(body), max_fields=max_images)
-    required = "the form must be well-formed multipart/form-data with its boundary"
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise BadRequest(f"{required}. Given: {error}") from error
+        raise BadRequest(
+            f"the form must be well-formed multipart/form-data with its boundary. Given: {error}"
+        ) from error
     try:
-        if not parser.is_whole:
-            raise BadRequest(f"{required}. Given: one that is cut off")
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
             raise Unprocessable("the form must hold at least one file. Given: none")
