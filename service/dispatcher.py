@@ -7,6 +7,7 @@ goes back to the head of its lane. Knows nothing about HTTP or images: inputs ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class Dispatcher:
         self._peak_rate = 0.0
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._announced = asyncio.Event()
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -97,6 +99,11 @@ class Dispatcher:
             self._sweeper.cancel()
         for link in self._workers:
             await link.close()
+
+    async def wait_for_worker(self, seconds: float) -> None:
+        """Until some worker has said what it serves, or `seconds` have passed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._announced.wait(), seconds)
 
     def is_ready(self, model: ServedModel) -> bool:
         """Whether some worker would compute for `model` now."""
@@ -211,6 +218,7 @@ class Dispatcher:
         worker.models = {model.key: model for model in served}
         worker.handles = {model.key: a.handle for model, a in zip(served, models, strict=True)}
         worker.connected = True
+        self._announced.set()
         self.offer.replace(model for worker in self._workers.values() for model in worker.models.values())
         self._flush_soon()
 

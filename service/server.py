@@ -45,6 +45,7 @@ from service.worker import Worker
 logger = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 0.25
+_JOIN_SECONDS = 2.0
 _DECODE_THREADS = 2
 _BACKLOG = 4096
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -103,9 +104,10 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
 class HTTPServer(_Server):  # type: ignore[misc]
     """uvicorn in an HTTP process: SIGTERM drains it; Ctrl-C is left to the supervisor."""
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - uvicorn's signature
+        # Not uvicorn's own, which raises the signal again once it has drained, so that the process dies of it.
         if sig != signal.SIGINT:
-            super().handle_exit(sig, frame)
+            self.should_exit = True
 
 
 class Server(ls.LitServer):  # type: ignore[misc]
@@ -156,6 +158,9 @@ class Server(ls.LitServer):  # type: ignore[misc]
             # Without a supervisor nobody would end this process: finish what was accepted, then go.
             asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
         self._dispatcher.open()
+        if self._vitals.any_up():
+            # This process replaces one that died: it takes no request before it knows what to answer.
+            await self._dispatcher.wait_for_worker(_JOIN_SECONDS)
         housekeeping = asyncio.create_task(self._keep_house())
         yield
         housekeeping.cancel()

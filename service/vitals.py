@@ -29,6 +29,10 @@ class Vitals:
         """Whether the worker has finished loading."""
         return bool(self._beats[worker] > 0.0)
 
+    def any_up(self) -> bool:
+        """Whether there is a worker that has finished loading."""
+        return any(self.is_up(worker) for worker in range(len(self._beats)))
+
     def silence(self, worker: int) -> float:
         """Seconds since the worker's last beat."""
         return time.monotonic() - float(self._beats[worker])

@@ -12,11 +12,14 @@ import orjson
 
 from tests import pictures
 
-BODIES = [pictures.row_png(class_id) for class_id in range(10)]
-REQUESTS = [
-    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    for body in BODIES
-]
+
+def request_of(png: bytes) -> bytes:
+    """The bytes of an HTTP request that posts an image."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(png)
+    return head + png
+
+
+REQUESTS = [request_of(pictures.row_png(class_id)) for class_id in range(10)]
 
 
 @dataclass
@@ -40,6 +43,23 @@ async def send_all(
     left = iter(range(total))
     await asyncio.gather(*(_send_on(port, left, tally, retry_lost=retry_lost) for _ in range(connections)))
     return tally
+
+
+async def classes_of(port: int, pngs: list[bytes], *, connections: int) -> list[int]:
+    """The class that the service gives to each image, each posted alone, over `connections` connections."""
+    classes = [-1] * len(pngs)
+    left = iter(enumerate(pngs))
+
+    async def send_on() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number, png in left:
+            writer.write(request_of(png))
+            _, body = await _read_answer(reader)
+            classes[number] = orjson.loads(body)["predictions"][0]["class_id"]
+        writer.close()
+
+    await asyncio.gather(*(send_on() for _ in range(connections)))
+    return classes
 
 
 async def _send_on(port: int, left: collections.abc.Iterator[int], tally: Tally, *, retry_lost: bool) -> None:

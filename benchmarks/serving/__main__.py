@@ -3,8 +3,8 @@
     python -m benchmarks.serving                      all that are installed (peers: make bench-peers)
     python -m benchmarks.serving argmax ceiling       only these
 
-Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT. Server and client share the machine's cores, so only the
-ratios within one table mean anything.
+Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT. Server and client share the machine's cores, so only
+the ratios within one table mean anything.
 """
 
 from __future__ import annotations

@@ -61,8 +61,14 @@ CONTESTANTS = {
     ),
     "bentoml": Contestant(
         "BentoML, adaptive batching",
-        [str(PEERS / "bentoml" / "bin" / "bentoml"), "serve", "benchmarks.serving.peers.bentoml_service:Classifier"]
-        + ["--port", "{port}", "--host", "127.0.0.1"],
+        [
+            *(
+                str(PEERS / "bentoml" / "bin" / "bentoml"),
+                "serve",
+                "benchmarks.serving.peers.bentoml_service:Classifier",
+            ),
+            *("--port", "{port}", "--host", "127.0.0.1"),
+        ],
         form_field="image",
         needs=PEERS / "bentoml" / "bin" / "bentoml",
     ),

@@ -26,14 +26,18 @@ START_SECONDS = 60
 
 
 class Service:
-    """A running `python -m service` and a client for it."""
+    """A running `python -m service` and a client for it.
 
-    def __init__(self, registry: Path | str, *options: str, **environment: str) -> None:
+    `traced=False` leaves its processes out of the coverage, which makes them several times slower.
+    """
+
+    def __init__(self, registry: Path | str, *options: str, traced: bool = True) -> None:
+        environment = {name: value for name, value in os.environ.items() if traced or "COV" not in name}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service", "--registry", str(registry), "--port", "0", *options],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment},
+            env=environment,
             start_new_session=True,  # so that what a test sends to the group reaches this service alone
         )
         self.log: list[str] = []
@@ -49,6 +53,10 @@ class Service:
                 self._heard.notify_all()
         with self._heard:
             self._heard.notify_all()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     @property
     def text(self) -> str:
@@ -80,7 +88,7 @@ class Service:
 
     def exchange(self, request: bytes) -> str:
         """Send bytes as they are on a connection of their own, and give the answer's head and body."""
-        with socket.create_connection(("127.0.0.1", int(self.url.rpartition(":")[2])), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(request)
             answer = b""
             while not (found := re.search(rb"content-length: (\d+)\r\n.*?\r\n\r\n(.*)", answer, re.DOTALL)) or len(
@@ -116,14 +124,20 @@ class Service:
 
     def processes(self, kind: Literal["http", "worker"]) -> list[psutil.Process]:
         """The service's living HTTP processes or workers; a worker is who does not listen on the port."""
-        port = int(self.url.rpartition(":")[2])
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # just killed
-                listens = port in {connection.laddr.port for connection in child.net_connections("tcp")}
-                if child.status() != psutil.STATUS_ZOMBIE and listens == (kind == "http"):
-                    found.append(child)
-        return found
+        return [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if (sockets := self.sockets(child)) is not None and bool(sockets) == (kind == "http")
+        ]
+
+    def sockets(self, process: psutil.Process) -> list[str] | None:
+        """The states of a process's sockets on the service's port; None if it is no more."""
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            return [c.status for c in process.net_connections("tcp") if c.laddr.port == self.port]
+        except psutil.NoSuchProcess:
+            return None
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal and wait for the end; gives the exit code."""
@@ -147,9 +161,9 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving(registry: Path | str, *options: str, **environment: str) -> Iterator[Service]:
+def serving(registry: Path | str, *options: str, traced: bool = True) -> Iterator[Service]:
     """A ready service, ended by force when the block is left."""
-    service = Service(registry, *options, **environment)
+    service = Service(registry, *options, traced=traced)
     try:
         yield service.start()
     finally:

@@ -22,12 +22,8 @@ REQUESTS = 100_000
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     publish(tmp_path, "rows")
-    with serving(tmp_path, "--http-processes", "2") as running:
+    with serving(tmp_path, "--http-processes", "2", traced=False) as running:
         yield running
-
-
-def port_of(service: Service) -> int:
-    return int(service.url.rpartition(":")[2])
 
 
 def kill_one(service: Service, kind: str) -> None:
@@ -39,7 +35,7 @@ async def under_load(
     service: Service, total: int, fault: Callable[[], Awaitable[None]], *, retry_lost: bool = False
 ) -> load.Tally:
     """The tally of `total` requests, with `fault` happening again and again until they are done."""
-    sending = asyncio.create_task(load.send_all(port_of(service), total, connections=32, retry_lost=retry_lost))
+    sending = asyncio.create_task(load.send_all(service.port, total, connections=32, retry_lost=retry_lost))
     while not sending.done():
         await fault()
     return sending.result()
@@ -111,7 +107,7 @@ def test_a_worker_that_dies_at_every_start_ends_the_service_with_the_reason(tmp_
 def test_sigterm_under_load_answers_all_that_was_accepted(service: Service) -> None:
     async def stop_in_the_middle() -> load.Tally:
         tally = load.Tally()
-        sending = asyncio.create_task(load.send_all(port_of(service), 10**9, connections=32, tally=tally))
+        sending = asyncio.create_task(load.send_all(service.port, 10**9, connections=32, tally=tally))
         while tally.right < 2_000:
             await asyncio.sleep(0.01)
         service.process.terminate()
@@ -129,9 +125,9 @@ def test_sigterm_under_load_answers_all_that_was_accepted(service: Service) -> N
 
 
 def test_a_thousand_idle_connections_keep_nobody_waiting(service: Service) -> None:
-    idle = [socket.create_connection(("127.0.0.1", port_of(service))) for _ in range(1_000)]
+    idle = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(1_000)]
 
-    tally = asyncio.run(load.send_all(port_of(service), 2_000, connections=16))
+    tally = asyncio.run(load.send_all(service.port, 2_000, connections=16))
 
     assert tally.right == 2_000
     for connection in idle:
@@ -149,7 +145,7 @@ def test_a_hundred_thousand_requests_with_faults_at_random_are_answered_once_eac
 
     async def fault() -> None:
         await asyncio.gather(
-            asyncio.sleep(2 + rng.random() * 2), load.misbehave(port_of(service), 1.0, seed=rng.randrange(1_000))
+            asyncio.sleep(2 + rng.random() * 2), load.misbehave(service.port, 1.0, seed=rng.randrange(1_000))
         )
         kill_one(service, rng.choice(["worker", "worker", "http"]))
 
@@ -176,8 +172,8 @@ def wait_until_idle(service: Service) -> None:
     while time.monotonic() < until:
         http = service.processes("http")
         if len(http) == 2 and service.processes("worker"):
-            connections = [c for p in http for c in p.net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED]
-            if len(connections) <= 1:
+            states = [state for process in http for state in service.sockets(process) or []]
+            if states.count(psutil.CONN_ESTABLISHED) <= 1:
                 break
         time.sleep(0.1)
     assert service.predict(pictures.row_png(1)).status_code == 200
