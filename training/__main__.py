@@ -110,7 +110,9 @@ def _measured(outcome: Outcome, recipe: Recipe) -> str:
     return (
         f"trained in {outcome.training_seconds:.1f} s\n"
         f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
-        f"of {evaluation.n:,} images{expected}"
+        f"of {evaluation.n:,} images{expected}\n"
+        f"calibration error {evaluation.calibrated.ece:.2%} at temperature {evaluation.calibrated.temperature:g}"
+        f" ({evaluation.uncalibrated.ece:.2%} without)"
     )
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from training.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -18,7 +20,7 @@ class Dataset:
     """
 
     name: str  # "mnist"
-    split: str  # "train" or "test"
+    split: str  # "train", "test", or "held-out" of train
     inputs: Tensor  # uint8 [N, C, H, W], or float32 [N, F]
     labels: Tensor  # int64 [N], each in 0..K-1
     classes: tuple[str, ...]  # K names
@@ -56,3 +58,22 @@ class Dataset:
     def subset(self, n: int) -> Dataset:
         """The first `n`."""
         return replace(self, inputs=self.inputs[:n], labels=self.labels[:n])
+
+    def hold_out(self, share: float) -> tuple[Dataset, Dataset]:
+        """The rest, and `share` of every class as the split "held-out".
+
+        Which examples depends on their order alone, never on a seed: what no run has trained on stays that way.
+        """
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for label in range(len(self.classes)):
+            members = (self.labels.cpu() == label).nonzero().flatten()
+            upto = (torch.arange(len(members) + 1, dtype=torch.float64) * share).floor()
+            chosen[members[upto.diff() > 0]] = True
+        if not chosen.any():
+            raise OptionError(
+                f"held_out must be a share that is at least one example of some class of {len(self):,} examples. "
+                f"Given: {share}"
+            )
+        chosen = chosen.to(self.labels.device)
+        rest = replace(self, inputs=self.inputs[~chosen], labels=self.labels[~chosen])
+        return rest, replace(self, split="held-out", inputs=self.inputs[chosen], labels=self.labels[chosen])

@@ -45,6 +45,12 @@ class HyperParameters(BaseModel):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Arithmetic of the forward pass; bfloat16 keeps weights and loss in float32."
     )
+    held_out: float = Field(
+        0.0, ge=0, lt=1, description="Share of the training examples that only the temperature is fitted on."
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="With held-out 0: what divides the logits, found by a run that held some out."
+    )
 
     @model_validator(mode="after")
     def _each_belongs_to_the_optimiser(self) -> Self:
@@ -55,6 +61,11 @@ class HyperParameters(BaseModel):
                     f"{name} must be given with the optimiser {optimiser}. Given: {getattr(self, name)} "
                     f"with {self.optimiser}"
                 )
+        if self.held_out and self.temperature != 1.0:
+            raise ValueError(
+                f"temperature must be given with held_out 0, else it is fitted. Given: {self.temperature} "
+                f"with {self.held_out}"
+            )
         return self
 
     def override(self, given: dict[str, Any]) -> HyperParameters:
@@ -65,6 +76,8 @@ class HyperParameters(BaseModel):
         """
         optimiser = given.get("optimiser", self.optimiser)
         kept = {k: v for k, v in self.model_dump().items() if _ONLY_WITH.get(k, optimiser) == optimiser}
+        if "held_out" in given and "temperature" not in given:
+            del kept["temperature"]  # it belonged to the other choice
         try:
             return HyperParameters.model_validate(kept | given)
         except ValidationError as error:

@@ -13,8 +13,10 @@ from service.manifest import ModelManifest, Name, Provenance
 from service.registry import Registry
 from training import device as devices
 from training import sources
+from training.calibrate import fit_temperature
+from training.data import Dataset
 from training.errors import OptionError
-from training.evaluate import Evaluation, evaluate
+from training.evaluate import Evaluation, evaluate, logits_of
 from training.export import Exported, check, export, load
 from training.hyper_parameters import HyperParameters
 from training.preprocessing import Preprocessing
@@ -34,6 +36,7 @@ class Outcome:
 
     history: list[EpochResult]
     evaluation: Evaluation  # of the exported artifact, on the test split
+    held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
     manifest: ModelManifest | None  # None when nothing was published
 
@@ -56,9 +59,10 @@ def run(
     """
     device = devices.choose(settings.device)
     registry = _open_registry(settings.registry, publish_as)
-    train_data = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
+    whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
     test_data = sources.load(data or recipe.data, "test", settings.data_dir).to(device)
-    logger.info("%s, %s examples, on %s", train_data.title, f"{len(train_data):,}", devices.describe(device))
+    train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
+    logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), devices.describe(device))
 
     torch.manual_seed(hyper.seed)
     network = recipe.build(train_data).to(device)
@@ -73,7 +77,11 @@ def run(
     artifact = export(model)
     # What is recorded is measured on what is served: the artifact, read back from its bytes.
     classifier = load(artifact, device)
-    evaluation = evaluate(classifier, test_data)
+    temperature = hyper.temperature
+    if held_out is not None:
+        temperature = fit_temperature(logits_of(classifier, held_out.inputs), held_out.labels)
+    evaluation = evaluate(classifier, test_data, temperature=temperature)
+    of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
 
     manifest = None
     if registry is not None and publish_as is not None:
@@ -85,12 +93,12 @@ def run(
             golden=golden_sample(classifier, test_data),
             test=test_data,
             style=recipe.style,
-            evaluation=evaluation,
+            evaluations=(evaluation,) if of_held_out is None else (evaluation, of_held_out),
             provenance=Provenance(
                 recipe=recipe.name,
                 hyper_parameters=hyper.effective(),
-                dataset=train_data.title,
-                dataset_digest=train_data.digest,
+                dataset=whole.title,
+                dataset_digest=whole.digest,
                 seed=hyper.seed,
                 commit=commit(),
                 torch_version=torch.__version__,
@@ -98,7 +106,12 @@ def run(
                 seconds=round(training_seconds, 3),
             ),
         )
-    return Outcome(history, evaluation, training_seconds, manifest)
+    return Outcome(history, evaluation, of_held_out, training_seconds, manifest)
+
+
+def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
+    apart = f" and {len(held_out):,} held out" if held_out is not None else ""
+    return f"{len(train_data):,} examples{apart}"
 
 
 def _open_registry(url: str, publish_as: str | None) -> Registry | None:

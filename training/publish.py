@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -39,10 +41,10 @@ def publish(
     golden: GoldenSample,
     test: Dataset,
     style: Literal["photo", "mnist"],
-    evaluation: Evaluation,
+    evaluations: Sequence[Evaluation],
     provenance: Provenance,
 ) -> ModelManifest:
-    """Write the next version of the model `name` and return its manifest.
+    """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -56,15 +58,27 @@ def publish(
             artifact=file,
             input=input_spec(test, style),
             classes=test.classes,
-            metrics=(
-                Metric(name="accuracy", value=evaluation.accuracy, data=evaluation.data, n=evaluation.n),
-                Metric(name="loss", value=evaluation.loss, data=evaluation.data, n=evaluation.n),
-            ),
+            temperature=evaluations[0].calibrated.temperature,
+            metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
             golden=golden,
             provenance=provenance,
         )
 
-    return registry.publish(name, artifact, describe, files={EVALUATION: evaluation_file(evaluation)})
+    return registry.publish(name, artifact, describe, files={EVALUATION: evaluation_file(evaluations[0])})
+
+
+def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:
+    """The numbers of a manifest; nll, brier and ece are those of the calibrated probabilities, which are served."""
+    values = {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "nll": evaluation.calibrated.nll,
+        "brier": evaluation.calibrated.brier,
+        "ece": evaluation.calibrated.ece,
+        "ece_uncalibrated": evaluation.uncalibrated.ece,
+    }
+    for name, value in values.items():
+        yield Metric(name=name, value=value, data=evaluation.data, n=evaluation.n)
 
 
 def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
@@ -92,6 +106,10 @@ def evaluation_file(evaluation: Evaluation) -> bytes:
         "n": evaluation.n,
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
+        "uncalibrated": asdict(evaluation.uncalibrated),
+        "calibrated": asdict(evaluation.calibrated),
+        "classes": evaluation.classes,
+        "confusion": evaluation.confusion,
         "predicted": evaluation.predicted,
     }
     return json.dumps(content, separators=(",", ":")).encode()

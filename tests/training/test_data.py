@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from training.data import Dataset
+from training.errors import OptionError
 
 
 def test_the_digest_depends_on_inputs_labels_and_shape(digits_test: Dataset) -> None:
@@ -24,3 +25,22 @@ def test_the_digest_depends_on_inputs_labels_and_shape(digits_test: Dataset) -> 
 def test_inputs_and_labels_must_be_as_many() -> None:
     with pytest.raises(ValueError, match=r"as many\. Given: 3 and 2"):
         Dataset("points", "test", torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), ("a", "b"))
+
+
+def test_held_out_is_the_same_share_of_every_class_and_never_part_of_the_rest(digits: Dataset) -> None:
+    rest, held_out = digits.hold_out(0.1)
+
+    assert (rest.title, held_out.title) == ("digits/train", "digits/held-out")
+    assert len(rest) + len(held_out) == len(digits)
+    for label in range(10):
+        members = int((digits.labels == label).sum())
+        assert int((held_out.labels == label).sum()) == members // 10
+    apart = {bytes(image.flatten().tolist()) for image in rest.inputs}
+    assert not apart & {bytes(image.flatten().tolist()) for image in held_out.inputs}
+
+
+def test_a_share_that_holds_nothing_out_is_refused() -> None:
+    data = Dataset("points", "train", torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]), ("a", "b"))
+
+    with pytest.raises(OptionError, match=r"held_out must be a share .* some class of 4 examples\. Given: 0\.4"):
+        data.hold_out(0.4)

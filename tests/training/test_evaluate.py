@@ -34,6 +34,25 @@ def test_loss_and_accuracy_are_the_mean_over_the_whole_split() -> None:
     assert result.loss == pytest.approx(math.log(1 + math.exp(-1)) + 0.25)
 
 
+def test_confusion_and_results_per_class_count_labels_by_row_and_predictions_by_column() -> None:
+    result = evaluate(AlwaysTheFirst(), three_of_four())
+
+    first, second = result.per_class
+    assert result.confusion == ((3, 0), (1, 0))
+    assert (first.name, first.n, first.recall, first.precision) == ("a", 3, 1.0, 0.75)
+    assert (second.name, second.n, second.recall) == ("b", 1, 0.0)
+    assert math.isnan(second.precision)  # nothing was ever called b
+
+
+def test_calibration_is_measured_before_and_after_the_temperature() -> None:
+    result = evaluate(AlwaysTheFirst(), three_of_four(), temperature=0.5)
+
+    assert (result.uncalibrated.temperature, result.calibrated.temperature) == (1.0, 0.5)
+    assert result.uncalibrated.nll == result.loss
+    assert result.uncalibrated.ece == pytest.approx(abs(0.75 - 1 / (1 + math.exp(-1))))
+    assert result.calibrated.ece == pytest.approx(abs(0.75 - 1 / (1 + math.exp(-2))))
+
+
 def test_the_classifier_is_evaluated_in_evaluation_mode_without_gradients_and_left_in_its_own() -> None:
     classifier = AlwaysTheFirst().train()
 

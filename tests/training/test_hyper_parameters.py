@@ -55,4 +55,17 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
         "shuffle": True,
         "drop_last": False,
         "precision": "float32",
+        "held_out": 0.0,
+        "temperature": 1.0,
     }
+
+
+def test_a_temperature_is_given_or_fitted_and_never_both() -> None:
+    given = ADAM.override({"temperature": "1.5"})
+
+    with pytest.raises(
+        OptionError, match=r"temperature must be given with held_out 0, else it is fitted\. Given: 1\.5"
+    ):
+        given.override({"held_out": "0.1", "temperature": "1.5"})
+    assert given.override({"held_out": "0.1"}).temperature == 1.0
+    assert given.override({"lr": "1"}).temperature == 1.5

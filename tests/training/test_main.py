@@ -50,8 +50,9 @@ def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
 
     shown = capsys.readouterr().out
     assert code == 0
-    assert re.search(r"^epoch 1/2  23 iterations  loss [\d.]+  accuracy +[\d.]+%  [\d,]+ images/s", shown, re.M)
+    assert re.search(r"^epoch 1/2  21 iterations  loss [\d.]+  accuracy +[\d.]+%  [\d,]+ images/s", shown, re.M)
     assert re.search(r"^digits/test: loss [\d.]+, accuracy [\d.]+% of 364 images$", shown, re.M)
+    assert re.search(r"^calibration error [\d.]+% at temperature [\d.]+ \([\d.]+% without\)$", shown, re.M)
     assert "--publish" in shown
     assert list(tmp_path.iterdir()) == []
 
@@ -193,4 +194,4 @@ def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path
     )
 
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"digits/train, 1,433 examples, on cpu \(.*\)\n", done.stderr)
+    assert re.fullmatch(r"digits/train, 1,294 examples and 139 held out, on cpu \(.*\)\n", done.stderr)

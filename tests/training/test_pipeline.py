@@ -12,6 +12,7 @@ from torch import nn
 from service.registry import Registry
 from tests.training.conftest import Silent
 from training import pipeline
+from training.calibrate import fit_temperature
 from training.data import Dataset
 from training.errors import OptionError, TrainingError
 from training.export import load
@@ -49,6 +50,36 @@ def test_a_run_ends_with_a_version_that_holds_what_was_measured(
     assert manifest.provenance.hyper_parameters["epochs"] == 5
     assert manifest.provenance.dataset == "digits/train"
     assert manifest.provenance.dataset_digest == digits.digest
+
+
+def test_the_temperature_is_fitted_on_training_examples_that_were_not_trained_on(
+    tmp_path: Path, quick: HyperParameters, digits: Dataset, digits_test: Dataset
+) -> None:
+    outcome = run(tmp_path, quick.override({"epochs": 5, "held_out": 0.2}), publish_as="neural_net")
+
+    registry = Registry(tmp_path)
+    manifest = registry.manifest("neural_net", 1)
+    _, held_out = digits.hold_out(0.2)
+    logits = load(registry.artifact(manifest), torch.device("cpu"))(held_out.inputs)
+    assert manifest.temperature == fit_temperature(logits, held_out.labels) != 1.0
+    assert outcome.held_out is not None
+    assert outcome.held_out.calibrated.nll < outcome.held_out.uncalibrated.nll
+    assert outcome.evaluation.calibrated.temperature == manifest.temperature
+    assert {(metric.data, metric.n) for metric in manifest.metrics} == {
+        ("digits/test", len(digits_test)),
+        ("digits/held-out", len(held_out)),
+    }
+    assert manifest.provenance.dataset_digest == digits.digest
+
+
+def test_a_run_that_holds_nothing_out_publishes_the_temperature_it_was_given(
+    tmp_path: Path, quick: HyperParameters
+) -> None:
+    outcome = run(tmp_path, quick.override({"temperature": 1.25}), publish_as="neural_net")
+
+    assert outcome.held_out is None
+    assert outcome.evaluation.calibrated.temperature == 1.25
+    assert Registry(tmp_path).manifest("neural_net", 1).temperature == 1.25
 
 
 def test_what_is_recorded_comes_from_the_artifact_and_not_from_the_network_in_memory(

@@ -36,7 +36,7 @@ PROVENANCE = Provenance(
 def publish_a_fresh_network(root: str, digits_test: Dataset) -> tuple[ModelManifest, Evaluation]:
     artifact = export(Exported(Preprocessing(), NeuralNet()))
     classifier = load(artifact, CPU)
-    evaluation = evaluate(classifier, digits_test)
+    evaluation = evaluate(classifier, digits_test, temperature=1.5)
     manifest = publish(
         Registry(root),
         "neural_net",
@@ -44,7 +44,7 @@ def publish_a_fresh_network(root: str, digits_test: Dataset) -> tuple[ModelManif
         golden=golden_sample(classifier, digits_test),
         test=digits_test,
         style="mnist",
-        evaluation=evaluation,
+        evaluations=[evaluation],
         provenance=PROVENANCE,
     )
     return manifest, evaluation
@@ -64,9 +64,15 @@ def test_a_reader_of_the_registry_gets_what_was_measured_and_what_was_trained(ro
     assert read.input == ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
     assert read.classes == tuple("0123456789")
     assert read.provenance == PROVENANCE
-    assert {(m.name, m.value, m.data, m.n) for m in read.metrics} == {
-        ("accuracy", evaluation.accuracy, "digits/test", 364),
-        ("loss", evaluation.loss, "digits/test", 364),
+    assert read.temperature == 1.5
+    assert {(m.data, m.n) for m in read.metrics} == {("digits/test", 364)}
+    assert {m.name: m.value for m in read.metrics} == {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "nll": evaluation.calibrated.nll,
+        "brier": evaluation.calibrated.brier,
+        "ece": evaluation.calibrated.ece,
+        "ece_uncalibrated": evaluation.uncalibrated.ece,
     }
 
 
@@ -79,7 +85,8 @@ def test_the_predictions_on_the_test_split_lie_beside_the_artifact_that_gave_the
     recorded = json.loads(registry.file("neural_net", 1, "evaluation.json"))
     served = load(registry.artifact(manifest), CPU)(digits_test.inputs)
 
-    assert list(recorded) == ["data", "n", "accuracy", "loss", "predicted"]
+    assert sum(map(sum, recorded["confusion"])) == 364
+    assert recorded["calibrated"]["temperature"] == 1.5
     assert (recorded["data"], recorded["n"]) == ("digits/test", 364)
     assert recorded["predicted"] == served.argmax(1).tolist()
     assert recorded["accuracy"] == (served.argmax(1) == digits_test.labels).double().mean().item()
