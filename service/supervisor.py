@@ -102,7 +102,7 @@ class Supervisor:
             os.read(wakeup, 512)
 
     def _tend_workers(self) -> None:
-        for number, process in self._workers.items():
+        for number, process in list(self._workers.items()):
             if process.is_alive():
                 self._kill_if_stuck(number, process)
             if not process.is_alive():
@@ -110,7 +110,6 @@ class Supervisor:
 
     def _kill_if_stuck(self, number: int, process: BaseProcess) -> None:
         if self._vitals.is_up(number):
-            self._failed_starts[number] = 0
             limit, silence = self._settings.hang_seconds, self._vitals.silence(number)
         else:
             limit, silence = self._settings.startup_seconds, time.monotonic() - self._started[process]
@@ -122,18 +121,21 @@ class Supervisor:
     def _replace_worker(self, number: int, process: BaseProcess) -> None:
         was_up = self._vitals.is_up(number)
         logger.error("worker %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
-        if not was_up:
+        if was_up:
+            self._failed_starts[number] = 0
+        else:
             failures = self._failed_starts[number] = self._failed_starts.get(number, 0) + 1
             if process.exitcode == HOPELESS or failures >= self._settings.max_failed_starts:
                 raise ServiceFailed(
                     f"worker {number} failed to start {failures} time(s) in a row, last with exit code "
                     f"{process.exitcode}; its own message is above"
                 )
+        del self._workers[number]
         self._forget(process)
         self._launch_worker(number)
 
     def _tend_http(self) -> None:
-        for number, process in self._http.items():
+        for number, process in list(self._http.items()):
             if process.is_alive():
                 continue
             logger.error("HTTP process %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
@@ -143,6 +145,7 @@ class Supervisor:
             failures = self._failed_starts[~number] = self._failed_starts.get(~number, 0) + 1 if quick else 0
             if failures >= self._settings.max_failed_starts:
                 raise ServiceFailed(f"HTTP process {number} ended {failures} times in a row right after its start")
+            del self._http[number]
             self._forget(process)
             self._launch_http(number)
 

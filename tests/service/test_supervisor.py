@@ -1,0 +1,286 @@
+"""The supervisor over real processes: it replaces what dies, gives up on what cannot live, and ends all in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Program:
+    """A running `tests.service.supervised`."""
+
+    def __init__(self, plan: dict[str, object]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.service.supervised", json.dumps(plan)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+
+    def wait_for(self, beginning: str) -> str:
+        """The next line that begins so."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+            if line.startswith(beginning):
+                return line.strip()
+        raise AssertionError(f"{beginning!r} never came: {self.lines}")
+
+    def pid(self, beginning: str) -> int:
+        return int(self.wait_for(beginning).rpartition(" ")[2])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> list[str]:
+        """Ask it to end; gives what it says until it has."""
+        self.process.send_signal(number)
+        return self.rest()
+
+    def rest(self) -> list[str]:
+        assert self.process.stdout
+        rest = [line.strip() for line in self.process.stdout]
+        self.lines += rest
+        assert self.process.wait(30) == 0
+        return rest
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    programs: list[Program] = []
+
+    def start(
+        *,
+        worker: tuple[str, ...] = ("steady",),
+        http: tuple[str, ...] = ("steady",),
+        workers: int = 1,
+        kill_seconds: float = 30,
+        **settings: object,
+    ) -> Program:
+        settings = {"http_processes": 1, **settings}
+        plan = {"worker": worker, "http": http, "workers": workers, "kill_seconds": kill_seconds, "settings": settings}
+        programs.append(Program(plan))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.close()
+
+
+ALL_GONE = "ended with 0 left over"
+
+# Serving
+
+
+def test_everything_is_started_and_ended(start: Start) -> None:
+    program = start(workers=2, http_processes=2)
+    program.wait_for("on_start")
+    lives = sorted(program.wait_for("") for _ in range(4))
+
+    rest = program.stop()
+
+    assert [line.rpartition(" ")[0] for line in lives] == [
+        f"{kind} {n} lives" for kind in ("http", "worker") for n in (0, 1)
+    ]
+    assert sorted(rest[:-1]) == sorted(
+        [
+            "on_stop",
+            *["http is asked to end while draining", "worker is asked to end while draining"] * 2,
+            *["http ends", "worker ends"] * 2,
+        ]
+    )
+    assert rest[-1] == ALL_GONE
+
+
+@pytest.mark.parametrize("kind", ["worker", "http"])
+def test_what_is_killed_is_replaced(start: Start, kind: str) -> None:
+    program = start()
+    pid = program.pid(f"{kind} 0 lives")
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert program.pid(f"{kind} 0 lives") != pid
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_the_death_of_an_http_process_is_told_with_its_pid(start: Start) -> None:
+    program = start()
+    pid = program.pid("http 0 lives")
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert program.pid("on_http_death") == pid
+
+
+def test_a_worker_that_falls_silent_is_killed_and_replaced(start: Start) -> None:
+    program = start(worker=("hangs", "steady"), hang_seconds=0.3)
+    pid = program.pid("worker 0 lives")
+
+    assert program.pid("worker 0 lives") != pid
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_a_worker_that_does_not_come_up_is_killed_and_replaced(start: Start) -> None:
+    program = start(worker=("never up", "steady"), startup_seconds=0.3)
+    pid = program.pid("worker 0 lives")
+
+    assert program.pid("worker 0 lives") != pid
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_a_worker_may_take_longer_to_come_up_than_it_may_be_silent(start: Start) -> None:
+    program = start(worker=("never up",), hang_seconds=0.1, startup_seconds=60)
+    program.wait_for("worker 0 lives")
+    pid = program.pid("http 0 lives")
+
+    os.kill(pid, signal.SIGKILL)  # by the time that it is replaced, the supervisor has looked at the worker
+    program.wait_for("http 0 lives")
+    rest = program.stop()
+
+    assert not [line for line in rest if line.startswith("worker 0 lives")]
+
+
+# Giving up
+
+
+def test_a_worker_that_never_comes_up_is_given_up_after_so_many_starts(start: Start) -> None:
+    program = start(worker=("fails",), max_failed_starts=3)
+
+    program.wait_for("ServiceFailed worker 0 failed to start 3 time(s) in a row, last with exit code 1")
+    rest = program.rest()
+
+    assert sum(line.startswith("worker 0 fails") for line in program.lines) == 3
+    assert rest[-1] == ALL_GONE
+
+
+def test_failures_that_are_not_in_a_row_are_not_added_up(start: Start) -> None:
+    program = start(worker=("fails", "dies", "fails", "dies", "fails", "steady"), max_failed_starts=2)
+
+    for _ in range(3):
+        program.wait_for("worker 0 fails")
+    program.wait_for("worker 0 lives")
+
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_a_worker_that_calls_itself_hopeless_is_given_up_at_once(start: Start) -> None:
+    program = start(worker=("hopeless",), max_failed_starts=100)
+
+    program.wait_for("ServiceFailed worker 0 failed to start 1 time(s)")
+
+    assert program.rest()[-1] == ALL_GONE
+
+
+def test_an_http_process_that_ends_right_after_each_start_is_given_up(start: Start) -> None:
+    program = start(http=("fails",), max_failed_starts=3)
+
+    program.wait_for("ServiceFailed HTTP process 0 ended 3 times in a row right after its start")
+    rest = program.rest()
+
+    assert sum(line.startswith("http 0 fails") for line in program.lines) == 3
+    assert rest[-1] == ALL_GONE
+
+
+@pytest.mark.parametrize("kind", ["worker", "http"])
+def test_when_a_replacement_cannot_be_started_nothing_is_left_behind(start: Start, kind: str) -> None:
+    program = start(**{kind: ("steady", "cannot start")})
+    program.wait_for("on_start")
+    lives = [program.wait_for("") for _ in range(2)]
+    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith(kind))
+
+    os.kill(pid, signal.SIGKILL)
+
+    program.wait_for("OSError no process to be had")
+    assert program.rest()[-1] == ALL_GONE
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_listening_then_http_then_the_workers(start: Start, number: signal.Signals) -> None:
+    program = start(http=("slow",))
+    program.wait_for("on_start")
+    for _ in range(2):
+        program.wait_for("")
+
+    assert program.stop(number) == [
+        "on_stop",
+        "http is asked to end while draining",
+        "http ends",
+        "worker is asked to end while draining",
+        "worker ends",
+        ALL_GONE,
+    ]
+
+
+def test_a_worker_that_dies_while_http_finishes_is_replaced(start: Start) -> None:
+    program = start(http=("slow",))
+    program.wait_for("on_start")
+    lives = [program.wait_for("") for _ in range(2)]
+    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith("worker"))
+
+    program.process.send_signal(signal.SIGTERM)
+    program.wait_for("http is asked to end")
+    os.kill(pid, signal.SIGKILL)
+
+    program.wait_for("worker 0 lives")
+    assert program.rest()[-1] == ALL_GONE
+
+
+def test_while_it_drains_it_goes_on_serving_until_it_is_asked_twice(start: Start) -> None:
+    program = start(drain_seconds=3600)
+    program.wait_for("on_start")
+    lives = [program.wait_for("") for _ in range(2)]
+    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith("http"))
+
+    program.process.send_signal(signal.SIGTERM)
+    os.kill(pid, signal.SIGKILL)
+    program.wait_for("http 0 lives")
+    before = "on_stop" in program.lines
+    rest = program.stop()
+
+    assert not before
+    assert "http is asked to end while draining" in rest
+    assert rest[-1] == ALL_GONE
+
+
+def test_an_http_process_that_does_not_finish_in_time_is_killed(start: Start) -> None:
+    program = start(http=("stubborn",), kill_seconds=0.1, shutdown_seconds=0.3)
+    program.wait_for("http 0 lives")
+
+    rest = program.stop()
+
+    assert "http ends" not in rest
+    assert rest[-1] == ALL_GONE
+
+
+def test_a_third_signal_waits_for_nobody(start: Start) -> None:
+    program = start(http=("stubborn",), kill_seconds=0.1, shutdown_seconds=3600)
+    program.wait_for("http 0 lives")
+    program.process.send_signal(signal.SIGTERM)
+    program.wait_for("on_stop")
+
+    program.process.send_signal(signal.SIGTERM)
+    program.process.send_signal(signal.SIGINT)
+
+    assert program.rest()[-1] == ALL_GONE
