@@ -51,6 +51,13 @@ class Dataset:
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
+    def moments(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel, on the scale of 0 to 1, or of each feature."""
+        values = self.inputs.cpu().movedim(1, 0).flatten(1)
+        rows = [row.double() / (255 if self.images else 1) for row in values]
+        # What never varies is left as it is: a blank channel, a constant column.
+        return [row.mean().item() for row in rows], [row.std(correction=0).item() or 1.0 for row in rows]
+
     def to(self, device: torch.device) -> Dataset:
         """The same on `device`."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))

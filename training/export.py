@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from training.errors import TrainingError
 from training.evaluate import logits_of
+from training.models import class_logits
 from training.preprocessing import Preprocessing
 
 LOGIT_TOLERANCE = 1e-3
@@ -28,10 +29,7 @@ BATCH_SIZES = (1, 7, 256)
 
 
 class Exported(nn.Module):
-    """What is published: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2.
-
-    A network with one raw logit z becomes the two classes [0, z], whose softmax is the sigmoid of z.
-    """
+    """What is published: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
 
     def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
         super().__init__()
@@ -39,9 +37,7 @@ class Exported(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.preprocessing(inputs)).float()
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        logits: Tensor = class_logits(self.network(self.preprocessing(inputs)).float())
         return logits
 
 

@@ -14,10 +14,13 @@ from training.errors import option_error
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 _ONLY_WITH = {
-    "momentum": "sgd",
-    "betas": "adam",
-    "eps": "adam",
-    "amsgrad": "adam",
+    "momentum": ("sgd", "muon"),
+    "nesterov": ("sgd",),
+    "filter_lr": ("muon",),
+    "filter_momentum": ("muon",),
+    "betas": ("adam",),
+    "eps": ("adam",),
+    "amsgrad": ("adam",),
 }
 """Hyper-parameters that one optimiser has and another does not: given to the wrong one they would do nothing."""
 
@@ -27,18 +30,32 @@ class HyperParameters(BaseModel):
 
     epochs: int = Field(ge=1, description="Times that every training example is seen.")
     batch_size: int = Field(ge=1, description="Examples in one optimiser step.")
-    optimiser: Literal["sgd", "adam"] = Field(description="Rule that turns gradients into steps.")
+    optimiser: Literal["sgd", "adam", "muon"] = Field(description="Rule that turns gradients into steps.")
     lr: float = Field(gt=0, allow_inf_nan=False, description="Learning rate: the size of a step.")
-    lr_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="constant, or linear: from lr at the first step down to 0 after the last."
+    lr_schedule: Literal["constant", "linear", "one_cycle"] = Field(
+        "constant",
+        description="constant; linear: from lr at the first step down to 0 after the last; one_cycle: up to lr over "
+        "the first fifth of the steps, then down to 0.",
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="SGD: share of the last step that is kept.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="SGD and Muon: share of the last step that is kept.")
+    nesterov: bool = Field(False, description="SGD: look one step of the momentum ahead; Muon always does.")
+    filter_lr: float = Field(
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="Muon: learning rate of convolution filters; lr is that of the rest.",
+    )
+    filter_momentum: float = Field(0.6, ge=0, lt=1, description="Muon: momentum of convolution filters.")
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="L2 penalty on the weights.")
     betas: tuple[Beta, Beta] = Field(
         (0.9, 0.999), description="Adam: decay of the averages of the gradient and of its square."
     )
     eps: float = Field(1e-8, gt=0, allow_inf_nan=False, description="Adam: added to the denominator.")
     amsgrad: bool = Field(False, description="Adam: keep the largest average of the squared gradient.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of the target that is spread evenly over the classes."
+    )
+    augment: bool = Field(True, description="Vary the training images as the recipe says, if it does.")
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
@@ -54,13 +71,15 @@ class HyperParameters(BaseModel):
 
     @model_validator(mode="after")
     def _each_belongs_to_the_optimiser(self) -> Self:
-        for name, optimiser in _ONLY_WITH.items():
+        for name, optimisers in _ONLY_WITH.items():
             default = type(self).model_fields[name].default
-            if optimiser != self.optimiser and getattr(self, name) != default:
+            if self.optimiser not in optimisers and getattr(self, name) != default:
                 raise ValueError(
-                    f"{name} must be given with the optimiser {optimiser}. Given: {getattr(self, name)} "
+                    f"{name} must be given with the optimiser {' or '.join(optimisers)}. Given: {getattr(self, name)} "
                     f"with {self.optimiser}"
                 )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov must be given with a momentum above 0. Given: momentum 0")
         if self.held_out and self.temperature != 1.0:
             raise ValueError(
                 f"temperature must be given with held_out 0, else it is fitted. Given: {self.temperature} "
@@ -75,7 +94,7 @@ class HyperParameters(BaseModel):
             OptionError: a value is out of bounds, or does not belong to the optimiser.
         """
         optimiser = given.get("optimiser", self.optimiser)
-        kept = {k: v for k, v in self.model_dump().items() if _ONLY_WITH.get(k, optimiser) == optimiser}
+        kept = {k: v for k, v in self.model_dump().items() if optimiser in _ONLY_WITH.get(k, (optimiser,))}
         if "held_out" in given and "temperature" not in given:
             del kept["temperature"]  # it belonged to the other choice
         try:
@@ -86,7 +105,7 @@ class HyperParameters(BaseModel):
     def effective(self) -> dict[str, JsonValue]:
         """Those that have a meaning with this optimiser, as JSON values, without the seed: what a manifest records."""
         values: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"seed"})
-        return {k: v for k, v in values.items() if _ONLY_WITH.get(k, self.optimiser) == self.optimiser}
+        return {k: v for k, v in values.items() if self.optimiser in _ONLY_WITH.get(k, (self.optimiser,))}
 
     def iterations(self, examples: int) -> int:
         """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""

@@ -19,7 +19,6 @@ from training.errors import OptionError
 from training.evaluate import Evaluation, evaluate, logits_of
 from training.export import Exported, check, export, load
 from training.hyper_parameters import HyperParameters
-from training.preprocessing import Preprocessing
 from training.progress import Progress
 from training.provenance import commit
 from training.publish import golden_sample, publish
@@ -60,17 +59,20 @@ def run(
     device = devices.choose(settings.device)
     registry = _open_registry(settings.registry, publish_as)
     whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
-    test_data = sources.load(data or recipe.data, "test", settings.data_dir).to(device)
+    test_split = recipe.split if data in (None, recipe.data) else "test"
+    test_data = sources.load(data or recipe.data, test_split, settings.data_dir).to(device)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), devices.describe(device))
 
     torch.manual_seed(hyper.seed)
     network = recipe.build(train_data).to(device)
-    preprocessing = Preprocessing(recipe.mean, recipe.std, images=train_data.images).to(device)
+    preprocessing = recipe.preprocessing(train_data).to(device)
 
     started = time.perf_counter()
     with progress:
-        history = train(network, preprocessing, data=train_data, hyper=hyper, progress=progress)
+        history = train(
+            network, preprocessing, data=train_data, hyper=hyper, progress=progress, augmentation=recipe.augmentation
+        )
     training_seconds = time.perf_counter() - started
 
     model = Exported(preprocessing, network)

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from training.augmentation import Augmentation
 from training.data import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.meter import Meter
+from training.models import class_logits
 from training.optimisers import build_optimiser, build_schedule
 from training.preprocessing import Preprocessing
 from training.progress import Progress
@@ -36,8 +38,11 @@ def train(
     data: Dataset,
     hyper: HyperParameters,
     progress: Progress,
+    augmentation: Augmentation | None = None,
 ) -> list[EpochResult]:
     """Train `network` in place on `data`, both on one device, and return what each epoch saw.
+
+    A network with one raw logit z is trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss.
 
     On the CPU the same weights, data and hyper-parameters end with the same bits.
 
@@ -52,7 +57,7 @@ def train(
             f"Given: {hyper.batch_size}"
         )
     device = data.inputs.device
-    optimiser = build_optimiser(network.parameters(), hyper)
+    optimiser = build_optimiser([weight for weight in network.parameters() if weight.requires_grad], hyper)
     schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=hyper.precision == "bfloat16")
     results: list[EpochResult] = []
@@ -62,11 +67,12 @@ def train(
         started = time.perf_counter()
         meter = Meter(epoch, iterations, device)
         progress.start_epoch(epoch, hyper.epochs, iterations)
-        for inputs, labels in batches(data, hyper, epoch):
+        for inputs, labels in batches(data, hyper, epoch, augmentation):
             optimiser.zero_grad()
             with autocast:
                 logits = network(preprocessing(inputs))
-            loss = cross_entropy(logits.float(), labels)
+            logits = class_logits(logits.float())
+            loss = cross_entropy(logits, labels, label_smoothing=hyper.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
@@ -78,15 +84,24 @@ def train(
     return results
 
 
-def batches(data: Dataset, hyper: HyperParameters, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels of each iteration of an epoch; the order depends on the seed and the epoch alone."""
+def batches(
+    data: Dataset, hyper: HyperParameters, epoch: int, augmentation: Augmentation | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of each iteration of an epoch; order and augmentation depend on seed, epoch and iteration."""
+    order = torch.arange(len(data))
     if hyper.shuffle:
-        # torch's generator on the CPU looks at the low 32 bits of a seed alone.
-        generator = torch.Generator().manual_seed((hyper.seed * 1_000_003 + epoch) % 2**32)
-        order = torch.randperm(len(data), generator=generator)
-    else:
-        order = torch.arange(len(data))
+        order = torch.randperm(len(data), generator=_generator(hyper.seed, epoch))
     order = order.to(data.inputs.device)
-    for chosen in torch.split(order, hyper.batch_size)[: hyper.iterations(len(data))]:
+    for iteration, chosen in enumerate(torch.split(order, hyper.batch_size)[: hyper.iterations(len(data))]):
         # A batch of 64 gathered here and scaled takes 0.06 ms of a CPU core; DataLoader and ToTensor take 8.8 ms.
-        yield data.inputs.index_select(0, chosen), data.labels.index_select(0, chosen)
+        inputs = data.inputs.index_select(0, chosen)
+        if augmentation is not None and hyper.augment:
+            generator = _generator(hyper.seed, epoch, iteration + 1)
+            inputs = augmentation(inputs, examples=chosen, epoch=epoch, generator=generator)
+        yield inputs, data.labels.index_select(0, chosen)
+
+
+def _generator(seed: int, epoch: int, iteration: int = 0) -> Generator:
+    """Chance for one epoch's order, or for one iteration of it: resuming there needs no state."""
+    # torch's generator on the CPU looks at the low 32 bits of a seed alone.
+    return Generator().manual_seed((seed * 1_000_003 + epoch + iteration * 2_654_435_761) % 2**32)

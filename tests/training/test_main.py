@@ -16,6 +16,7 @@ from training.__main__ import main
 from training.hyper_parameters import HyperParameters
 from training.recipes import RECIPES
 from training.settings import Settings
+from training.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,12 +82,12 @@ def test_a_model_is_published_under_the_name_that_is_asked_for(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "resnet"], "recipe must be one of neural_net. Given: 'resnet'"),
+        (["train", "resnet"], f"recipe must be one of {', '.join(RECIPES)}. Given: 'resnet'"),
         (["train", "neural_net", "--lr", "-1"], "lr: input should be greater than 0. Given: -1"),
         (["train", "neural_net", "--epochs", "many"], "epochs: input should be a valid integer"),
         (["train", "neural_net", "--device", "tpu"], "device: input should be 'auto', 'cpu', 'cuda' or 'mps'"),
-        (["train", "neural_net", "--momentum", "0.9"], "momentum must be given with the optimiser sgd"),
-        (["train", "neural_net", "--data", "imagenet"], "data must be one of mnist, digits. Given: 'imagenet'"),
+        (["train", "neural_net", "--momentum", "0.9"], "momentum must be given with the optimiser sgd or muon"),
+        (["train", "neural_net", "--data", "imagenet"], f"data must be one of {', '.join(SOURCES)}"),
         (["train", "neural_net", "--learning-rate", "1"], "unrecognized arguments: --learning-rate 1"),
         (["train", "neural_net", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
         (["train"], "the following arguments are required: RECIPE"),

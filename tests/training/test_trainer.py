@@ -142,6 +142,8 @@ def test_a_linear_schedule_ends_where_a_constant_one_overshoots(digits: Dataset,
         ("adam", {"precision": "bfloat16"}),
         ("adam", {"batch_size": 32}),
         ("adam", {"drop_last": True}),
+        ("adam", {"label_smoothing": 0.1}),
+        ("adam", {"lr_schedule": "one_cycle"}),
     ],
     ids=str,
 )
@@ -175,6 +177,29 @@ def test_a_loss_that_is_not_finite_is_named_with_its_epoch_and_iteration(digits:
 def test_drop_last_that_leaves_no_batch_is_refused(digits: Dataset, quick: HyperParameters) -> None:
     with pytest.raises(OptionError, match=r"at most the 1,433 examples of digits/train\. Given: 2000"):
         fit(NeuralNet(), digits, quick.override({"batch_size": 2000, "drop_last": True}))
+
+
+def test_one_raw_logit_learns_as_binary_cross_entropy_with_logits_does() -> None:
+    torch.manual_seed(0)
+    network, data = nn.Linear(2, 1), two_examples()
+    loss = nn.BCEWithLogitsLoss()(network(data.inputs)[:, 0], data.labels.float())
+    gradient = torch.autograd.grad(loss, network.weight)[0]
+    before = network.weight.detach().clone()
+
+    history = fit(network, data, HyperParameters(epochs=1, batch_size=2, optimiser="sgd", lr=0.5))
+
+    assert history[0].loss == pytest.approx(loss.item())
+    assert torch.allclose(network.weight, before - 0.5 * gradient, atol=1e-6)
+
+
+def test_what_needs_no_gradient_is_left_as_it_is(digits: Dataset, quick: HyperParameters) -> None:
+    network = NeuralNet()
+    network.layers[1].weight.requires_grad_(False)
+    before = network.layers[1].weight.clone()
+
+    fit(network, digits, quick.override({"weight_decay": 0.1}))
+
+    assert torch.equal(network.layers[1].weight, before)
 
 
 def test_autograd_gives_the_gradient_of_the_mean_of_three_times_x_plus_two_squared() -> None:

@@ -1,0 +1,135 @@
+"""Vary training images in batches: shift, mirror, bend, compress. uint8 in and out, so that what follows is unchanged.
+
+Knows nothing about networks. All chance comes from the generator, which is on the CPU whatever the images are on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import grid_sample, interpolate, pad
+
+Images = Callable[[Tensor, Generator], Tensor]
+
+
+class Augmentation(Protocol):
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        """Varied `images`, uint8 [N, C, H, W]; `examples`, int64 [N], are their places in the dataset."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One augmentation after the other."""
+
+    links: tuple[Augmentation, ...]
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        for link in self.links:
+            images = link(images, examples=examples, epoch=epoch, generator=generator)
+        return images
+
+
+@dataclass(frozen=True)
+class AlternatingFlip:
+    """Mirror half of the images in odd epochs and the other half in even ones.
+
+    A pair of epochs shows both views of every image; independent flips show one of them twice to half of the images.
+    From airbench, https://arxiv.org/abs/2404.00498.
+    """
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        del generator
+        # Multiplied by 2^32 / golden ratio, neighbours differ in the high bits: a coin for each example, without state.
+        coins = (examples * 2_654_435_761 >> 16) + epoch
+        return torch.where((coins % 2 == 0).view(-1, 1, 1, 1), images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class Translate:
+    """Move each image by up to `pixels` in both directions; what it leaves is filled with its reflection."""
+
+    pixels: int
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        del examples, epoch
+        n, channels, height, width = images.shape
+        down, right = torch.randint(0, 2 * self.pixels + 1, (2, n, 1), generator=generator).to(images.device)
+        padded = pad(images.float(), (self.pixels,) * 4, mode="reflect").to(torch.uint8)
+        rows = (down + torch.arange(height, device=images.device)).view(n, 1, height, 1)
+        columns = (right + torch.arange(width, device=images.device)).view(n, 1, 1, width)
+        picked = padded.gather(2, rows.expand(-1, channels, -1, padded.shape[3]))
+        return picked.gather(3, columns.expand(-1, channels, height, -1))
+
+
+@dataclass(frozen=True)
+class Deform:
+    """Turn, stretch, slant, move and bend each image on a ground of 0, as handwriting differs from hand to hand.
+
+    Bending adds a smooth random displacement, a random vector at each of 4 x 4 knots with cubic interpolation between
+    them: the elastic distortion of Simard et al. (2003) without its large convolutions.
+    """
+
+    degrees: float  # standard deviations, each
+    stretch: float  # of the width, and of the height, as a share
+    slant: float
+    move: float  # pixels
+    bend: float  # pixels, at the knots
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        del examples, epoch
+        height, width = images.shape[2:]
+        grid = (self._coefficients(images, generator) @ _field(height, width)).view(-1, 2, height, width)
+        moved = grid_sample(images.float(), grid.permute(0, 2, 3, 1).to(images.device), align_corners=False)
+        return moved.round().to(torch.uint8)
+
+    def _coefficients(self, images: Tensor, generator: Generator) -> Tensor:  # float32 [N, 2, 3 + 16], of `_field`
+        n, pixel = len(images), 2 / images.shape[3]
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(n, *shape, generator=generator).clamp(-2.5, 2.5)
+
+        angle = normal() * math.radians(self.degrees)
+        matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
+        matrix = matrix * (1 + self.stretch * normal(1, 2))
+        matrix[:, 0, 1] += self.slant * normal()
+        return torch.cat([matrix, self.move * pixel * normal(2, 1), self.bend * pixel * normal(2, KNOTS**2)], 2)
+
+
+KNOTS = 4
+
+
+def _field(height: int, width: int) -> Tensor:  # float32 [3 + 16, H * W]
+    """What a sampling grid is a sum of: x, y, a constant, and a bump at each knot."""
+    x = ((torch.arange(width) + 0.5) * 2 / width - 1).expand(height, width)
+    y = ((torch.arange(height) + 0.5) * 2 / height - 1).view(-1, 1).expand(height, width)
+    knots = torch.eye(KNOTS**2).view(KNOTS**2, 1, KNOTS, KNOTS)
+    bumps = interpolate(knots, size=(height, width), mode="bicubic", align_corners=True).flatten(1)
+    return torch.cat([torch.stack([x, y, torch.ones_like(x)]).flatten(1), bumps])
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """Compress a `share` of the images, each at a quality of its own, and decode them again: what clients send."""
+
+    share: float
+    lowest: int = 60
+    highest: int = 95
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        del examples, epoch
+        from imagecodecs import jpeg8_decode, jpeg8_encode
+
+        chosen = (torch.rand(len(images), generator=generator) < self.share).nonzero().flatten()
+        qualities = torch.randint(self.lowest, self.highest + 1, (len(chosen),), generator=generator)
+        pixels = images.cpu().movedim(1, 3).contiguous().numpy()  # [N, H, W, C]
+        compressed = images.clone()
+        for i, quality in zip(chosen.tolist(), qualities.tolist(), strict=True):
+            decoded = jpeg8_decode(jpeg8_encode(pixels[i].squeeze(), level=quality, subsampling="420"))
+            compressed[i] = torch.from_numpy(decoded).reshape(pixels.shape[1:]).movedim(2, 0)
+        return compressed
