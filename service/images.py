@@ -58,6 +58,12 @@ def prepare(image: Image.Image, spec: ImageInput) -> bytes:
     return _as_input(np.asarray(flat), spec)
 
 
+def picture(data: bytes, spec: ImageInput) -> bytes:
+    """A model's input, uint8 [C, H, W], as a PNG to look at."""
+    pixels = np.frombuffer(data, np.uint8).reshape(spec.shape)
+    return bytes(imagecodecs.png_encode(pixels[0] if spec.colour == "grey" else pixels.transpose(1, 2, 0)))
+
+
 # Decoding
 
 

@@ -43,6 +43,13 @@ class Offer:
         """Everything on offer, by name and number."""
         return list(self._models.values())
 
+    def default_name(self) -> str | None:
+        """The model that answers when none is named: the only one, else the default if it is served."""
+        names = {model.name for model in self._models.values()}
+        if len(names) == 1:
+            return next(iter(names))
+        return self._default_model if self._default_model in names else None
+
     def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """The model that a request means; without a version (a number or an alias) the one to serve.
 
@@ -60,7 +67,7 @@ class Offer:
             raise Unavailable("the service must have loaded its models. Given: it is still starting")
         names = sorted({model.name for model in self._models.values()})
         if name is None:
-            name = names[0] if len(names) == 1 else self._default_model
+            name = self.default_name() or self._default_model
         candidates = [model for model in self._models.values() if model.name == name]
         if not candidates:
             raise NotFound(f"model must be one of {names}. Given: {name!r}")

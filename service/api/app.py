@@ -39,11 +39,30 @@ def add_routes(
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
         return _status(HTTPStatus.OK, "ready", models=ready)
 
+    async def models() -> Response:
+        listed = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "default": model.default,
+                "aliases": model.aliases,
+                "digest": model.manifest.artifact.sha256,
+                "ready": dispatcher.is_ready(model),
+                "input": model.manifest.input.model_dump(),
+                "classes": model.classes,
+                "metrics": [metric.model_dump() for metric in model.manifest.metrics],
+            }
+            for model in dispatcher.offer.models()
+        ]
+        default = dispatcher.offer.default_name()
+        return Response(orjson.dumps({"default": default, "models": listed}), media_type="application/json")
+
     def exposition() -> Response:  # not async: merging the files takes milliseconds, a thread's
         flush()
         return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
 
     app.router.routes.append(Route("/predict", predict, methods=["POST"]))
+    app.add_api_route("/models", models, summary="What is served: names, versions, inputs and classes")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
     app.add_api_route("/readyz", readyz, summary="Whether requests will be answered with predictions")
     app.add_api_route("/health", readyz, summary="The same as /readyz")

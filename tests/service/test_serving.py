@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import io
 import json
+import re
 import socket
 import time
 
 import httpx
 import pytest
+from PIL import Image, ImageOps
 
 from tests import pictures
 from tests.service.conftest import Service
@@ -51,6 +54,46 @@ def test_top_k_lists_the_most_probable_classes_first_and_no_more_than_there_are(
     assert [entry["class_id"] for entry in few] == [2, 0, 1]
     assert len(all_of_them) == 10
     assert sum(entry["probability"] for entry in all_of_them) == pytest.approx(1, abs=1e-4)
+
+
+def test_probabilities_are_given_for_all_classes_in_their_order(service: Service) -> None:
+    entry = service.predict(pictures.row_png(2), query="?probabilities=true").json()["predictions"][0]
+
+    assert len(entry["probabilities"]) == 10
+    assert entry["probabilities"][2] == max(entry["probabilities"]) == entry["probability"]
+
+
+def test_what_the_network_saw_is_shown_on_request(service: Service) -> None:
+    dark_on_light = ImageOps.invert(pictures.row(3))
+
+    entry = service.predict(pictures.encode(dark_on_light), query="?show_input=true").json()["predictions"][0]
+
+    head, _, data = entry["input"].partition(",")
+    seen = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert head == "data:image/png;base64"
+    assert (seen.size, seen.mode, seen.getpixel((0, 0))) == ((28, 28), "L", 0)
+
+
+def test_an_answer_says_who_gave_it_and_where_the_time_went(service: Service) -> None:
+    headers = service.predict(pictures.row_png(2)).headers
+    served = {model["name"]: model for model in service.client.get("/models").json()["models"]}
+
+    assert (headers["x-model"], headers["x-model-version"]) == ("rows", "1")
+    assert headers["x-model-digest"] == served["rows"]["digest"]
+    assert re.fullmatch(r"decode;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+", headers["server-timing"])
+
+
+def test_the_models_are_listed_with_what_they_take_and_tell_apart(service: Service) -> None:
+    listed = service.client.get("/models").json()
+
+    assert listed["default"] == "rows"
+    assert [(m["name"], m["version"], m["default"], m["ready"]) for m in listed["models"]] == [
+        ("photos", 1, True, True),
+        ("rows", 1, True, True),
+        ("sign", 1, True, True),
+    ]
+    assert listed["models"][2]["input"] == {"kind": "features", "dtype": "float32", "shape": [2]}
+    assert listed["models"][2]["classes"] == ["negative", "positive"]
 
 
 def test_a_form_with_several_files_is_answered_in_order(service: Service) -> None:
@@ -140,6 +183,7 @@ BAD_INPUT = {
     "a path for a model": (PNG, "image/png", "?model=../../etc", 404),
     "top_k of zero": (PNG, "image/png", "?top_k=0", 400),
     "top_k that is no number": (PNG, "image/png", "?top_k=many", 400),
+    "a truth that is none": (PNG, "image/png", "?probabilities=maybe", 400),
     "a query parameter that does not exist": (PNG, "image/png", "?topk=3", 400),
     "more images than a request may hold": (json.dumps({"images": [""] * 1025}).encode(), JSON, "", 413),
 }

@@ -1,0 +1,87 @@
+"""What a prediction request asks for, beside its body: the query's parameters and the headers that matter."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple, cast
+from urllib.parse import parse_qsl
+
+from service.api import http
+from service.api.http import Receive, Scope
+from service.errors import BadRequest
+from service.lanes import Client
+
+PRIORITIES = ("normal", "bulk")
+
+_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "priority")
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Query(NamedTuple):
+    """The parameters of /predict; None is what was not given."""
+
+    model: str | None = None
+    version: str | None = None
+    top_k: int | None = None
+    probabilities: bool = False
+    show_input: bool = False
+    bulk: bool = False
+
+
+@lru_cache(maxsize=1024)
+def parse(query_string: bytes) -> Query:
+    """The parameters in a query string.
+
+    Raises:
+        BadRequest: one that is malformed, that /predict does not know, or that comes twice.
+    """
+    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    given = dict(pairs)
+    if len(given) != len(pairs) or not set(given) <= set(_PARAMETERS):
+        names = [name for name, _ in pairs]
+        raise BadRequest(f"query parameters must be of {', '.join(_PARAMETERS)}, each at most once. Given: {names}")
+    if given.get("priority", "normal") not in PRIORITIES:
+        raise BadRequest(f"priority must be one of {', '.join(PRIORITIES)}. Given: {given['priority']!r}")
+    return Query(
+        model=given.get("model"),
+        version=given.get("version"),
+        top_k=http.whole_number(given["top_k"], "top_k") if "top_k" in given else None,
+        probabilities=_truth(given, "probabilities"),
+        show_input=_truth(given, "show_input"),
+        bulk=given.get("priority") == "bulk",
+    )
+
+
+def timeout_seconds(scope: Scope, limit: float) -> float:
+    """The client's own deadline, in seconds from the request's arrival, or `limit` if that is sooner.
+
+    Raises:
+        BadRequest: the header is no whole number of milliseconds.
+    """
+    text = http.header(scope, b"x-request-timeout-ms")
+    return min(http.whole_number(text, "x-request-timeout-ms") / 1000, limit) if text else limit
+
+
+def request_id(scope: Scope) -> str:
+    """The id that the request came with, or '' if it has none that can be sent back."""
+    text = http.header(scope, b"x-request-id")
+    return text if text and len(text) <= 128 and text.isascii() and text.isprintable() else ""
+
+
+class _Present:
+    """A client of a server that does not say when it leaves."""
+
+    disconnected = False
+
+
+def client_behind(receive: Receive) -> Client:
+    """Who waits for the answer: uvicorn hands `receive` out as a method of what knows whether the client is there."""
+    cycle = getattr(receive, "__self__", None)
+    return cast("Client", cycle) if hasattr(cycle, "disconnected") else _Present()
+
+
+def _truth(given: dict[str, str], name: str) -> bool:
+    text = given.get(name, "false")
+    if text.lower() not in _TRUTHS:
+        raise BadRequest(f"{name} must be true or false. Given: {text[:40]!r}")
+    return _TRUTHS[text.lower()]
