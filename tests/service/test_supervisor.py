@@ -29,7 +29,7 @@ class Program:
         )
         self.lines: list[str] = []
 
-    def wait_for(self, beginning: str) -> str:
+    def wait_for(self, beginning: str | tuple[str, ...]) -> str:
         """The next line that begins so."""
         assert self.process.stdout
         for line in self.process.stdout:
@@ -37,6 +37,14 @@ class Program:
             if line.startswith(beginning):
                 return line.strip()
         raise AssertionError(f"{beginning!r} never came: {self.lines}")
+
+    def up(self) -> dict[str, int]:
+        """The pids of the first worker and the first HTTP process, once both live."""
+        pids: dict[str, int] = {}
+        while len(pids) < 2:
+            kind, _, _, pid = self.wait_for(("worker 0 lives", "http 0 lives")).split()
+            pids[kind] = int(pid)
+        return pids
 
     def pid(self, beginning: str) -> int:
         return int(self.wait_for(beginning).rpartition(" ")[2])
@@ -114,7 +122,7 @@ def test_everything_is_started_and_ended(start: Start) -> None:
 @pytest.mark.parametrize("kind", ["worker", "http"])
 def test_what_is_killed_is_replaced(start: Start, kind: str) -> None:
     program = start()
-    pid = program.pid(f"{kind} 0 lives")
+    pid = program.up()[kind]
 
     os.kill(pid, signal.SIGKILL)
 
@@ -149,8 +157,7 @@ def test_a_worker_that_does_not_come_up_is_killed_and_replaced(start: Start) -> 
 
 def test_a_worker_may_take_longer_to_come_up_than_it_may_be_silent(start: Start) -> None:
     program = start(worker=("never up",), hang_seconds=0.1, startup_seconds=60)
-    program.wait_for("worker 0 lives")
-    pid = program.pid("http 0 lives")
+    pid = program.up()["http"]
 
     os.kill(pid, signal.SIGKILL)  # by the time that it is replaced, the supervisor has looked at the worker
     program.wait_for("http 0 lives")
@@ -203,9 +210,7 @@ def test_an_http_process_that_ends_right_after_each_start_is_given_up(start: Sta
 @pytest.mark.parametrize("kind", ["worker", "http"])
 def test_when_a_replacement_cannot_be_started_nothing_is_left_behind(start: Start, kind: str) -> None:
     program = start(**{kind: ("steady", "cannot start")})
-    program.wait_for("on_start")
-    lives = [program.wait_for("") for _ in range(2)]
-    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith(kind))
+    pid = program.up()[kind]
 
     os.kill(pid, signal.SIGKILL)
 
@@ -219,9 +224,7 @@ def test_when_a_replacement_cannot_be_started_nothing_is_left_behind(start: Star
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_listening_then_http_then_the_workers(start: Start, number: signal.Signals) -> None:
     program = start(http=("slow",))
-    program.wait_for("on_start")
-    for _ in range(2):
-        program.wait_for("")
+    program.up()
 
     assert program.stop(number) == [
         "on_stop",
@@ -235,9 +238,7 @@ def test_a_signal_stops_listening_then_http_then_the_workers(start: Start, numbe
 
 def test_a_worker_that_dies_while_http_finishes_is_replaced(start: Start) -> None:
     program = start(http=("slow",))
-    program.wait_for("on_start")
-    lives = [program.wait_for("") for _ in range(2)]
-    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith("worker"))
+    pid = program.up()["worker"]
 
     program.process.send_signal(signal.SIGTERM)
     program.wait_for("http is asked to end")
@@ -249,9 +250,7 @@ def test_a_worker_that_dies_while_http_finishes_is_replaced(start: Start) -> Non
 
 def test_while_it_drains_it_goes_on_serving_until_it_is_asked_twice(start: Start) -> None:
     program = start(drain_seconds=3600)
-    program.wait_for("on_start")
-    lives = [program.wait_for("") for _ in range(2)]
-    (pid,) = (int(line.rpartition(" ")[2]) for line in lives if line.startswith("http"))
+    pid = program.up()["http"]
 
     program.process.send_signal(signal.SIGTERM)
     os.kill(pid, signal.SIGKILL)
