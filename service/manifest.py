@@ -126,6 +126,7 @@ class ModelManifest(_Value):
     metrics: tuple[Metric, ...] = ()
     golden: GoldenSample
     provenance: Provenance
+    forced: str | None = Field(None, description="What the gate refused this version for; it was published by force.")
 
     @model_validator(mode="after")
     def _golden_sample_fits(self) -> Self:

@@ -2,6 +2,7 @@
 
     <root>/<model>/<version>/model.pt, manifest.json, ...   a version exists once its manifest does
     <root>/<model>/aliases/<alias>                          holds one version number
+    <root>/<model>/history/production                       what was promoted, one version number a line, oldest first
 
 Knows nothing about torch or HTTP; what a version's files mean is the manifest's business.
 """
@@ -170,6 +171,56 @@ class Registry:
         _name.validate_python(alias)
         self._write(f"{self._existing(model, self.versions(model), version)}\n".encode(), model, "aliases", alias)
 
+    def promote(self, model: str, version: int) -> list[int]:
+        """Make `version`, which must exist, production, and return the history, in which it is now the last.
+
+        The history is written first: a promotion that is cut off between the two files has changed nothing that is
+        served, and the next one puts the history right.
+        """
+        self._existing(model, self.versions(model), version)
+        history = self.history(model)
+        if history[-1:] != [version]:
+            history.append(version)
+        self._write_history(model, history)
+        self.set_alias(model, PRODUCTION, version)
+        return history
+
+    def rollback(self, model: str) -> tuple[int, int]:
+        """Make production what it was before, and return (what it was until now, what it is now).
+
+        Raises:
+            NotInRegistryError: there is no such model, or no version before this one.
+        """
+        current = self.resolve(model)
+        earlier = self.history(model)[:-1]
+        if not earlier:
+            raise NotInRegistryError(
+                f"a rollback of {model} must have a version to return to. Given: {current} is the first in production."
+            )
+        self._write_history(model, earlier)
+        self.set_alias(model, PRODUCTION, earlier[-1])
+        return current, earlier[-1]
+
+    def history(self, model: str) -> list[int]:
+        """What is and was production, oldest first, the present one last; versions that are gone are left out.
+
+        A model that nothing was promoted of has served its newest version ever since it was there.
+        """
+        versions = self.versions(model)
+        current = self.resolve(model)
+        try:
+            lines = self._read(model, "history", PRODUCTION).split()
+        except NotInRegistryError:
+            promoted = [n for n in versions if n <= current]
+        else:
+            promoted = [int(line) for line in lines if line.isdigit() and int(line) in versions]
+        if current in promoted:  # what stands after it was never served: the alias was not written any more
+            return promoted[: len(promoted) - promoted[::-1].index(current)]
+        return [*promoted, current]
+
+    def _write_history(self, model: str, history: list[int]) -> None:
+        self._write("".join(f"{version}\n" for version in history).encode(), model, "history", PRODUCTION)
+
     # The store
 
     def _claim(self, model: str) -> int:
@@ -180,7 +231,7 @@ class Registry:
                 self._fs.makedirs(self._path(model, str(version)), exist_ok=True)
                 try:
                     with self._fs.open(path, "xb") as file:
-                        file.write(b"")
+                        file.write(b"claimed\n")  # s3fs creates an empty file whether there is one or not
                 except FileExistsError:
                     version += 1
                     continue

@@ -18,9 +18,11 @@ from tests.registries import publish
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder, and a store that is none: what works on both works on a bucket."""
+    """A folder, a store that is none, and a bucket behind a socket."""
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
     return str(tmp_path / "models") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
 
 
@@ -273,3 +275,72 @@ def test_a_registry_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(RegistryError):
         publish(tmp_path / "models", "rows")
+
+
+def test_a_number_is_claimed_by_one_publisher_alone(root: str) -> None:
+    registry = Registry(root)
+
+    claimed = [registry._claim("rows"), registry._claim("rows")]
+    third = publish(root)
+
+    assert claimed == [1, 2]
+    assert third.version == 3
+    assert registry.versions("rows") == [3]
+
+
+def test_a_rollback_returns_to_what_was_production_before_and_again_to_what_was_before_that(root: str) -> None:
+    registry = Registry(root)
+    for _ in range(4):
+        publish(root)
+    for version in (1, 3, 3, 2):
+        registry.promote("rows", version)
+
+    steps = [registry.rollback("rows"), registry.rollback("rows")]
+
+    assert steps == [(2, 3), (3, 1)]
+    assert registry.aliases("rows") == {"production": 1}
+    assert registry.resolve("rows") == 1
+    assert registry.history("rows") == [1, 2, 3, 4, 1]
+
+
+def test_without_any_promotion_a_rollback_returns_to_the_version_before_the_newest(root: str) -> None:
+    registry = Registry(root)
+    publish(root)
+    publish(root)
+
+    assert registry.rollback("rows") == (2, 1)
+    assert registry.resolve("rows") == 1
+
+
+def test_there_is_nothing_to_roll_back_to_before_the_first_version(root: str) -> None:
+    registry = Registry(root)
+    publish(root)
+
+    with pytest.raises(NotInRegistryError, match=r"must have a version to return to\. Given: 1 is the first"):
+        registry.rollback("rows")
+    with pytest.raises(NotInRegistryError, match=r"model must be one of \['rows'\]"):
+        registry.rollback("columns")
+    with pytest.raises(NotInRegistryError, match=r"version of rows must be one of \[1\]\. Given: 2"):
+        registry.promote("rows", 2)
+    assert registry.aliases("rows") == {}
+
+
+def test_a_promotion_that_is_cut_off_changes_neither_what_is_served_nor_the_rollback_after_it(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(root)
+    for _ in range(3):
+        publish(root)
+    registry.promote("rows", 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(registry, "set_alias", cut_off)
+        registry.promote("rows", 2)
+
+    assert registry.resolve("rows") == 1
+    registry.promote("rows", 3)
+
+    assert registry.rollback("rows") == (3, 1)
+
+
+def cut_off(*_: object) -> None:
+    raise KeyboardInterrupt
