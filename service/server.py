@@ -15,8 +15,10 @@ import logging
 import multiprocessing
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from litserve.server import _Server
 
 from service import metrics
 from service.api.app import Front, add_routes
+from service.api.http import BodyReader
+from service.api.inference import Inference
+from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.catalogue import load_models
 from service.dispatcher import Dispatcher
@@ -131,7 +136,11 @@ class Server(ls.LitServer):  # type: ignore[misc]
             on_answer=self._record_block,
         )
         self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
-        self._predict = Predict(self._dispatcher, settings, self._executor, self._recorder.request)
+        self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
+        inference = Inference(self._dispatcher, settings, self._executor)
+        record = self._recorder.request
+        self._predict = Predict(inference, self._bodies, record)
+        self._open_inference = OpenInference(inference, self._bodies, record, self._vitals, version("argmax"))
         super().__init__(
             Classifier(settings, self._vitals, self._listeners),
             accelerator="cpu" if devices == ["cpu"] else "cuda",
@@ -146,6 +155,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         add_routes(
             self.app,
             self._predict,
+            self._open_inference,
             self._dispatcher,
             is_draining=lambda: self._vitals.draining,
             flush=self._flush_metrics,
@@ -245,7 +255,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            self._predict.sweep()
+            self._bodies.sweep(time.monotonic())
             self._flush_metrics()
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors, metrics
+from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.dispatcher import Dispatcher
 
@@ -21,6 +22,7 @@ from service.dispatcher import Dispatcher
 def add_routes(
     app: FastAPI,
     predict: Predict,
+    open_inference: OpenInference,
     dispatcher: Dispatcher,
     *,
     is_draining: Callable[[], bool],
@@ -61,7 +63,7 @@ def add_routes(
         flush()
         return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
 
-    app.router.routes.append(Route("/predict", predict, methods=["POST"]))
+    app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes()]
     app.add_api_route("/models", models, summary="What is served: names, versions, inputs and classes")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
     app.add_api_route("/readyz", readyz, summary="Whether requests will be answered with predictions")

@@ -1,0 +1,88 @@
+"""What every way of asking for predictions does once it has found the inputs: decode, admit, submit, gather."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from service import images
+from service.dispatcher import Dispatcher
+from service.errors import Problem
+from service.lanes import Client, Part
+from service.manifest import ImageInput
+from service.offer import ServedModel
+from service.settings import Settings
+
+
+class Ask(NamedTuple):
+    """Who asks which model, and until when the answer is of use (on time.monotonic()'s clock)."""
+
+    model: ServedModel
+    deadline: float
+    client: Client
+    bulk: bool = False
+
+
+class Computed(NamedTuple):
+    """The parts of an answer, and where the time went, in seconds."""
+
+    parts: list[Part]
+    queue_seconds: float
+    compute_seconds: float
+
+
+class Inference:
+    """The way from encoded inputs to a worker's answer."""
+
+    def __init__(self, dispatcher: Dispatcher, settings: Settings, executor: Executor) -> None:
+        self.dispatcher = dispatcher
+        self.settings = settings
+        self._executor = executor
+
+    async def decode(self, data: bytes, spec: ImageInput) -> bytes:
+        """One image as the model takes it; a large one is decoded on another thread.
+
+        Raises:
+            BadRequest, TooLarge: as `images.decode`.
+        """
+        if images.is_quick(data, spec):
+            return images.decode(data, spec, max_pixels=self.settings.max_pixels)
+        work = asyncio.get_running_loop().run_in_executor
+        return await work(self._executor, lambda: images.decode(data, spec, max_pixels=self.settings.max_pixels))
+
+    async def decode_or_problem(self, image: bytes | Problem, spec: ImageInput) -> bytes | Problem:
+        """The same, with what is wrong with the image as a value."""
+        if isinstance(image, Problem):
+            return image
+        try:
+            return await self.decode(image, spec)
+        except Problem as problem:
+            return problem
+
+    async def compute(self, ask: Ask, data: bytes, size: int) -> Computed:
+        """What the model says of `size` inputs, back to back in `data`.
+
+        Raises:
+            QueueFull: they do not fit into the queue.
+            Problem, ClientGone: as `Dispatcher.submit`.
+        """
+        submitted = time.monotonic()
+        if size > 1:  # one image was admitted with its request
+            self.dispatcher.admit(size, ask.deadline - submitted)
+        futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
+        parts = [await futures[0]] if len(futures) == 1 else await _all_parts(futures)
+        waited = time.monotonic() - submitted
+        # Parts may share a block, and blocks may be computed at the same time on two devices.
+        compute = min(waited, sum({id(part.answer): part.answer.compute_seconds for part in parts}.values()))
+        return Computed(parts, waited - compute, compute)
+
+
+async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:
+    """The parts once each has come or failed, so that no failure is left unheard."""
+    parts = await asyncio.gather(*futures, return_exceptions=True)
+    for part in parts:
+        if isinstance(part, BaseException):
+            raise part
+    return [part for part in parts if isinstance(part, Part)]

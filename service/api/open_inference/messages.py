@@ -1,0 +1,172 @@
+"""What an inference request and its answer say, between JSON with raw bytes behind it and tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import answers, http
+from service.api.inference import Computed
+from service.api.open_inference import tensors
+from service.errors import BadRequest, ModelFailed, Unprocessable
+from service.offer import ServedModel
+
+_HEADER_LENGTH = "inference-header-content-length"
+
+Parameters = dict[str, Any]
+
+
+class InputTensor(BaseModel):
+    """A tensor of a request: its data is here, or behind the JSON if parameters say `binary_data_size`."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    shape: list[int] = Field(min_length=1, max_length=8)
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
+
+
+class RequestedOutput(BaseModel):
+    """An output that is wanted, and how: `classification` for the top k as strings, `binary_data` for raw bytes."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferRequest(BaseModel):
+    """The JSON of an inference request."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str | None = None
+    parameters: Parameters | None = None
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] | None = None
+
+
+class Tensor(NamedTuple):
+    """An output: numbers, or strings for a classification."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: npt.NDArray[Any] | list[bytes]
+
+    def raw(self) -> bytes:
+        return tensors.join(self.values) if isinstance(self.values, list) else self.values.tobytes()
+
+    def listed(self) -> list[Any]:
+        if isinstance(self.values, list):
+            return [value.decode() for value in self.values]
+        flat: list[Any] = self.values.ravel().tolist()
+        return flat
+
+
+def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
+    """A request's JSON and the raw bytes behind it.
+
+    Raises:
+        BadRequest: it is not as the protocol says.
+    """
+    length = request.headers.get(_HEADER_LENGTH)
+    end = len(body) if length is None else http.whole_number(length, _HEADER_LENGTH)
+    if end > len(body):
+        raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
+    try:
+        document = orjson.loads(body[:end])
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body must be JSON. Given: {error}") from error
+    try:
+        return InferRequest.model_validate(document), tensors.Binary(body[end:])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise BadRequest(
+            f"{where} must be as the protocol says: {first['msg']}. Given: {first['input']!r:.60}"
+        ) from error
+
+
+def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> list[tuple[Tensor, bool]]:
+    """The tensors that were asked for, all of them if none was named, and whether each is to be raw bytes.
+
+    Raises:
+        ModelFailed: the model cannot compute one of the inputs.
+        Unprocessable: there is no such output, or it cannot be classified so.
+    """
+    class_ids, logits = _gather(computed, len(model.classes))
+    if (class_ids < 0).any():
+        raise ModelFailed(f"the model must compute every input. Given: it fails on input {int(class_ids.argmin())}")
+    probabilities = answers.softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
+    numbers = {"class_ids": class_ids, "probabilities": probabilities, "logits": logits}
+    binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
+    wanted = asked.outputs or [RequestedOutput(name=name) for name in numbers]
+    found = []
+    for output in wanted:
+        parameters = output.parameters or {}
+        if output.name not in numbers:
+            raise Unprocessable(f"output must be one of {list(numbers)}. Given: {output.name!r}")
+        values = numbers[output.name]
+        top = parameters.get("classification")
+        if top is not None:
+            tensor = _classification(model, output.name, values, top)
+        else:
+            datatype: Literal["INT32", "FP32"] = "INT32" if values.dtype.kind == "i" else "FP32"
+            tensor = Tensor(output.name, datatype, list(values.shape), values)
+        found.append((tensor, bool(parameters.get("binary_data", binary_by_default))))
+    return found
+
+
+def _gather(computed: Computed, classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """int32 [N] class ids and float32 [N, K] logits of all parts."""
+    class_ids, logits = [], []
+    for answer, start, size in computed.parts:
+        class_ids += answer.class_ids[start : start + size]
+        logits.append(np.asarray(answer.logits[start * classes : (start + size) * classes], np.float32))
+    return np.asarray(class_ids, np.int32), np.concatenate(logits).reshape(-1, classes)
+
+
+def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top: Any) -> Tensor:
+    if type(top) is not int or top < 1 or values.ndim != 2:
+        raise Unprocessable(
+            f"classification must be a whole number of at least 1, of {name!r} per class. Given: {top!r}"
+        )
+    order = np.argsort(-values, axis=1, kind="stable")[:, :top]
+    strings = [
+        f"{row[k]:f}:{k}:{model.classes[k]}".encode() for row, chosen in zip(values, order, strict=True) for k in chosen
+    ]
+    return Tensor(name, "BYTES", list(order.shape), strings)
+
+
+def answer(model: ServedModel, asked: InferRequest, outputs: list[tuple[Tensor, bool]], computed: Computed) -> Response:
+    """The answer to an inference request."""
+    listed = []
+    chunks = []
+    for tensor, is_binary in outputs:
+        described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        if is_binary:
+            chunks.append(tensor.raw())
+            described["parameters"] = {"binary_data_size": len(chunks[-1])}
+        else:
+            described["data"] = tensor.listed()
+        listed.append(described)
+    document: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version), "outputs": listed}
+    if asked.id is not None:
+        document["id"] = asked.id
+    head = orjson.dumps(document)
+    headers = {name.decode(): value.decode() for name, value in answers.model_headers(model)}
+    timing = answers.server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
+    headers[timing[0].decode()] = timing[1].decode()
+    if not chunks:
+        return Response(head, media_type="application/json", headers=headers)
+    headers[_HEADER_LENGTH] = str(len(head))
+    return Response(b"".join((head, *chunks)), media_type="application/octet-stream", headers=headers)

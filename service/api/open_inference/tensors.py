@@ -1,0 +1,115 @@
+"""Tensors as the Open Inference Protocol writes them: in JSON, or as raw bytes behind it (the binary extension)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import BadRequest, Unprocessable
+
+DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT32": "<i4"}
+
+
+def read_numbers(tensor: dict[str, Any], datatype: str, shape: tuple[int, ...], binary: Binary) -> bytes:
+    """The elements of an input tensor [N, *shape], back to back, little-endian.
+
+    Raises:
+        BadRequest: its data is not of its own shape.
+        Unprocessable: it is not of the datatype and shape that the model takes.
+    """
+    name, given = tensor["name"], tensor["shape"]
+    if tensor["datatype"] != datatype:
+        raise Unprocessable(f"input {name!r} must be {datatype}. Given: {tensor['datatype']}")
+    if len(given) != len(shape) + 1 or tuple(given[1:]) != shape or given[0] < 1:
+        raise Unprocessable(f"input {name!r} must be of shape {[-1, *shape]}, N at least 1. Given: {given}")
+    dtype = np.dtype(DTYPES[datatype])
+    count = int(np.prod(given, dtype=object))
+    data = binary.take(tensor)
+    if data is None:
+        data = _from_json(tensor, dtype, count)
+    if len(data) != count * dtype.itemsize:
+        raise BadRequest(f"input {name!r} must hold {count * dtype.itemsize} bytes. Given: {len(data)}")
+    if datatype == "FP32" and not np.isfinite(np.frombuffer(data, dtype)).all():
+        raise Unprocessable(f"input {name!r} must hold finite numbers. Given: one that is not")
+    return data
+
+
+def read_bytes(tensor: dict[str, Any], binary: Binary) -> list[bytes]:
+    """The elements of a BYTES tensor of shape [N].
+
+    Raises:
+        BadRequest: its data is not of its own shape, or JSON of something else than strings.
+    """
+    name, shape = tensor["name"], tensor["shape"]
+    if len(shape) != 1 or shape[0] < 1:
+        raise Unprocessable(f"input {name!r} must be of shape [-1], N at least 1. Given: {shape}")
+    data = binary.take(tensor)
+    if data is None:
+        raise BadRequest(f"input {name!r} of BYTES must come as binary data. Given: JSON")
+    elements = list(_split(data, name))
+    if len(elements) != shape[0]:
+        raise BadRequest(f"input {name!r} must hold {shape[0]} elements. Given: {len(elements)}")
+    return elements
+
+
+def join(elements: list[bytes]) -> bytes:
+    """The elements of a BYTES tensor, each behind its length."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+
+
+class Binary:
+    """The raw bytes behind the JSON of a request, from which each tensor takes its own in turn."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    def take(self, tensor: dict[str, Any]) -> bytes | None:
+        """The tensor's bytes, or None if its data is in the JSON.
+
+        Raises:
+            BadRequest: there are fewer than its `binary_data_size` says.
+        """
+        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        if size is None:
+            return None
+        if type(size) is not int or not 0 <= size <= len(self._data):
+            raise BadRequest(
+                f"binary_data_size of {tensor['name']!r} must be at most the {len(self._data)} bytes that are left. "
+                f"Given: {size!r}"
+            )
+        taken, self._data = bytes(self._data[:size]), self._data[size:]
+        return taken
+
+    def expect_end(self) -> None:
+        """Raises BadRequest if bytes are left that no tensor took."""
+        if self._data:
+            raise BadRequest(f"every byte must belong to an input. Given: {len(self._data)} bytes more")
+
+
+def _from_json(tensor: dict[str, Any], dtype: np.dtype[Any], count: int) -> bytes:
+    name = tensor["name"]
+    try:
+        values: npt.NDArray[Any] = np.asarray(tensor["data"], dtype=object).ravel()
+    except (KeyError, ValueError) as error:
+        raise BadRequest(f"input {name!r} must have data of its shape. Given: {error!r}") from error
+    if len(values) != count:
+        raise BadRequest(f"input {name!r} must hold {count} elements. Given: {len(values)}")
+    whole = dtype.kind == "u"
+    kinds = (int,) if whole else (int, float)
+    if not all(type(value) in kinds and (not whole or 0 <= value <= 255) for value in values):
+        raise Unprocessable(f"input {name!r} must hold {'whole numbers from 0 to 255' if whole else 'numbers'} alone")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float64).astype(dtype).tobytes()
+
+
+def _split(data: bytes, name: str) -> Iterator[bytes]:
+    start = 0
+    while start < len(data):
+        if start + 4 > len(data) or start + 4 + (size := struct.unpack_from("<I", data, start)[0]) > len(data):
+            raise BadRequest(f"input {name!r} must hold whole elements behind their lengths. Given: one cut off")
+        yield data[start + 4 : start + 4 + size]
+        start += 4 + size

@@ -1,0 +1,190 @@
+"""The Open Inference Protocol, as the public tritonclient package speaks it to a real service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests import pictures
+from tests.service.conftest import Service
+
+triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> Iterator[object]:
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as connected:
+        yield connected
+
+
+def rows(*classes: int) -> np.ndarray:
+    """uint8 [N, 1, 28, 28]: an image of each class."""
+    return np.stack([np.asarray(pictures.row(class_id))[None] for class_id in classes])
+
+
+def image_input(images: np.ndarray, *, binary: bool) -> object:
+    tensor = triton.InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return tensor
+
+
+def test_the_server_is_live_and_ready_and_says_what_it_can(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("rows")
+    assert client.is_model_ready("rows", "1")
+    assert not client.is_model_ready("nope")
+    assert client.get_server_metadata()["extensions"] == [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+    ]
+
+
+def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: triton.InferenceServerClient) -> None:
+    metadata = client.get_model_metadata("rows")
+    config = client.get_model_config("sign", "1")
+
+    assert metadata["platform"] == "pytorch_torchscript"
+    assert metadata["versions"] == ["1"]
+    assert metadata["inputs"][0] == {"name": "images", "datatype": "UINT8", "shape": [-1, 1, 28, 28]}
+    assert [output["name"] for output in metadata["outputs"]] == ["class_ids", "probabilities", "logits"]
+    assert config["input"] == [{"name": "features", "data_type": "TYPE_FP32", "dims": [2]}]
+
+
+def test_the_repository_is_listed(client: triton.InferenceServerClient) -> None:
+    assert {entry["name"]: entry["state"] for entry in client.get_model_repository_index()} == {
+        "photos": "READY",
+        "rows": "READY",
+        "sign": "READY",
+    }
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tensors_go_in_and_come_out_as_json_or_as_bytes(
+    client: triton.InferenceServerClient, binary_in: bool, binary_out: bool
+) -> None:
+    names = ["class_ids", "probabilities", "logits"]
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in names]
+
+    result = client.infer("rows", [image_input(rows(4, 7), binary=binary_in)], outputs=outputs, request_id="mine")
+
+    assert result.get_response()["id"] == "mine"
+    assert result.as_numpy("class_ids").tolist() == [4, 7]
+    probabilities, logits = result.as_numpy("probabilities"), result.as_numpy("logits")
+    assert probabilities.shape == logits.shape == (2, 10)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(logits[0], np.eye(10)[4] * 28, atol=1e-4)
+
+
+def test_more_inputs_than_a_batch_holds_come_out_in_order(client: triton.InferenceServerClient) -> None:
+    classes = [i % 10 for i in range(700)]
+
+    result = client.infer("rows", [image_input(rows(*classes), binary=True)])
+
+    assert result.as_numpy("class_ids").tolist() == classes
+
+
+def test_encoded_files_go_in_as_bytes(client: triton.InferenceServerClient) -> None:
+    files = np.array([pictures.row_png(3), pictures.encode(pictures.row(5), "BMP")], dtype=object)
+    tensor = triton.InferInput("files", [2], "BYTES")
+    tensor.set_data_from_numpy(files)
+
+    assert client.infer("rows", [tensor]).as_numpy("class_ids").tolist() == [3, 5]
+
+
+def test_features_go_in_as_floats(client: triton.InferenceServerClient) -> None:
+    tensor = triton.InferInput("features", [2, 2], "FP32")
+    tensor.set_data_from_numpy(np.array([[1, 0], [-1, 0]], np.float32))
+
+    assert client.infer("sign", [tensor], model_version="1").as_numpy("class_ids").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_classification_names_the_most_probable_classes(client: triton.InferenceServerClient, binary: bool) -> None:
+    outputs = [triton.InferRequestedOutput("probabilities", class_count=2, binary_data=binary)]
+
+    result = client.infer("rows", [image_input(rows(6), binary=True)], outputs=outputs)
+
+    first = result.as_numpy("probabilities")[0][0]
+    value, index, label = (first.decode() if binary else first).split(":")
+    assert (float(value), index, label) == (pytest.approx(1, abs=1e-3), "6", "6")
+
+
+IMAGE = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28], "data": [0] * 784}
+
+WRONG = {
+    "no JSON": (b"nope", 400),
+    "no inputs": ({}, 400),
+    "no list of inputs": ({"inputs": 7}, 400),
+    "two inputs": ({"inputs": [IMAGE, IMAGE]}, 400),
+    "an unknown input": ({"inputs": [{**IMAGE, "name": "picture"}]}, 422),
+    "another datatype": ({"inputs": [{**IMAGE, "datatype": "FP32"}]}, 422),
+    "another shape": ({"inputs": [{**IMAGE, "shape": [1, 3, 28, 28]}]}, 422),
+    "no image at all": ({"inputs": [{**IMAGE, "shape": [0, 1, 28, 28], "data": []}]}, 422),
+    "a negative shape": ({"inputs": [{**IMAGE, "shape": [-1, 1, 28, 28]}]}, 422),
+    "too few numbers": ({"inputs": [{**IMAGE, "data": [0]}]}, 400),
+    "no data": ({"inputs": [{key: value for key, value in IMAGE.items() if key != "data"}]}, 400),
+    "numbers beyond a byte": ({"inputs": [{**IMAGE, "data": [256] * 784}]}, 422),
+    "fractions": ({"inputs": [{**IMAGE, "data": [0.5] * 784}]}, 422),
+    "truths for numbers": ({"inputs": [{**IMAGE, "data": [True] * 784}]}, 422),
+    "too many images": ({"inputs": [{**IMAGE, "shape": [1025, 1, 28, 28]}]}, 413),
+    "more bytes than there are": (
+        {
+            "inputs": [
+                {"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28], "parameters": {"binary_data_size": 9}}
+            ]
+        },
+        400,
+    ),
+    "an unknown output": ({"inputs": [IMAGE], "outputs": [{"name": "boxes"}]}, 422),
+    "a classification of none": (
+        {"inputs": [IMAGE], "outputs": [{"name": "logits", "parameters": {"classification": 0}}]},
+        422,
+    ),
+    "a classification of ids": (
+        {"inputs": [IMAGE], "outputs": [{"name": "class_ids", "parameters": {"classification": 1}}]},
+        422,
+    ),
+}
+
+
+@pytest.mark.parametrize(("document", "status"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_request_is_refused_in_the_protocols_shape(service: Service, document: object, status: int) -> None:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+
+    answer = service.client.post("/v2/models/rows/infer", content=body)
+
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert "Given: " in answer.json()["error"] or "alone" in answer.json()["error"]
+
+
+def test_an_unknown_model_is_refused_in_the_protocols_shape(service: Service) -> None:
+    for path in ("", "/ready", "/config", "/versions/9"):
+        answer = service.client.get(f"/v2/models/nope{path}")
+
+        assert (answer.status_code, set(answer.json())) == (404, {"error"})
+
+
+def test_bytes_that_no_input_takes_are_refused(service: Service) -> None:
+    head = json.dumps({"inputs": [IMAGE]}).encode()
+
+    answer = service.client.post(
+        "/v2/models/rows/infer", content=head + b"x", headers={"Inference-Header-Content-Length": str(len(head))}
+    )
+
+    assert answer.status_code == 400
+
+
+def test_inference_requests_are_counted_with_the_others(service: Service, client: triton.InferenceServerClient) -> None:
+    before = service.metric_at_rest("inference_requests_total", code="200", model="photos")
+
+    client.infer("photos", [image_input(np.zeros((1, 3, 32, 32), np.uint8), binary=True)])
+
+    assert service.metric_at_rest("inference_requests_total", code="200", model="photos") == before + 1
