@@ -25,7 +25,7 @@ from training.pipeline import Outcome
 from training.progress import open_progress
 from training.recipes import RECIPES, Recipe, find
 from training.settings import Settings
-from training.sources import SOURCES
+from training.sources import OWN, SOURCES
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: python -m training train neural_net --data-dir PATH --publish",
     )
     train.add_argument("recipe", metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.")
-    train.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join(SOURCES)}.")
+    train.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
     train.add_argument("--publish", action="store_true", help="Write the result to the registry.")
     train.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
     add_options(train, Settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
@@ -76,7 +76,7 @@ def _list() -> int:
     for recipe in RECIPES.values():
         hyper = recipe.hyper
         optimiser = f"{hyper.optimiser}, lr {hyper.lr:g} {hyper.lr_schedule}, batch {hyper.batch_size}"
-        expected = f">= {recipe.expected:.1%} on {recipe.data}/test"
+        expected = f">= {recipe.expected:.1%} on {recipe.measured_on}"
         table.add_row(recipe.name, recipe.summary, recipe.data, optimiser, str(hyper.epochs), expected)
     Console(width=None if sys.stdout.isatty() else 160).print(table)  # 80 columns in a pipe would wrap
     return 0
@@ -89,7 +89,8 @@ def _train(arguments: argparse.Namespace) -> int:
         settings = Settings(**given(arguments, Settings.model_fields))
     except ValidationError as error:
         raise option_error(error) from error
-    own_name = recipe.name if arguments.data in (None, recipe.data) else f"{recipe.name}-{arguments.data}"
+    kind = (arguments.data or recipe.data).partition(":")[0]
+    own_name = recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"
     with cpu_threads(settings.threads or recipe.threads):
         outcome = pipeline.run(
             recipe,
@@ -106,7 +107,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _measured(outcome: Outcome, recipe: Recipe) -> str:
     evaluation = outcome.evaluation
-    expected = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == f"{recipe.data}/test" else ""
+    expected = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
     return (
         f"trained in {outcome.training_seconds:.1f} s\n"
         f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "

@@ -34,7 +34,7 @@ def test_no_image_of_digits_is_in_both_splits(digits: Dataset, digits_test: Data
 
 
 def test_an_unknown_dataset_is_refused_with_those_there_are() -> None:
-    with pytest.raises(OptionError, match=r"data must be one of mnist, digits\. Given: 'imagenet'"):
+    with pytest.raises(OptionError, match=r"data must be one of mnist, .*csv:PATH.*\. Given: 'imagenet'"):
         sources.load("imagenet", "train", Path())
 
 
@@ -90,6 +90,15 @@ def write_tiny_mnist(raw: Path) -> None:
         header = b"".join(number.to_bytes(4, "big") for number in (0x803, 3, 28, 28))
         (raw / f"{split}-images-idx3-ubyte").write_bytes(header + bytes(range(196)) * 12)
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01\x00\x00\x00\x03\x05\x00\x04")
+
+
+def test_moons_are_two_classes_of_points_and_test_on_others() -> None:
+    train, test = (sources.load("moons", split, Path()) for split in ("train", "test"))
+
+    assert train.inputs.shape == test.inputs.shape == (1000, 2)
+    assert train.inputs.dtype == torch.float32
+    assert train.labels.bincount().tolist() == [500, 500]
+    assert not {tuple(point) for point in train.inputs.tolist()} & {tuple(point) for point in test.inputs.tolist()}
 
 
 @pytest.mark.data
