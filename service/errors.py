@@ -34,6 +34,21 @@ class BadRequest(Problem):
     status = 400
 
 
+class Unauthorized(Problem):
+    """No key, or none that is known."""
+
+    status = 401
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"www-authenticate": "Bearer"})
+
+
+class Forbidden(Problem):
+    """A key that is known, but not for this."""
+
+    status = 403
+
+
 class NotFound(Problem):
     """There is no such page, model or version."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import multiprocessing
 import signal
@@ -33,6 +34,7 @@ from litserve.server import _Server
 
 from service import metrics
 from service.api.app import Front, add_routes
+from service.api.gate import Gate
 from service.api.http import BodyReader
 from service.api.inference import Inference
 from service.api.open_inference.routes import OpenInference
@@ -40,6 +42,7 @@ from service.api.predict import Predict
 from service.catalogue import load_models
 from service.dispatcher import Dispatcher
 from service.frames import Answer
+from service.keys import Keys
 from service.offer import ServedModel
 from service.registry import Registry, RegistryError
 from service.settings import Settings
@@ -136,6 +139,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             on_answer=self._record_block,
         )
         self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
+        self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
         inference = Inference(self._dispatcher, settings, self._executor)
         record = self._recorder.request
@@ -189,6 +193,8 @@ class Server(ls.LitServer):  # type: ignore[misc]
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         web = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         host, port = web.getsockname()[:2]
+        if not self._keys and not ipaddress.ip_address(host).is_loopback:
+            logger.warning("%s can be reached from other machines and asks for no key; see --api-keys-file", host)
         # Inherited by forks, and none of a worker's business: it would keep the port after the service is gone.
         self.lit_api.not_yours = web
         gc.collect()
@@ -227,7 +233,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
     def _uvicorn_config(self) -> uvicorn.Config:
         settings = self._settings
         return uvicorn.Config(
-            app=Front(self.app, self._predict),
+            app=Front(self.app, self._predict, Gate(self._keys) if self._keys else None),
             host=settings.host,
             port=settings.port,
             log_level="warning",
@@ -256,6 +262,8 @@ class Server(ls.LitServer):  # type: ignore[misc]
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             self._bodies.sweep(time.monotonic())
+            if self._keys:
+                self._keys.refresh()
             self._flush_metrics()
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors, metrics
+from service.api.gate import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.dispatcher import Dispatcher
@@ -75,12 +76,17 @@ def add_routes(
 class Front:
     """Takes /predict straight to its handler; everything else goes through the framework, which costs 0.1 ms."""
 
-    def __init__(self, app: ASGIApp, predict: Predict) -> None:
+    def __init__(self, app: ASGIApp, predict: Predict, gate: Gate | None) -> None:
         self._app = app
         self._predict = predict
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/predict" and scope["method"] == "POST":
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._gate and (problem := self._gate.refuses(scope)):
+            await self._gate.send_away(scope, receive, send, problem)
+        elif scope["path"] == "/predict" and scope["method"] == "POST":
             await self._predict(scope, receive, send)
         else:
             await self._app(scope, receive, send)

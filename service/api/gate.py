@@ -1,0 +1,47 @@
+"""The gate before every path that is not a probe: without a key that lets in, nobody learns what is behind it."""
+
+from __future__ import annotations
+
+import orjson
+
+from service.api import http
+from service.api.http import Receive, Scope, Send
+from service.errors import Forbidden, Problem, Unauthorized
+from service.keys import Keys
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Probes and metrics, and the page, which is nothing but files that everybody has."""
+
+OPEN_PREFIXES = ("/page/",)
+
+
+class Gate:
+    """Lets a request in, or says why not."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def refuses(self, scope: Scope) -> Problem | None:
+        """What a request lacks to be let in, or None."""
+        path: str = scope["path"]
+        if path == "/" or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
+            return None
+        kind, _, bearer = http.header(scope, b"authorization").partition(" ")
+        presented = bearer.strip() if kind.lower() == "bearer" else http.header(scope, b"x-api-key")
+        key = self._keys.find(presented) if presented else None
+        if key is None:
+            return Unauthorized(
+                "the request must bear an API key: Authorization: Bearer KEY. Given: none that is known"
+            )
+        if "predict" not in key.scopes:
+            return Forbidden(f"the key must have the scope predict. Given: {','.join(sorted(key.scopes))}")
+        return None
+
+    async def send_away(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+        """Answer with `problem`, in the shape of the protocol that was spoken."""
+        del receive  # the body is not read: it is worth nothing
+        if scope["path"].startswith("/v2"):
+            headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+            await http.respond(send, problem.status, orjson.dumps({"error": problem.detail}), headers=headers)
+        else:
+            await http.respond_with_problem(send, problem)

@@ -1,0 +1,107 @@
+"""API keys: who may ask what. Knows nothing about HTTP beyond the value of one header.
+
+The file holds a line for each key, `name scopes sha256`, where scopes are joined by commas and '#' begins a comment:
+
+    ci      predict        5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
+    deploy  predict,admin  2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+
+Only hashes are stored. A key is 256 random bits, which no salt or slow hash would make harder to guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
+
+SCOPES = frozenset({"predict", "admin"})
+
+_PREFIX = "argmax_"
+
+
+class KeysError(ValueError):
+    """A file of keys that cannot be read."""
+
+
+class Key(NamedTuple):
+    name: str
+    scopes: frozenset[str]
+    sha256: str
+
+
+class Keys:
+    """The keys in a file; `refresh` must be called now and then to notice that the file has changed.
+
+    Raises:
+        KeysError: the file cannot be read or holds something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._signature = self._look()
+        self._keys = read(self._path)
+
+    def find(self, presented: str) -> Key | None:
+        """The entry of the key `presented`, compared with every one in the same time."""
+        digest = hashlib.sha256(presented.encode()).hexdigest()
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(digest, key.sha256):
+                found = key
+        return found
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed; one that cannot be read changes nothing and is logged."""
+        signature = self._look()
+        if signature == self._signature:
+            return
+        self._signature = signature
+        try:
+            self._keys = read(self._path)
+        except KeysError as error:
+            logger.error("the keys stay as they were: %s", error)
+        else:
+            logger.info("read %d API key(s) from %s", len(self._keys), self._path)
+
+    def _look(self) -> tuple[int, int, int]:
+        """What changes with the file; a mounted secret is replaced through a link, so its inode changes."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+def read(path: Path) -> list[Key]:
+    """The keys in a file.
+
+    Raises:
+        KeysError: with the line that is wrong, but not what it says.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"the file of API keys must be readable. Given: {error}") from error
+    keys = []
+    for number, line in enumerate(lines, 1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        scopes = frozenset(fields[1].split(",")) if len(fields) == 3 else frozenset()
+        digest = fields[-1].lower()
+        if not scopes or not scopes <= SCOPES or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            known = ",".join(sorted(SCOPES))
+            raise KeysError(f"line {number} of {path} must be: name, scopes of {known}, sha256 of the key in hex")
+        keys.append(Key(fields[0], scopes, digest))
+    return keys
+
+
+def make(name: str, scopes: frozenset[str]) -> tuple[str, str]:
+    """A new key, to be shown once, and the line of the file that lets it in."""
+    key = _PREFIX + secrets.token_urlsafe(32)
+    return key, f"{name} {','.join(sorted(scopes))} {hashlib.sha256(key.encode()).hexdigest()}"
