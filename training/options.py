@@ -6,7 +6,7 @@ The values stay text; the model parses and bounds them. Knows nothing about what
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
@@ -27,13 +27,22 @@ class Parser(argparse.ArgumentParser):
         raise OptionError(f"{message}. See: {self.prog} --help")
 
 
-def add_options(parser: argparse.ArgumentParser, model: type[BaseModel], *, title: str, default: str) -> None:
+def add_options(
+    parser: argparse.ArgumentParser,
+    model: type[BaseModel],
+    *,
+    title: str,
+    default: str,
+    only: Collection[str] = (),
+) -> None:
     """A group of options, one for each field of `model`; `default` is said of those that have no default of their own.
 
-    An option that is not given leaves no attribute behind, see `given`.
+    With `only`, for these fields alone. An option that is not given leaves no attribute behind, see `given`.
     """
     group = parser.add_argument_group(title)
     for name, field in model.model_fields.items():
+        if only and name not in only:
+            continue
         option = f"--{name.replace('_', '-')}"
         help_text = f"{field.description} Default: {default.format(default=_shown(field))}".replace("%", "%%")
         kind: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help_text, "dest": name}

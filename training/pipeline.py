@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import ModelManifest, Name, Provenance
-from service.registry import Registry
+from service.registry import CorruptVersionError, NotInRegistryError, Registry
 from training import device as devices
 from training import sources
 from training.calibrate import fit_temperature
@@ -18,6 +18,7 @@ from training.data import Dataset
 from training.errors import OptionError
 from training.evaluate import Evaluation, evaluate, logits_of
 from training.export import Exported, check, export, load
+from training.gate import refusal
 from training.hyper_parameters import HyperParameters
 from training.progress import Progress
 from training.provenance import commit
@@ -38,6 +39,7 @@ class Outcome:
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
     manifest: ModelManifest | None  # None when nothing was published
+    refusal: str | None = None  # why the gate would not have it published
 
 
 def run(
@@ -48,8 +50,11 @@ def run(
     progress: Progress,
     data: str | None = None,
     publish_as: str | None = None,
+    force: bool = False,
 ) -> Outcome:
     """Train `recipe` with `hyper` on its data, or on `data`, and publish it when `publish_as` names a model.
+
+    What the gate refuses is published with `force` alone, and then its manifest says so.
 
     Raises:
         OptionError: something that was asked for cannot be; nothing was trained.
@@ -57,7 +62,7 @@ def run(
         RegistryError: the registry cannot be read or written.
     """
     device = devices.choose(settings.device)
-    registry = _open_registry(settings.registry, publish_as)
+    registry = _registry_for(settings.registry, publish_as)
     whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
     test_split = recipe.split if data in (None, recipe.data) else "test"
     test_data = sources.load(data or recipe.data, test_split, settings.data_dir).to(device)
@@ -85,8 +90,11 @@ def run(
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
 
-    manifest = None
+    manifest = refused = None
     if registry is not None and publish_as is not None:
+        production = _production(registry, publish_as)
+        refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
+    if registry is not None and publish_as is not None and (force or not refused):
         check(model, classifier, test_data.inputs)
         manifest = publish(
             registry,
@@ -107,8 +115,9 @@ def run(
                 device=devices.describe(device),
                 seconds=round(training_seconds, 3),
             ),
+            forced=refused,
         )
-    return Outcome(history, evaluation, of_held_out, training_seconds, manifest)
+    return Outcome(history, evaluation, of_held_out, training_seconds, manifest, refused)
 
 
 def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
@@ -116,7 +125,30 @@ def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
     return f"{len(train_data):,} examples{apart}"
 
 
-def _open_registry(url: str, publish_as: str | None) -> Registry | None:
+def _production(registry: Registry, name: str) -> ModelManifest | None:
+    """The manifest of what is served as `name`, when something is that can be read."""
+    try:
+        return registry.manifest(name, registry.resolve(name))
+    except NotInRegistryError:
+        return None
+    except CorruptVersionError as error:
+        logger.warning("nothing to compare with: %s", error)
+        return None
+
+
+def open_registry(url: str) -> Registry:
+    """The registry at `url`.
+
+    Raises:
+        OptionError: it is no folder and no URL that fsspec can open here.
+    """
+    try:
+        return Registry(url)
+    except (ImportError, ValueError, OSError) as error:  # no such protocol, or its package is not installed
+        raise OptionError(f"registry must be a folder or a URL that fsspec knows. Given: {url} ({error})") from error
+
+
+def _registry_for(url: str, publish_as: str | None) -> Registry | None:
     """The registry to publish to; a name or URL that cannot work is found before hours of training, not after."""
     if publish_as is None:
         return None
@@ -127,9 +159,6 @@ def _open_registry(url: str, publish_as: str | None) -> Registry | None:
             f"name must be 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a letter or a digit. "
             f"Given: {publish_as!r}"
         ) from error
-    try:
-        registry = Registry(url)
-    except (ImportError, ValueError, OSError) as error:  # no such protocol, or its package is not installed
-        raise OptionError(f"registry must be a folder or a URL that fsspec knows. Given: {url} ({error})") from error
+    registry = open_registry(url)
     registry.versions(publish_as)
     return registry

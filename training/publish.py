@@ -43,8 +43,11 @@ def publish(
     style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
     provenance: Provenance,
+    forced: str | None = None,
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
+
+    `forced` is what the gate refused it for, when it is published all the same.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -62,6 +65,7 @@ def publish(
             metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
             golden=golden,
             provenance=provenance,
+            forced=forced,
         )
 
     return registry.publish(name, artifact, describe, files={EVALUATION: evaluation_file(evaluations[0])})

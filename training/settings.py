@@ -20,3 +20,4 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Folder of the data sets; what is missing is downloaded into it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves it to the recipe.")
+    tolerance: float = Field(0.005, ge=0, le=1, description="How much less accurate than production may be published.")

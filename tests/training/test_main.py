@@ -11,7 +11,9 @@ from urllib.error import URLError
 import pytest
 from torchvision.datasets import MNIST
 
+from service.manifest import Metric
 from service.registry import Registry
+from tests.registries import publish
 from training.__main__ import main
 from training.hyper_parameters import HyperParameters
 from training.recipes import RECIPES
@@ -146,6 +148,96 @@ def test_a_registry_that_cannot_be_written_is_a_message_and_exit_code_1(
 
     assert code == 1
     assert "Nothing was published" in capsys.readouterr().err
+
+
+def test_a_model_that_the_gate_refuses_is_an_error_and_force_publishes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main(quick("--epochs", "5", "--publish"))
+    worse = quick("--lr", "1e-6", "--publish")
+    capsys.readouterr()
+
+    codes = main(worse), main([*worse, "--force"])
+
+    said = capsys.readouterr()
+    assert codes == (1, 0)
+    assert "digits/test: loss" in said.out
+    assert re.search(
+        r"^error: accuracy on digits/test must be at most 0\.50% below the [\d.]+% of neural_net-digits@1 in "
+        r"production\. Given: [\d.]+%\. Nothing was published; --force publishes it all the same\.$",
+        said.err,
+        re.M,
+    )
+    assert "published neural_net-digits@2 by force, although accuracy on digits/test must be" in said.out
+
+
+def test_the_tolerance_is_an_option() -> None:
+    main(quick("--epochs", "5", "--publish"))
+
+    assert main(quick("--lr", "1e-6", "--publish", "--tolerance", "1")) == 0
+
+
+def test_promote_rollback_models_and_show_tell_what_is_served(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for forced in (None, None, "it was bad"):
+        publish(tmp_path / "models", forced=forced, metrics=[Metric(name="accuracy", value=0.9, data="a/test", n=10)])
+
+    codes = [
+        main(line.split()) for line in ("promote rows 1", "promote rows 2", "rollback rows", "models", "show rows 3")
+    ]
+
+    said = capsys.readouterr().out
+    assert codes == [0] * 5
+    assert Registry(tmp_path / "models").aliases("rows") == {"production": 1}
+    assert "production of rows is now 1 (before: 3)" in said
+    assert "production of rows is now 2 (before: 1)" in said
+    assert "production of rows is now 1 (before: 2)" in said
+    assert re.search(r"rows +1 +yes +90\.00% on a/test +test ", said)
+    assert re.search(r"rows +3 +90\.00% on a/test \(forced\)", said)
+    assert re.search(r"^version +rows@3 *$", said, re.M)
+    assert re.search(r"^forced +published although it was bad *$", said, re.M)
+
+
+def test_show_without_a_version_shows_what_is_served(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    publish(tmp_path / "here")
+    publish(tmp_path / "here")
+    main(["promote", "rows", "1", "--registry", "here"])
+
+    main(["show", "rows", "--registry", "here"])
+
+    shown = capsys.readouterr().out
+    assert re.search(r"^version +rows@1 *$", shown, re.M)
+    assert re.search(r"^aliases +production *$", shown, re.M)
+
+
+def test_a_manifest_that_does_not_parse_is_listed_as_such(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    publish(tmp_path / "models")
+    (tmp_path / "models" / "rows" / "1" / "manifest.json").write_text("{")
+
+    assert main(["models"]) == 0
+    assert "does not parse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("promote rows 9", "version of rows must be one of [1]. Given: 9"),
+        ("promote columns 1", "model must be one of ['rows'] in models. Given: 'columns'"),
+        ("rollback rows", "a rollback of rows must have a version to return to"),
+        ("show rows staging", "not in models"),
+    ],
+)
+def test_what_is_not_in_the_registry_is_one_line_and_exit_code_1(
+    command: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    publish(tmp_path / "models")
+
+    code = main(command.split())
+
+    said = capsys.readouterr().err
+    assert code == 1
+    assert message in said
+    assert said.count("\n") == 1
+    assert "published" not in said
 
 
 def test_every_setting_and_hyper_parameter_is_an_option_with_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,44 @@ def test_an_artifact_that_is_not_the_network_is_not_published(
     assert Registry(tmp_path).models() == []
 
 
+def test_a_model_that_is_worse_than_production_is_published_by_force_alone_and_says_so(
+    tmp_path: Path, quick: HyperParameters
+) -> None:
+    run(tmp_path, quick.override({"epochs": 5}), publish_as="neural_net")
+    worse = quick.override({"epochs": 1, "lr": 1e-6})
+
+    refused = run(tmp_path, worse, publish_as="neural_net")
+    versions = Registry(tmp_path).versions("neural_net")
+    forced = run(tmp_path, worse, publish_as="neural_net", force=True)
+
+    assert (refused.manifest, versions) == (None, [1])
+    assert refused.refusal is not None
+    assert re.search(r"below the 9\d\.\d\d% of neural_net@1 in production\. Given: \d+\.\d\d%$", refused.refusal)
+    assert forced.manifest is not None
+    assert forced.manifest.version == 2
+    assert forced.manifest.forced == forced.refusal == refused.refusal
+
+
+def test_force_says_nothing_of_a_model_that_needs_none(tmp_path: Path, quick: HyperParameters) -> None:
+    outcome = run(tmp_path, quick, publish_as="neural_net", force=True)
+
+    assert outcome.manifest is not None
+    assert outcome.manifest.forced is None
+
+
+def test_a_production_version_that_cannot_be_read_does_not_stand_in_the_way(
+    tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, quick, publish_as="neural_net")
+    (tmp_path / "neural_net" / "1" / "manifest.json").write_text("{")
+
+    outcome = run(tmp_path, quick.override({"lr": 1e-6}), publish_as="neural_net")
+
+    assert outcome.manifest is not None
+    assert outcome.manifest.version == 2
+    assert "nothing to compare with" in caplog.text
+
+
 def test_without_a_name_to_publish_as_nothing_is_written(tmp_path: Path, quick: HyperParameters) -> None:
     outcome = run(tmp_path / "models", quick)
 
@@ -164,6 +203,7 @@ def test_one_epoch_on_real_mnist_gives_a_plausible_classifier(tmp_path: Path, mn
         settings=Settings(registry=str(tmp_path), data_dir=mnist_root, device="cpu"),
         progress=Silent(),
         publish_as="neural_net",
+        force=True,  # one epoch of ten is below the floor
     )
 
     assert outcome.evaluation.data == "mnist/test"
