@@ -67,13 +67,13 @@ def find(name: str) -> Recipe:
 
 
 _DIGITS = HyperParameters(
-    epochs=10,
-    batch_size=250,
+    epochs=14,
+    batch_size=125,
     optimiser="muon",
-    lr=0.1,
+    lr=0.05,
     momentum=0.9,
     weight_decay=1e-4,
-    filter_lr=0.06,
+    filter_lr=0.05,
     filter_momentum=0.8,
     lr_schedule="linear",
     label_smoothing=0.05,
@@ -215,8 +215,8 @@ _ALL = (
     ),
     Recipe(
         name="cifar10_fast",
-        summary="whitening, 6 convolutions, 32-128-128",
-        network=lambda shape, classes: WhitenedNet(shape[0], classes, (32, 128, 128)),
+        summary="whitening, 6 convolutions, 64-128-256",
+        network=lambda shape, classes: WhitenedNet(shape[0], classes, (64, 128, 256)),
         data="cifar10",
         split="holdout",
         hyper=_PHOTOS.override({"epochs": 6}),
