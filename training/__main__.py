@@ -171,6 +171,7 @@ def _measured(outcome: Outcome, recipe: Recipe) -> str:
         f"of {evaluation.n:,} images{expected}\n"
         f"calibration error {evaluation.calibrated.ece:.2%} at temperature {evaluation.calibrated.temperature:g}"
         f" ({evaluation.uncalibrated.ece:.2%} without)"
+        + "".join(f"\n{other.data}: accuracy {other.accuracy:.2%} of {other.n:,} images" for other in outcome.others)
     )
 
 

@@ -36,6 +36,7 @@ class Outcome:
 
     history: list[EpochResult]
     evaluation: Evaluation  # of the exported artifact, on the test split
+    others: tuple[Evaluation, ...]  # on the recipe's other splits
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
     manifest: ModelManifest | None  # None when nothing was published
@@ -64,7 +65,7 @@ def run(
     device = devices.choose(settings.device)
     registry = _registry_for(settings.registry, publish_as)
     whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
-    test_split = recipe.split if data in (None, recipe.data) else "test"
+    test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
     test_data = sources.load(data or recipe.data, test_split, settings.data_dir).to(device)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), devices.describe(device))
@@ -89,6 +90,8 @@ def run(
         temperature = fit_temperature(logits_of(classifier, held_out.inputs), held_out.labels)
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
+    others = [sources.load(recipe.data, split, settings.data_dir).to(device) for split in other_splits]
+    of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
 
     manifest = refused = None
     if registry is not None and publish_as is not None:
@@ -103,7 +106,7 @@ def run(
             golden=golden_sample(classifier, test_data),
             test=test_data,
             style=recipe.style,
-            evaluations=(evaluation,) if of_held_out is None else (evaluation, of_held_out),
+            evaluations=(evaluation, *of_others) if of_held_out is None else (evaluation, *of_others, of_held_out),
             provenance=Provenance(
                 recipe=recipe.name,
                 hyper_parameters=hyper.effective(),
@@ -117,7 +120,7 @@ def run(
             ),
             forced=refused,
         )
-    return Outcome(history, evaluation, of_held_out, training_seconds, manifest, refused)
+    return Outcome(history, evaluation, of_others, of_held_out, training_seconds, manifest, refused)
 
 
 def _counted(train_data: Dataset, held_out: Dataset | None) -> str:

@@ -8,6 +8,7 @@ import torch
 from service.manifest import FeatureInput
 from service.registry import Registry
 from tests.training.conftest import Silent
+from tests.training.test_pictures import write_cifar10
 from training import pipeline, sources
 from training.data import Dataset
 from training.export import Exported, export, load
@@ -103,6 +104,25 @@ def test_the_flagship_for_photos_starts_from_whitening_filters(digits: Dataset) 
     before = network.whiten.weight.flatten(1)
 
     assert torch.equal(before[:4], -before[4:])
+
+
+def test_a_recipe_for_cifar10_is_measured_on_the_hold_out_and_on_the_jpegs_each_by_its_name(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "data", zipped=True)
+    recipe = find("xigua")
+
+    outcome = pipeline.run(
+        recipe,
+        recipe.hyper.override({"epochs": 1}),
+        settings=Settings(registry=str(tmp_path / "models"), data_dir=tmp_path / "data", device="cpu"),
+        progress=Silent(),
+        publish_as="xigua",
+        force=True,
+    )
+
+    manifest = Registry(tmp_path / "models").manifest("xigua", 1)
+    assert (outcome.evaluation.data, outcome.evaluation.n) == ("cifar10/holdout", 10)
+    assert [(other.data, other.n) for other in outcome.others] == [("cifar10/test-jpeg", 20)]
+    assert {(m.data, m.n) for m in manifest.metrics} == {("cifar10/holdout", 10), ("cifar10/test-jpeg", 20)}
 
 
 @pytest.mark.data
