@@ -1,0 +1,126 @@
+"""What the service answers, as values. Knows nothing about how it came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ClassProbability:
+    """One class of `top_k`."""
+
+    class_id: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The most probable class of one input; `top_k` and `probabilities` (in the order of the classes) if asked for."""
+
+    class_id: int
+    label: str
+    probability: float
+    top_k: tuple[ClassProbability, ...] | None = None
+    probabilities: tuple[float, ...] | None = None
+    model: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionError:
+    """Why one input among several has no prediction; `status` is None for a file that could not be read."""
+
+    status: int | None
+    detail: str
+
+
+Answer = Prediction | PredictionError
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A file and what it shows."""
+
+    path: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether predictions will come, the service's word for it, and each model as `name@version`."""
+
+    ready: bool
+    status: str
+    models: Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One version of one model that is served; `default` if it answers when no version is named."""
+
+    name: str
+    version: int
+    default: bool
+    aliases: tuple[str, ...]
+    digest: str
+    ready: bool
+    input: Mapping[str, Any]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What is served, and the model that answers when a request names none."""
+
+    default: str | None
+    models: tuple[ModelInfo, ...]
+
+
+def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
+    """An entry of "predictions" as a value.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    if "error" in entry:
+        return PredictionError(entry["error"]["status"], entry["error"]["detail"])
+    top_k = entry.get("top_k")
+    probabilities = entry.get("probabilities")
+    return Prediction(
+        class_id=entry["class_id"],
+        label=entry["label"],
+        probability=entry["probability"],
+        top_k=None if top_k is None else tuple(_class_probability(one) for one in top_k),
+        probabilities=None if probabilities is None else tuple(probabilities),
+        model=model,
+        version=version,
+    )
+
+
+def models_of(document: Mapping[str, Any]) -> Models:
+    """The answer of /models as a value; what a later service adds to it is left out.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    models = (
+        ModelInfo(
+            name=model["name"],
+            version=model["version"],
+            default=model["default"],
+            aliases=tuple(model["aliases"]),
+            digest=model["digest"],
+            ready=model["ready"],
+            input=model["input"],
+            classes=tuple(model["classes"]),
+        )
+        for model in document["models"]
+    )
+    return Models(document["default"], tuple(models))
+
+
+def _class_probability(entry: Mapping[str, Any]) -> ClassProbability:
+    return ClassProbability(entry["class_id"], entry["label"], entry["probability"])

@@ -1,0 +1,158 @@
+"""What is asked and how answers are understood, once for both clients.
+
+A dialog is a generator: it yields requests, is sent responses and returns a value. Knows nothing about sockets, time,
+threads or event loops.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, TypeVar
+
+import httpx
+
+from service.client.answers import Answer, Health, Models, Prediction, PredictionError, models_of
+from service.client.batches import Encoded
+from service.client.errors import Failed, Refused, error_of
+from service.client.responses import document_of, error_in, not_the_service, read_predictions
+
+T = TypeVar("T")
+
+_OF_ONE_IMAGE = frozenset({400, 413, 422, 500})
+"""Statuses that may speak of what an image is (500: the model fails on it), not of who asks or what for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, apart from where it goes."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+Dialog = Generator[Request, httpx.Response, T]
+
+
+class PredictOptions(TypedDict, total=False):
+    """What every way to predict takes by name; `Options` has the defaults."""
+
+    model: str | None
+    version: int | str | None
+    top_k: int | None
+    probabilities: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller wants of predictions: which model (the service's default) and version (the one in production, a
+    number or an alias), the `top_k` most probable classes, the probabilities of all.
+    """
+
+    model: str | None = None
+    version: int | str | None = None
+    top_k: int | None = None
+    probabilities: bool = False
+    bulk: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1. Given: {self.top_k}")
+
+    def params(self) -> dict[str, str]:
+        given = {"model": self.model, "version": self.version, "top_k": self.top_k}
+        params = {name: str(value) for name, value in given.items() if value is not None}
+        params |= {"probabilities": "true"} if self.probabilities else {}
+        return params | ({"priority": "bulk"} if self.bulk else {})
+
+
+def predict(image: bytes, options: Options) -> Dialog[Prediction]:
+    """The prediction for one image.
+
+    Raises:
+        ClientError: there is none.
+    """
+    request = Request("POST", "/predict", image, {"content-type": "application/octet-stream"}, options.params())
+    answers = read_predictions((yield request), 1)
+    if isinstance(answers[0], PredictionError):
+        raise error_of(answers[0].status or 500, answers[0].detail, None)
+    return answers[0]
+
+
+def predict_batch(images: Sequence[Encoded], options: Options) -> Dialog[list[Answer]]:
+    """An answer for each image, those that could not be read included.
+
+    Raises:
+        ClientError: of the request, not of an image: no such model, no service.
+    """
+    good = [image for image in images if isinstance(image, bytes)]
+    answers = iter((yield from _predict_good(good, options)))
+    return [next(answers) if isinstance(image, bytes) else image for image in images]
+
+
+def _predict_good(images: Sequence[bytes], options: Options) -> Dialog[list[Answer]]:
+    if len(images) > 1:
+        document = {"images": [base64.b64encode(image).decode() for image in images]}
+        try:
+            response = yield _post_json(document, options)
+            return read_predictions(response, len(images))
+        except (Refused, Failed) as refusal:
+            if refusal.status not in _OF_ONE_IMAGE:
+                raise
+            # All of them are bad, or together they are too many: each is told about itself.
+    answers: list[Answer] = []
+    for image in images:
+        try:
+            answers.append((yield from predict(image, options)))
+        except (Refused, Failed) as error:
+            if error.status not in _OF_ONE_IMAGE:
+                raise
+            answers.append(PredictionError(error.status, error.detail))
+    return answers
+
+
+def predict_features(rows: Sequence[Sequence[float]], options: Options) -> Dialog[list[Answer]]:
+    """An answer for each feature vector.
+
+    Raises:
+        ClientError: the service refuses them; one bad row refuses all.
+    """
+    return read_predictions((yield _post_json({"features": rows}, options)), len(rows))
+
+
+def health() -> Dialog[Health]:
+    """Whether the service is ready; that it is not is an answer.
+
+    Raises:
+        Failed: what answers is not the service.
+    """
+    response = yield Request("GET", "/readyz")
+    if response.status_code not in (200, 503):
+        raise error_in(response)
+    document = document_of(response)
+    return Health(response.status_code == 200, str(document.get("status")), document.get("models", {}))
+
+
+def models() -> Dialog[Models]:
+    """What is served.
+
+    Raises:
+        ClientError: the service does not say.
+    """
+    response = yield Request("GET", "/models")
+    if response.status_code != 200:
+        raise error_in(response)
+    try:
+        return models_of(document_of(response))
+    except (KeyError, TypeError) as error:
+        raise not_the_service(response) from error
+
+
+def _post_json(document: Mapping[str, Any], options: Options) -> Request:
+    content = json.dumps(document, separators=(",", ":")).encode()
+    return Request("POST", "/predict", content, {"content-type": "application/json"}, options.params())

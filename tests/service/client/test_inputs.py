@@ -1,0 +1,103 @@
+"""What a caller has becomes the file of the same picture, without a pixel changed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.client.inputs import encode, rows_of
+from tests import pictures
+
+PNG = pictures.row_png(3)
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (5, 7), np.uint8)
+RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def decoded(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize("given", [PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG)], ids=type)
+def test_bytes_and_files_are_sent_as_they_are(given: object) -> None:
+    assert encode(given) == PNG
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_read(tmp_path: Path, kind: type) -> None:
+    (tmp_path / "x.png").write_bytes(PNG)
+
+    assert encode(kind(tmp_path / "x.png")) == PNG
+
+
+@pytest.mark.parametrize("pixels", [GREY, RGB, RGB[:, ::-1], GREY.T, RGB[:, :, :1]], ids=lambda a: str(a.shape))
+def test_an_array_keeps_every_pixel(pixels: np.ndarray) -> None:
+    assert (decoded(encode(pixels)) == pixels.squeeze()).all()
+
+
+def test_a_tensor_is_channels_first() -> None:
+    colour, grey, plain = torch.tensor(RGB).permute(2, 0, 1), torch.tensor(GREY)[None], torch.tensor(GREY)
+
+    assert (decoded(encode(colour)) == RGB).all()
+    assert (decoded(encode(grey)) == GREY).all()
+    assert (decoded(encode(plain)) == GREY).all()
+
+
+def test_an_array_of_the_models_size_is_the_png_that_the_service_takes_the_short_way() -> None:
+    pixels = np.asarray(pictures.row(4))
+
+    content = encode(pixels)
+
+    assert content[:16] == pictures.row_png(4)[:16]
+    assert content[16:29] == pictures.row_png(4)[16:29]  # the header: size, depth, colour, no interlacing
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV"])
+def test_a_picture_of_any_mode_is_sent(mode: str) -> None:
+    picture = pictures.row(6).convert("RGB").convert("L" if mode == "LA" else mode if mode != "RGBA" else "RGB")
+    picture = picture.convert(mode)
+
+    content = encode(picture)
+
+    assert (np.asarray(Image.open(io.BytesIO(content)).convert("L"))[6] > 200).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((5, 7)), r"an array must be uint8 \[H, W\] or \[H, W, 3\], and not empty. Given: float64 \[5, 7\]"),
+        (np.zeros((3, 5, 7), np.uint8), r"Given: uint8 \[3, 5, 7\]"),
+        (np.zeros((0, 7), np.uint8), r"Given: uint8 \[0, 7\]"),
+        (torch.zeros(3, 5, 7), r"a tensor must be uint8 \[C, H, W\] .* Given: float32 \[3, 5, 7\]"),
+        (torch.zeros(5, 7, 3, dtype=torch.uint8), r"Given: uint8 \[5, 7, 3\]"),
+    ],
+)
+def test_an_array_of_another_shape_or_dtype_is_refused(given: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encode(given)
+
+
+@pytest.mark.parametrize("given", [7, None, [1, 2], io.StringIO("text")], ids=str)
+def test_what_can_be_no_image_is_refused(given: object) -> None:
+    with pytest.raises(TypeError, match=r"must be .*Given: "):
+        encode(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [[1, 2.5], [3, 4]],
+        ((1, 2.5), (3, 4)),
+        np.array([[1, 2.5], [3, 4]]),
+        torch.tensor([[1, 2.5], [3, 4]]),
+        [np.array([1, 2.5]), np.array([3, 4])],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_features_come_as_lists_arrays_or_tensors(given: object) -> None:
+    assert rows_of(given) == [[1, 2.5], [3, 4]]
