@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RECIPE ?= neural_net
+URL    ?= http://127.0.0.1:8000
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types tests train clean
+.PHONY: help serve test lint types tests fuzz bench train clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +27,14 @@ types: $(VENV)/.dev  ## Check types
 tests: $(VENV)/.dev  ## Run the tests and print the coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
+fuzz: $(VENV)/.dev  ## Send a running service (URL=http://127.0.0.1:8000) thousands of generated requests
+	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --max-examples 400 $(ARGS)
+
 train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS="--data-dir PATH")
 	$(BIN)/python -m training train $(RECIPE) --publish $(ARGS)
+
+bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="argmax ceiling")
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated
 	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -154,7 +154,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
 
     def register_endpoints(self) -> None:
         """Our routes in place of LitServe's, which would put the probes behind its auth."""
-        self.app = FastAPI(title="Argmax", lifespan=self.lifespan)
+        self.app = FastAPI(title="Argmax", version=version("argmax"), lifespan=self.lifespan)
         self.middlewares: list[Any] = []  # LitServe's gzip costs more than it saves on answers of 100 bytes
         add_routes(
             self.app,
@@ -287,6 +287,7 @@ def configure_logging(level: str) -> None:
         level=level.upper(), format="%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("fsspec").setLevel("WARNING")
+    logging.getLogger("python_multipart").setLevel("ERROR")  # warns of every malformed form; the client is told
 
 
 def _start(process: BaseProcess) -> BaseProcess:

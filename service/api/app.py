@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors, metrics
+from service.api import openapi
 from service.api.gate import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
@@ -65,12 +67,16 @@ def add_routes(
         return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
 
     app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes()]
+    not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
     app.add_api_route("/models", models, summary="What is served: names, versions, inputs and classes")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
-    app.add_api_route("/readyz", readyz, summary="Whether requests will be answered with predictions")
-    app.add_api_route("/health", readyz, summary="The same as /readyz")
-    app.add_api_route("/metrics", exposition, summary="Prometheus metrics of all processes")
+    app.add_api_route("/readyz", readyz, summary="Whether predictions will come", responses=not_ready)
+    app.add_api_route("/health", readyz, summary="The same as /readyz", responses=not_ready)
+    app.add_api_route(
+        "/metrics", exposition, summary="Prometheus metrics of all processes", response_class=PlainTextResponse
+    )
     app.add_exception_handler(HTTPException, _http_exception)
+    app.openapi = lru_cache(lambda: openapi.document(app))  # type: ignore[method-assign] # as FastAPI documents it
 
 
 class Front:
