@@ -1,0 +1,11 @@
+"""What `python -m service` can do, one module a command; a command is imported only when it is asked for."""
+
+COMMANDS = {
+    "serve": "Serve the models of a registry over HTTP; this is what happens without a command.",
+    "predict": "Ask a running service what images show.",
+    "classify": "Classify a folder of images into a CSV or Parquet file; goes on where it was interrupted.",
+    "health": "Say whether a service is ready; for scripts and container health checks.",
+    "models": "List what a service serves.",
+    "bench": "Put a service under load and measure it.",
+}
+"""Each has a module of its name here, with a function `main(arguments) -> exit code`."""

@@ -1,0 +1,124 @@
+"""`classify`: what does each image of a folder show?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from service.client import AsyncClient, ClientError
+from service.client.batches import MOST_IMAGES
+from service.commands.asking import client_options
+from service.commands.options import EXIT_CODES, Parser, add_choice, add_connection, number
+from service.commands.output import fail
+from service.commands.progress import showing
+from service.commands.results import Results, ResultsError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+RESULT_SUFFIXES = (".csv", ".parquet")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write a row for each image under a folder; gives the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.folder.is_dir():
+        parser.error(f"FOLDER must be a folder. Given: {options.folder}")
+    if options.out.suffix not in RESULT_SUFFIXES:
+        parser.error(f"--out must end in {' or '.join(RESULT_SUFFIXES)}. Given: {options.out}")
+    try:
+        with Results(options.out) as results:
+            return _classify(options, results)
+    except (ResultsError, OSError) as error:
+        return fail(error)
+
+
+def images_under(folder: Path) -> Iterator[str]:
+    """The path, from `folder` on, of each image under it, in the same order each time."""
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield os.path.relpath(Path(where, name), folder)
+
+
+def _classify(options: argparse.Namespace, results: Results) -> int:
+    total, before = sum(1 for _ in images_under(options.folder)), len(results.done)
+    if total == 0:
+        return fail(f"{options.folder} must hold images ({' '.join(IMAGE_SUFFIXES)}). Given: none")
+    if before:
+        print(f"{before:,} files are in {options.out} already", file=sys.stderr)
+    started = time.monotonic()
+    added = 0
+
+    def add() -> None:
+        nonlocal added
+        added += 1
+        advance()
+
+    try:
+        with showing(sys.stderr, total, before) as advance:
+            asyncio.run(_add_missing(options, results, add))
+    except (ClientError, KeyboardInterrupt) as error:
+        print(f"{before + added:,} of {total:,} files are in {options.out}; the same command goes on", file=sys.stderr)
+        if isinstance(error, ClientError):
+            return fail(error)
+        raise
+    results.finish()
+    seconds = time.monotonic() - started
+    rate = f", {added:,} now in {seconds:.1f} s ({added / seconds:,.0f} files/s)" if added else ""
+    print(f"{before + added:,} files in {options.out}, {results.failed:,} of them errors{rate}")
+    return int(results.failed > 0)
+
+
+async def _add_missing(options: argparse.Namespace, results: Results, advance: Callable[[], None]) -> None:
+    missing = (options.folder / path for path in images_under(options.folder) if path not in results.done)
+    async with AsyncClient(**client_options(options)) as client:
+        async for classified in client.classify(
+            missing,
+            concurrency=options.concurrency,
+            batch_size=options.batch_size,
+            model=options.model,
+            version=options.version,
+        ):
+            results.add(os.path.relpath(classified.path, options.folder), classified.answer)
+            advance()
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "classify",
+        description="Classify every image under a folder (PNG, JPEG, WebP, GIF, BMP, by the ending of its name).\n"
+        "The result has a row for each: path (from FOLDER on), class_id, label, probability, error.\n"
+        "Interrupted, the same command goes on where it was; rows that are there stay as they are,\n"
+        "so begin a new file for another model. Other users of the service are answered first.",
+        epilog="examples:\n"
+        "  python -m service classify scans --out results.csv\n"
+        "  python -m service classify scans --out results.parquet --model mnist --concurrency 8\n\n"
+        + EXIT_CODES.format(partly=" or some files failed"),
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="Folder of images, and of folders of them.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="Results: .csv, or .parquet (needs pyarrow)."
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=number(int, 1),
+        default=4,
+        metavar="N",
+        help="Most requests under way at once. Default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=number(int, 1),
+        default=MOST_IMAGES,
+        metavar="N",
+        help="Most files in one request. Default: %(default)s",
+    )
+    add_choice(parser)
+    add_connection(parser, retry_seconds=60)
+    return parser

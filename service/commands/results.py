@@ -1,0 +1,180 @@
+"""The file of results that `classify` writes: rows that survive an interruption, CSV or Parquet.
+
+Rows are always written as CSV, since a file of Parquet is nothing before its end; Parquet is made of them at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from service.client.answers import Answer, PredictionError
+
+_FLUSH_ROWS = 64
+
+
+class Row(NamedTuple):
+    """A file and what it shows, or why that is not known."""
+
+    path: str
+    class_id: str
+    label: str
+    probability: str
+    error: str
+
+
+class ResultsError(Exception):
+    """The file of results cannot be written or gone on with."""
+
+
+class Results:
+    """Results under way: what `path` has already, and what is added. Use it in a `with`.
+
+    Raises:
+        ResultsError: it holds something else, another process writes it, or Parquet is asked for without pyarrow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_parquet = path.suffix == ".parquet"
+        if self._is_parquet and importlib.util.find_spec("pyarrow") is None:
+            raise ResultsError(
+                f"a .parquet file needs pyarrow: pip install pyarrow, or write .csv. Given: {path} without pyarrow"
+            )
+        self._rows_path = path.with_name(f"{path.name}.rows.csv") if self._is_parquet else path
+        self._file = open(self._rows_path, "a+b")  # noqa: SIM115, PTH123 - closed by __exit__
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.done, self.failed = self._read_back()
+        except BlockingIOError as error:
+            self._file.close()
+            raise ResultsError(f"one process at a time may write {path}. Given: another that does") from error
+        except ResultsError:
+            self._file.close()
+            raise
+        self._unflushed = 0
+
+    def add(self, path: str, answer: Answer) -> None:
+        """Write the row of one file."""
+        if isinstance(answer, PredictionError):
+            row = Row(path, "", "", "", answer.detail)
+            self.failed += 1
+        else:
+            row = Row(path, str(answer.class_id), answer.label, f"{answer.probability:.6f}", "")
+        self._write(row)
+        self._unflushed += 1
+        if self._unflushed >= _FLUSH_ROWS:
+            self._file.flush()
+            self._unflushed = 0
+
+    def finish(self) -> None:
+        """Call it when every file has its row."""
+        self._file.flush()
+        if self._is_parquet:
+            partial = self._path.with_name(f"{self._path.name}.partial")
+            _to_parquet(self._rows_path, partial)
+            partial.replace(self._path)
+            self._rows_path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _read_back(self) -> tuple[set[str], int]:
+        """The paths that have a row, and how many of the rows are errors; a row that was cut off is removed."""
+        self._file.seek(0)
+        rows, end, failed = set(), 0, 0
+        for row, position in _whole_rows(self._file):
+            if end == 0 and row != list(Row._fields):
+                raise ResultsError(
+                    f"{self._rows_path} must be new, or hold the columns {','.join(Row._fields)}. "
+                    f"Given: a file that begins with {','.join(row)[:60]!r}"
+                )
+            if end:
+                entry = Row(*row)
+                rows.add(entry.path)
+                failed += bool(entry.error)
+            end = position
+        if end == 0 and os.fstat(self._file.fileno()).st_size > len(",".join(Row._fields)):
+            raise ResultsError(f"{self._rows_path} must be new, or hold results. Given: a file without a whole line")
+        self._file.truncate(end)
+        if end == 0:
+            self._write(Row(*Row._fields))
+            if self._is_parquet and self._path.exists():
+                for entry in _from_parquet(self._path):
+                    self._write(entry)
+                    rows.add(entry.path)
+                    failed += bool(entry.error)
+        return rows, failed
+
+    def _write(self, row: Row) -> None:
+        line = ",".join(_quoted(entry) for entry in row) + "\n"
+        # A file's name may be bytes that are no UTF-8; it comes back as it was.
+        self._file.write(line.encode("utf-8", "surrogateescape"))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+
+
+def _whole_rows(file: Any) -> Iterator[tuple[list[str], int]]:
+    """Each row that is whole, and where in the file it ends: a name may hold line breaks, in quotes."""
+    pending, position = b"", 0
+    for line in file:
+        pending += line
+        if pending.endswith(b"\n") and pending.count(b'"') % 2 == 0:
+            position += len(pending)
+            text = pending.decode("utf-8", "surrogateescape")
+            row = next(csv.reader([text[:-1]]), [])
+            if len(row) == len(Row._fields) or position == len(pending):
+                yield row, position
+            pending = b""
+
+
+def _to_parquet(rows: Path, path: Path) -> None:
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    kinds = {"class_id": pyarrow.int32(), "probability": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in Row._fields])
+    with rows.open("rb") as file, parquet.ParquetWriter(path, schema) as writer:
+        block: list[dict[str, Any]] = []
+        entries = _whole_rows(file)
+        next(entries)
+        for row, _ in entries:
+            block.append(_typed(Row(*row)))
+            if len(block) == 10_000:
+                writer.write_table(pyarrow.Table.from_pylist(block, schema))
+                block = []
+        writer.write_table(pyarrow.Table.from_pylist(block, schema))
+
+
+def _from_parquet(path: Path) -> Iterator[Row]:
+    parquet = importlib.import_module("pyarrow.parquet")
+    file = parquet.ParquetFile(path)
+    if file.schema_arrow.names != list(Row._fields):
+        names = ",".join(file.schema_arrow.names)
+        raise ResultsError(f"{path} must be new, or hold the columns {','.join(Row._fields)}. Given: {names}")
+    for block in file.iter_batches():
+        for entry in block.to_pylist():
+            probability = "" if entry["probability"] is None else f"{entry['probability']:.6f}"
+            yield Row(*("" if entry[name] is None else str(entry[name]) for name in Row._fields))._replace(
+                probability=probability
+            )
+
+
+def _typed(row: Row) -> dict[str, Any]:
+    path = row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if row.error:
+        return {"path": path, "class_id": None, "label": None, "probability": None, "error": row.error}
+    probability = float(row.probability)
+    return {"path": path, "class_id": int(row.class_id), "label": row.label, "probability": probability, "error": None}

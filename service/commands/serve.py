@@ -1,0 +1,66 @@
+"""`serve`: what the service is for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from service.commands import COMMANDS
+from service.commands.options import Parser
+from service.settings import Settings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal; gives the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
+    options = vars(_parser().parse_args(arguments))
+    try:
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            print(f"--{name.replace('_', '-')}: {problem['msg']}. Given: {problem['input']!r}", file=sys.stderr)
+        return 2
+    return serve(settings)
+
+
+def serve(settings: Settings) -> int:
+    with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
+        # prometheus_client chooses at import whether its numbers are shared, so this comes before what imports it.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from service.server import Server, configure_logging
+        from service.supervisor import ServiceFailed
+
+        configure_logging(settings.log_level)
+        try:
+            Server(settings, Path(folder)).run()
+        except (OSError, ServiceFailed, ValueError) as error:
+            print(f"the service stopped: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _parser() -> Parser:
+    commands = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    parser = Parser(
+        "[COMMAND]",
+        usage="python -m service [COMMAND] [options]",
+        description="Serve the models of a registry over HTTP, or ask a service that runs.\n\n"
+        f"commands (each has its own --help):\n{commands}\n\n"
+        "The options below are those of serve; each is an environment variable too, SERVICE_*.",
+        epilog="example:\n  python -m service --registry models --port 8001\n\n"
+        "exit codes: 0 stopped by a signal, 1 the service failed, 2 wrong usage",
+    )
+    for name, field in Settings.model_fields.items():
+        default = "chosen by the number of cores" if field.default is PydanticUndefined else field.default
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=name.rpartition("_")[2].upper(),
+            help=f"{field.description} [SERVICE_{name.upper()}; {default}]".replace("%", "%%"),
+        )
+    return parser
