@@ -57,6 +57,8 @@ class ImageInput(_Value):
         channels = {"grey": 1, "rgb": 3}[self.colour]
         if self.shape[0] != channels:
             raise ValueError(f"a {self.colour} input has {channels} channel(s). Given shape: {self.shape}")
+        if self.style == "mnist" and self.colour != "grey":
+            raise ValueError(f"an input of style mnist must be grey: it is ink, not a picture. Given: {self.colour}")
         return self
 
 

@@ -382,6 +382,13 @@ def test_a_picture_of_another_size_is_cut_to_the_middle_and_resized(size: tuple[
     assert (decoded.reshape(3, -1).T == (10, 200, 90)).all()
 
 
+@pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
+def test_an_input_shown_as_a_picture_is_that_input_again(spec: ImageInput) -> None:
+    data = noise(*spec.shape).tobytes()
+
+    assert decode(images.picture(data, spec), spec).tobytes() == data
+
+
 def test_rows_and_columns_keep_their_places() -> None:
     wide = ImageInput(shape=(3, 8, 24), colour="rgb")
     pixels = noise(8, 24, 3)

@@ -78,6 +78,11 @@ def test_a_grey_input_has_one_channel_and_a_colour_input_three() -> None:
         ImageInput(shape=(1, 8, 8), colour="rgb")
 
 
+def test_ink_as_mnist_has_it_is_grey() -> None:
+    with pytest.raises(ValidationError, match=r"style mnist must be grey.* Given: rgb"):
+        ImageInput(shape=(3, 8, 8), colour="rgb", style="mnist")
+
+
 def test_the_kind_of_input_is_read_from_json(manifest: ModelManifest, tmp_path: Path) -> None:
     photo = publish(tmp_path, "photo", spec=RGB)
 
