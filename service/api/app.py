@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors, metrics
-from service.api import openapi
+from service.api import openapi, page
 from service.api.gate import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
@@ -66,7 +66,7 @@ def add_routes(
         flush()
         return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
 
-    app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes()]
+    app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *page.routes()]
     not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
     app.add_api_route("/models", models, summary="What is served: names, versions, inputs and classes")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")

@@ -1,0 +1,60 @@
+"""The page at /: plain files out of service/page, sent with headers that let it do nothing but talk to this service."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+FOLDER = Path(__file__).parent.parent / "page"
+
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data: blob:",  # data: is what the network saw, blob: the picture that was dropped
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+
+_HEADERS = {
+    "content-security-policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",  # kept, but asked for each time: a new release must not meet an old script
+}
+
+
+def routes() -> list[Route]:
+    """A route for `/` and for each file of the page, which are read here, once."""
+    files = sorted(path for path in FOLDER.iterdir() if path.suffix in _MEDIA_TYPES)
+    return [_route("/" if path.name == "index.html" else f"/page/{path.name}", path) for path in files]
+
+
+def _route(path: str, file: Path) -> Route:
+    content = file.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    headers = {**_HEADERS, "etag": etag}
+
+    async def send(request: Request) -> Response:
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        if etag in known or "*" in known:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=_MEDIA_TYPES[file.suffix], headers=headers)
+
+    return Route(path, send, methods=["GET"], include_in_schema=False)

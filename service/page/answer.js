@@ -1,0 +1,110 @@
+// Shows an answer: the best class, a bar for each, what the network saw, and where the time went.
+
+const MANY = 20; // more classes than this are sorted by probability, in a list that scrolls
+const SPOKEN_AFTER_MS = 700; // a screen reader hears the answer once the hand rests
+const STAGES = ["decode", "queue", "compute", "rest"];
+
+const by = (id) => document.getElementById(id);
+
+export class AnswerView {
+  #rows = [];
+  #speech = 0;
+
+  // Bars for `classes`, all empty.
+  setClasses(classes, input) {
+    const many = classes.length > MANY;
+    const list = by("bars");
+    const longest = Math.max(...classes.map((label) => label.length));
+    list.dataset.many = String(many);
+    list.style.setProperty("--label", `${Math.min(longest, 16) + 1}ch`);
+    if (many) list.tabIndex = 0;
+    else list.removeAttribute("tabindex");
+    this.#rows = classes.map(row);
+    list.replaceChildren(...this.#rows);
+    by("seen").hidden = input.kind !== "image";
+    by("seen-size").textContent = input.kind === "image" ? `${sizeOf(input)} pixels` : "";
+    this.clear();
+  }
+
+  clear(text = "Nothing to see yet") {
+    by("answer").dataset.empty = "true";
+    by("best-label").textContent = "–";
+    delete by("best-label").dataset.length;
+    by("best-share").textContent = text;
+    by("seen-image").hidden = true;
+    by("seen-blank").hidden = false;
+    for (const element of this.#rows) fill(element, 0, "–", false);
+    this.#showTimes({});
+    this.#say("");
+  }
+
+  show({ model, version, predictions: [prediction], milliseconds }) {
+    const { class_id: best, label, probability, probabilities = [], input } = prediction;
+    by("answer").dataset.empty = "false";
+    by("best-label").textContent = label;
+    by("best-label").dataset.length = label.length <= 3 ? "sign" : label.length <= 12 ? "word" : "phrase";
+    by("best-share").textContent = `${percent(probability)} sure`;
+    if (input) {
+      by("seen-image").src = input;
+      by("seen-image").alt = `The picture of ${label} as the network saw it`;
+    }
+    by("seen-image").hidden = !input;
+    by("seen-blank").hidden = Boolean(input);
+    this.#rows.forEach((element, i) => fill(element, probabilities[i] ?? 0, percent(probabilities[i] ?? 0), i === best));
+    if (by("bars").dataset.many === "true") this.#sort(probabilities);
+    this.#showTimes(milliseconds);
+    this.#say(`${label}, ${percent(probability)}, by ${model} version ${version}`);
+  }
+
+  #sort(probabilities) {
+    const order = [...this.#rows.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+    by("bars").replaceChildren(...order.map((i) => this.#rows[i]));
+  }
+
+  #showTimes({ total, ...known }) {
+    const measured = total === undefined ? {} : known;
+    const inside = Object.values(measured).reduce((sum, value) => sum + value, 0);
+    const parts = total === undefined ? {} : { ...measured, rest: Math.max(0, total - inside) };
+    by("round-trip").textContent = milliseconds(total);
+    for (const stage of STAGES) {
+      by(`ms-${stage}`).textContent = milliseconds(parts[stage]);
+      document.querySelector(`.time-bar [data-stage="${stage}"]`).style.setProperty("--share", (parts[stage] ?? 0) / (total || 1));
+    }
+  }
+
+  #say(text) {
+    clearTimeout(this.#speech);
+    this.#speech = setTimeout(() => (by("spoken").textContent = text), SPOKEN_AFTER_MS);
+  }
+}
+
+export function sizeOf({ shape: [channels, height, width] }) {
+  return `${width} × ${height}${channels === 1 ? " grey" : ""}`;
+}
+
+function row(label) {
+  const element = document.createElement("li");
+  const parts = ["label", "track", "share"].map((name) => Object.assign(document.createElement("span"), { className: name }));
+  parts[0].textContent = parts[0].title = label;
+  parts[1].append(Object.assign(document.createElement("span"), { className: "fill" }));
+  element.append(...parts);
+  return element;
+}
+
+function fill(element, share, text, best) {
+  element.dataset.best = String(best);
+  element.querySelector(".fill").style.setProperty("--share", share);
+  element.querySelector(".share").textContent = text;
+}
+
+// Never 100 % of what is not certain, nor 0 of what is not impossible.
+function percent(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  if (share < 1 && share > 0.999) return "> 99.9 %";
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function milliseconds(value) {
+  if (value === undefined) return "–";
+  return `${value < 10 ? value.toFixed(2) : value.toFixed(value < 100 ? 1 : 0)} ms`;
+}
