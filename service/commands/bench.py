@@ -172,7 +172,7 @@ def _parser() -> Parser:
     parser = Parser(
         "bench",
         usage="python -m service bench [FILES...] [options]",
-        description="Load a service for a few seconds and say what it bore. Without FILES, /predict gets random inputs\n"
+        description="Load a service for a few seconds. Without FILES, /predict gets random inputs\n"
         "of the model's own size, and another --path is fetched. Connections send again when they are\n"
         "answered; with --rate requests are due at fixed moments, and latency counts from there.\n"
         "One process on one core: it says when it, rather than the service, was the limit.",
