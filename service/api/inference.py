@@ -47,10 +47,11 @@ class Inference:
         Raises:
             BadRequest, TooLarge: as `images.decode`.
         """
-        if images.is_quick(data, spec):
-            return images.decode(data, spec, max_pixels=self.settings.max_pixels)
+        max_pixels = self.settings.max_pixels
+        if images.is_quick(data, spec, max_pixels=max_pixels):
+            return images.decode(data, spec, max_pixels=max_pixels)
         work = asyncio.get_running_loop().run_in_executor
-        return await work(self._executor, lambda: images.decode(data, spec, max_pixels=self.settings.max_pixels))
+        return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
 
     async def decode_or_problem(self, image: bytes | Problem, spec: ImageInput) -> bytes | Problem:
         """The same, with what is wrong with the image as a value."""

@@ -398,13 +398,21 @@ def test_rows_and_columns_keep_their_places() -> None:
     assert np.array_equal(decoded, pixels.transpose(2, 0, 1))
 
 
-def test_a_small_file_is_quick_and_a_large_one_is_not_unless_it_fits_as_it_is() -> None:
-    fits = ImageInput(shape=(3, 256, 256), colour="rgb")
-    large = pictures.encode(Image.fromarray(noise(256, 256, 3)))
+def test_few_pixels_are_quick_and_many_are_not_however_small_the_file() -> None:
+    many = pictures.encode(Image.new("L", (1000, 1000)))
+    fits = ImageInput(shape=(1, 1000, 1000), colour="grey")
 
-    assert images.is_quick(pictures.row_png(1), MNIST)
-    assert images.is_quick(large, fits)
-    assert not images.is_quick(large, RGB)
+    assert len(many) < 16_384
+    assert images.is_quick(pictures.row_png(1), RGB, max_pixels=10**6)
+    assert images.is_quick(many, fits, max_pixels=10**6)
+    assert not images.is_quick(many, RGB, max_pixels=10**6)
+
+
+def test_what_the_header_tells_is_refused_before_a_thread_is_bothered() -> None:
+    with pytest.raises(TooLarge):
+        images.is_quick(pictures.bomb(2_000), RGB, max_pixels=10**6)
+    with pytest.raises(BadRequest):
+        images.is_quick(b"no image", RGB, max_pixels=10**6)
 
 
 # Ink on paper

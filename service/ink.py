@@ -1,0 +1,73 @@
+"""Ink on paper as MNIST shows it: light on black, cropped, centred. Knows nothing about files or models."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_INK_PIXELS = 20  # the longer side of the ink, in a 28 x 28 image
+_INK_LEVEL = 0.25  # of the darkest stroke; below it is paper, noise or the soft edge of a stroke
+
+_LEAST_CONTRAST = 16  # of 255, between paper and ink; less is a blank sheet
+
+Pixels = npt.NDArray[np.uint8]
+Drawing = npt.NDArray[np.float32]
+
+
+def is_dark_on_light(pixels: Pixels) -> bool:
+    """Whether the border, which is paper, is lighter than the middle grey. pixels: uint8 [H, W]."""
+    # Nearly every image of MNIST ends here, in 0.3 microseconds where the median takes 30.
+    return pixels[0].tobytes().strip(b"\0") != b"" and _paper(pixels) > 127
+
+
+def _paper(pixels: Pixels) -> float:
+    border = np.concatenate((pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]))
+    return float(np.median(border))
+
+
+def redraw_as_mnist(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Light ink on black, cropped, its longer side 20 of 28 pixels, its centre of mass in the middle.
+
+    That is how MNIST was made from NIST's scans (LeCun et al., "Gradient-based learning applied to document
+    recognition", 1998). pixels: uint8 [H, W] of any size; gives uint8 [height, width], black for a blank sheet.
+    """
+    ink = _ink(pixels)
+    darkest = float(ink.max())
+    if darkest < _LEAST_CONTRAST:
+        return np.zeros((height, width), np.uint8)
+    drawing = _scaled(_cropped(ink / darkest), round(_INK_PIXELS * min(height, width) / 28))
+    return (_centred(drawing, height, width) * 255).round().astype(np.uint8)
+
+
+def _ink(pixels: Pixels) -> Drawing:
+    """How much ink is at each place, from 0 for paper; whichever of dark and light is not the border's is ink."""
+    paper = _paper(pixels)
+    ink = pixels.astype(np.float32) - paper
+    return (-ink if paper > 127 else ink).clip(0)
+
+
+def _cropped(ink: Drawing) -> Drawing:
+    drawn = ink > _INK_LEVEL
+    rows, columns = np.nonzero(drawn.any(axis=1))[0], np.nonzero(drawn.any(axis=0))[0]
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _scaled(ink: Drawing, longer_side: int) -> Drawing:
+    scale = longer_side / max(ink.shape)
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    filtering = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    scaled: Drawing = np.asarray(Image.fromarray(ink).resize((width, height), filtering))
+    return (scaled / max(float(scaled.max()), 1e-6)).clip(0, 1)
+
+
+def _centred(ink: Drawing, height: int, width: int) -> Drawing:
+    """The drawing on a sheet of [height, width], its centre of mass in the middle as far as it fits."""
+    mass = ink.sum()
+    top, left = (
+        int(np.clip(round((space - 1) / 2 - float(ink.sum(axis=1 - axis) @ np.arange(side) / mass)), 0, space - side))
+        for axis, (space, side) in enumerate(zip((height, width), ink.shape, strict=True))
+    )
+    sheet = np.zeros((height, width), np.float32)
+    sheet[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return sheet
