@@ -140,9 +140,11 @@ class Registry:
         artifact: bytes,
         describe: Callable[[int, Artifact], ModelManifest],
         *,
-        files: Mapping[str, bytes] | None = None,
+        files: Mapping[str, bytes] | Callable[[ModelManifest], Mapping[str, bytes]] | None = None,
     ) -> ModelManifest:
         """Write `artifact` and `files` as the next version of `model` and return its manifest.
+
+        `files` may be made from the manifest: a card names the version.
 
         `describe` makes the manifest once the number is known. The number is claimed first, by creating a file that
         must not exist, so that two publishers never share one; the manifest comes last, so that a version is whole or
@@ -155,7 +157,7 @@ class Registry:
                 version, Artifact(sha256=hashlib.sha256(artifact).hexdigest(), size_bytes=len(artifact))
             )
             self._write(artifact, model, str(version), ARTIFACT)
-            for name, data in (files or {}).items():
+            for name, data in ((files(manifest) if callable(files) else files) or {}).items():
                 self._write(data, model, str(version), name)
             self._write(manifest.model_dump_json(indent=1).encode(), model, str(version), MANIFEST)
         except BaseException:

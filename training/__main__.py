@@ -163,16 +163,16 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _measured(outcome: Outcome, recipe: Recipe) -> str:
-    evaluation = outcome.evaluation
-    expected = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
-    return (
-        f"trained in {outcome.training_seconds:.1f} s\n"
-        f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
-        f"of {evaluation.n:,} images{expected}\n"
-        f"calibration error {evaluation.calibrated.ece:.2%} at temperature {evaluation.calibrated.temperature:g}"
-        f" ({evaluation.uncalibrated.ece:.2%} without)"
-        + "".join(f"\n{other.data}: accuracy {other.accuracy:.2%} of {other.n:,} images" for other in outcome.others)
-    )
+    lines = [f"trained in {outcome.training_seconds:.1f} s"]
+    for evaluation in outcome.evaluations:
+        floor = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
+        lines.append(
+            f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
+            f"of {evaluation.n:,} examples{floor}, calibration error {evaluation.calibrated.ece:.2%} "
+            f"({evaluation.uncalibrated.ece:.2%} at temperature 1)"
+        )
+    lines.append(f"temperature {outcome.evaluation.calibrated.temperature:g}")
+    return "\n".join(lines)
 
 
 def _published(outcome: Outcome, settings: Settings) -> str:

@@ -29,6 +29,8 @@ class Evaluation:
     loss: float  # mean cross-entropy over the examples, of the logits as they are
     accuracy: float
     predicted: tuple[int, ...]  # class of each example, in the order of the dataset
+    confidences: tuple[float, ...]  # calibrated probability of that class
+    mistakes: tuple[int, ...]  # examples whose class is wrong, the most confident first
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]  # [label][predicted], how often
     uncalibrated: Calibration  # at temperature 1
@@ -52,12 +54,16 @@ def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) 
     """Run `classifier`, which takes inputs as the dataset holds them, on the whole of `data`."""
     logits = logits_of(classifier, data.inputs)
     predicted = logits.argmax(1)
+    confidences = (logits.double() / temperature).softmax(1).amax(1)
+    wrong = (predicted != data.labels).nonzero().flatten()
     uncalibrated = calibration(logits, data.labels, temperature=1.0)
     return Evaluation(
         data=data.title,
         loss=uncalibrated.nll,
         accuracy=(predicted == data.labels).sum().item() / len(data),
         predicted=tuple(predicted.tolist()),
+        confidences=tuple(confidences.tolist()),
+        mistakes=tuple(wrong[confidences[wrong].argsort(descending=True, stable=True)].tolist()),
         classes=data.classes,
         confusion=_confusion(data.labels, predicted, len(data.classes)),
         uncalibrated=uncalibrated,

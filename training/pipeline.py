@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -15,15 +16,17 @@ from training import device as devices
 from training import sources
 from training.calibrate import fit_temperature
 from training.data import Dataset
-from training.errors import OptionError
+from training.errors import OptionError, TrainingError
 from training.evaluate import Evaluation, evaluate, logits_of
 from training.export import Exported, check, export, load
 from training.gate import refusal
 from training.hyper_parameters import HyperParameters
+from training.latency import latencies
 from training.progress import Progress
 from training.provenance import commit
 from training.publish import golden_sample, publish
 from training.recipes import Recipe
+from training.report import Report, command
 from training.settings import Settings
 from training.trainer import EpochResult, train
 
@@ -36,11 +39,16 @@ class Outcome:
 
     history: list[EpochResult]
     evaluation: Evaluation  # of the exported artifact, on the test split
-    others: tuple[Evaluation, ...]  # on the recipe's other splits
+    others: tuple[Evaluation, ...]  # on the recipe's other splits whose files are there
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
-    manifest: ModelManifest | None  # None when nothing was published
+    manifest: ModelManifest | None = None  # None when nothing was published
     refusal: str | None = None  # why the gate would not have it published
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """All of them, that on the test split first."""
+        return (self.evaluation, *self.others, *([] if self.held_out is None else [self.held_out]))
 
 
 def run(
@@ -90,8 +98,11 @@ def run(
         temperature = fit_temperature(logits_of(classifier, held_out.inputs), held_out.labels)
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
-    others = [sources.load(recipe.data, split, settings.data_dir).to(device) for split in other_splits]
-    of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
+    of_others = tuple(
+        evaluate(classifier, other.to(device), temperature=temperature)
+        for other in _others(recipe, other_splits, settings)
+    )
+    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds)
 
     manifest = refused = None
     if registry is not None and publish_as is not None:
@@ -99,6 +110,14 @@ def run(
         refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
     if registry is not None and publish_as is not None and (force or not refused):
         check(model, classifier, test_data.inputs)
+        report = Report(
+            recipe=recipe,
+            command=command(recipe, hyper, data),
+            evaluations=outcome.evaluations,
+            test=test_data,
+            history=history,
+            latencies=latencies(classifier, test_data.inputs),
+        )
         manifest = publish(
             registry,
             publish_as,
@@ -106,7 +125,7 @@ def run(
             golden=golden_sample(classifier, test_data),
             test=test_data,
             style=recipe.style,
-            evaluations=(evaluation, *of_others) if of_held_out is None else (evaluation, *of_others, of_held_out),
+            evaluations=outcome.evaluations,
             provenance=Provenance(
                 recipe=recipe.name,
                 hyper_parameters=hyper.effective(),
@@ -118,14 +137,24 @@ def run(
                 device=devices.describe(device),
                 seconds=round(training_seconds, 3),
             ),
+            report=report.files,
             forced=refused,
         )
-    return Outcome(history, evaluation, of_others, of_held_out, training_seconds, manifest, refused)
+    return replace(outcome, manifest=manifest, refusal=refused)
 
 
 def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
     apart = f" and {len(held_out):,} held out" if held_out is not None else ""
     return f"{len(train_data):,} examples{apart}"
+
+
+def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterator[Dataset]:
+    """Those of the recipe's other splits whose files are there."""
+    for split in splits:
+        try:
+            yield sources.load(recipe.data, split, settings.data_dir)
+        except TrainingError as error:
+            logger.info("not measured on %s/%s: %s", recipe.data, split, error)
 
 
 def _production(registry: Registry, name: str) -> ModelManifest | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
@@ -43,11 +43,12 @@ def publish(
     style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
     provenance: Provenance,
+    report: Callable[[ModelManifest], Mapping[str, bytes]] | None = None,
     forced: str | None = None,
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
-    `forced` is what the gate refused it for, when it is published all the same.
+    `report` makes the files for people. `forced` is what the gate refused it for, when it is published all the same.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -68,7 +69,10 @@ def publish(
             forced=forced,
         )
 
-    return registry.publish(name, artifact, describe, files={EVALUATION: evaluation_file(evaluations[0])})
+    def files(manifest: ModelManifest) -> dict[str, bytes]:
+        return {EVALUATION: evaluation_file(evaluations[0]), **(report(manifest) if report is not None else {})}
+
+    return registry.publish(name, artifact, describe, files=files)
 
 
 def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:

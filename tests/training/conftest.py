@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training import sources
+from training import latency, sources
 from training.data import Dataset
 from training.device import cpu_threads
 from training.hyper_parameters import HyperParameters
@@ -17,6 +17,11 @@ from training.hyper_parameters import HyperParameters
 def one_thread() -> Iterator[None]:
     with cpu_threads(1):  # what is small is no faster with more, and the tests may share the machine
         yield
+
+
+@pytest.fixture(autouse=True)
+def hasty_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.001)
 
 
 @pytest.fixture(scope="session")

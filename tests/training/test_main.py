@@ -54,8 +54,14 @@ def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
     shown = capsys.readouterr().out
     assert code == 0
     assert re.search(r"^epoch 1/2  21 iterations  loss [\d.]+  accuracy +[\d.]+%  [\d,]+ images/s", shown, re.M)
-    assert re.search(r"^digits/test: loss [\d.]+, accuracy [\d.]+% of 364 images$", shown, re.M)
-    assert re.search(r"^calibration error [\d.]+% at temperature [\d.]+ \([\d.]+% without\)$", shown, re.M)
+    for split, n in (("test", 364), ("held-out", 139)):
+        assert re.search(
+            rf"^digits/{split}: loss [\d.]+, accuracy [\d.]+% of {n} examples, calibration error [\d.]+% "
+            r"\([\d.]+% at temperature 1\)$",
+            shown,
+            re.M,
+        )
+    assert re.search(r"^temperature [\d.]+$", shown, re.M)
     assert "--publish" in shown
     assert list(tmp_path.iterdir()) == []
 

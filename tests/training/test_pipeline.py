@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from service.registry import Registry
 from tests.training.conftest import Silent
-from training import pipeline
+from training import pipeline, sources
 from training.calibrate import fit_temperature
 from training.data import Dataset
 from training.errors import OptionError, TrainingError
@@ -81,6 +82,40 @@ def test_a_run_that_holds_nothing_out_publishes_the_temperature_it_was_given(
     assert outcome.held_out is None
     assert outcome.evaluation.calibrated.temperature == 1.25
     assert Registry(tmp_path).manifest("neural_net", 1).temperature == 1.25
+
+
+def test_a_published_version_has_a_card_with_pictures_that_names_it(tmp_path: Path, quick: HyperParameters) -> None:
+    run(tmp_path, quick, publish_as="mine")
+
+    registry = Registry(tmp_path)
+    text = registry.file("mine", 1, "card.md").decode()
+    assert text.startswith("# mine, version 1\n")
+    assert "python -m training train neural_net --data digits --epochs 2 " in text
+    for name in ("learning_curve.png", "confusion_matrix.png", "worst_mistakes.png"):
+        assert registry.file("mine", 1, name).startswith(b"\x89PNG")
+
+
+def test_other_splits_of_a_recipe_are_measured_where_their_files_are(
+    tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, split: str, data_dir: Path) -> Dataset:
+        if split == "faded":
+            raise TrainingError("it is nowhere")
+        return replace(digits("test" if split == "scanned" else split, data_dir), split=split)
+
+    digits = sources.SOURCES["digits"]
+    monkeypatch.setattr(pipeline.sources, "load", load)
+    recipe = replace(find("neural_net"), data="digits", splits=("test", "scanned", "faded"), expected=0.1)
+
+    with caplog.at_level(logging.INFO, logger="training"):
+        outcome = pipeline.run(
+            recipe, quick, settings=Settings(registry=str(tmp_path), device="cpu"), progress=Silent(), publish_as="mine"
+        )
+
+    assert [evaluation.data for evaluation in outcome.evaluations] == ["digits/test", "digits/scanned"]
+    assert outcome.manifest is not None
+    assert {metric.data for metric in outcome.manifest.metrics} == {"digits/test", "digits/scanned"}
+    assert "not measured on digits/faded: it is nowhere" in caplog.text
 
 
 def test_what_is_recorded_comes_from_the_artifact_and_not_from_the_network_in_memory(

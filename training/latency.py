@@ -1,0 +1,37 @@
+"""How long a classifier takes for batches of some sizes, measured where it runs now."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+BATCH_SIZES = (1, 8, 64, 256)
+SECONDS = 0.3
+"""For each batch size; the first calls, in which TorchScript compiles, do not count."""
+
+
+def latencies(classifier: nn.Module, inputs: Tensor) -> dict[int, float]:
+    """Median milliseconds of one call, by batch size; inputs are repeated where there are too few."""
+    measured = {}
+    for size in BATCH_SIZES:
+        batch = inputs[torch.arange(size, device=inputs.device) % len(inputs)]
+        with torch.no_grad():
+            for _ in range(3):
+                _call(classifier, batch)
+            until = time.perf_counter() + SECONDS
+            calls = [_call(classifier, batch)]
+            while time.perf_counter() < until:
+                calls.append(_call(classifier, batch))
+        measured[size] = 1000 * statistics.median(calls)
+    return measured
+
+
+def _call(classifier: nn.Module, batch: Tensor) -> float:
+    started = time.perf_counter()
+    classifier(batch)
+    if batch.is_cuda:
+        torch.cuda.synchronize(batch.device)
+    return time.perf_counter() - started
