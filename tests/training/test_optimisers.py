@@ -42,8 +42,10 @@ def test_an_orthogonalised_step_has_all_singular_values_near_one(shape: tuple[in
     torch.manual_seed(0)
     matrix = torch.randn(shape) @ torch.diag(torch.logspace(-1, 1, shape[1]))
 
-    values = torch.linalg.svdvals(orthogonalise(matrix, iterations=5))
+    orthogonal = orthogonalise(matrix, iterations=5)
 
+    values = torch.linalg.svdvals(orthogonal)
+    assert orthogonal.shape == shape
     assert torch.linalg.svdvals(matrix).max() > 5 * torch.linalg.svdvals(matrix).min()
     assert values.min() > 0.3
     assert values.max() < 1.3
