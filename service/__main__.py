@@ -28,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported by need: `health` runs every few seconds in a container, and `predict` has no use for torch.
     command = importlib.import_module(f"service.commands.{name}")
     try:
-        code: int = command.main(arguments)
-        sys.stdout.flush()
+        try:
+            code: int = command.main(arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -1,0 +1,211 @@
+"""`classify`, against the real service: every file has one row, whatever is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from tests import pictures
+from tests.service.conftest import Service, serving
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,000 files in ten folders, each named after the class that it shows, and what must be passed over."""
+    root = tmp_path_factory.mktemp("scans")
+    for class_id in range(10):
+        content = pictures.row_png(class_id)
+        (root / f"batch {class_id}").mkdir()
+        for number in range(100):
+            (root / f"batch {class_id}" / f"{number:02}-{class_id}.{'PNG' if number % 2 else 'png'}").write_bytes(
+                content
+            )
+    (root / "notes.txt").write_text("no image, and not one by its name")
+    return root
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Three good files and a bad one."""
+    for class_id in range(3):
+        (tmp_path / f"{class_id}.png").write_bytes(pictures.row_png(class_id))
+    (tmp_path / "bad.png").write_bytes(b"hello")
+    return tmp_path
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def assert_whole(file: Path) -> None:
+    """Each of the 1,000 files has one row, with the class in its name."""
+    rows = rows_of(file)
+    assert len(rows) == len({row["path"] for row in rows}) == 1000
+    assert all(row["path"].lower().endswith(f"-{row['class_id']}.png") for row in rows)
+    assert all((row["label"], row["error"]) == (row["class_id"], "") for row in rows)
+
+
+def start(folder: Path, out: Path, url: str) -> subprocess.Popen[str]:
+    """A classify that is slow enough to be interrupted: one file at a time."""
+    command = [sys.executable, "-m", "service", "classify", str(folder), "--out", str(out), "--url", url]
+    slowly = ["--batch-size", "1", "--concurrency", "1", "--retry-seconds", "0.2"]
+    return subprocess.Popen([*command, *slowly], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(out: Path, process: subprocess.Popen[str]) -> None:
+    """Until some rows are written; the process must still be at it."""
+    until = time.monotonic() + 30
+    while not (out.exists() and out.read_text().count("\n") > 50):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_every_image_has_a_row_with_its_class(
+    service: Service, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["classify", str(folder), "--out", str(tmp_path / "out.csv"), "--url", service.url])
+
+    assert code == 0
+    assert_whole(tmp_path / "out.csv")
+    assert capsys.readouterr().out.startswith(f"1,000 files in {tmp_path / 'out.csv'}, 0 of them errors, 1,000 now in ")
+    assert (tmp_path / "out.csv").read_text().startswith("path,class_id,label,probability,error\nbatch ")
+
+
+def test_a_service_that_dies_in_the_middle_ends_it_and_the_next_one_goes_on(
+    service: Service, registry: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    with serving(registry, "--default-model", "rows", "--http-processes", "1") as dying:
+        process = start(folder, out, dying.url)
+        wait_for_rows(out, process)
+        dying.close()
+    said = process.communicate(timeout=30)
+    interrupted = rows_of(out)
+
+    code = main(["classify", str(folder), "--out", str(out), "--url", service.url])
+
+    assert process.returncode == 1
+    assert f"{len(interrupted):,} of 1,000 files are in {out}; the same command goes on" in said[1]
+    assert "must answer. Given: " in said[1]
+    assert "Traceback" not in said[1]
+    assert 50 <= len(interrupted) < 1000
+    assert code == 0
+    assert_whole(out)
+    assert rows_of(out)[: len(interrupted)] == interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_command_goes_on_where_it_was(
+    service: Service, folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out.csv"
+    process = start(folder, out, service.url)
+    wait_for_rows(out, process)
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    before = len(rows_of(out))
+
+    code = main(["classify", str(folder), "--out", str(out), "--url", service.url])
+
+    assert process.returncode == (130 if number == signal.SIGINT else -9)
+    assert "Traceback" not in said
+    assert 50 <= before < 1000
+    assert code == 0
+    assert_whole(out)
+
+
+def test_files_that_fail_have_their_error_in_the_row_and_the_exit_code(service: Service, small: Path) -> None:
+    code = main(["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url])
+
+    rows = {row["path"]: row for row in rows_of(small / "out.csv")}
+    assert code == 1
+    assert set(rows) == {"0.png", "1.png", "2.png", "bad.png"}
+    assert rows["1.png"]["label"] == "1"
+    assert (rows["bad.png"]["class_id"], rows["bad.png"]["label"], rows["bad.png"]["probability"]) == ("", "", "")
+    assert "the image must be one of PNG" in rows["bad.png"]["error"]
+
+
+def test_rows_that_are_there_are_left_and_new_files_are_added(
+    service: Service, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = small / "out.csv"
+    out.write_text("path,class_id,label,probability,error\n1.png,5,five,0.500000,\n")
+
+    code = main(["classify", str(small), "--out", str(out), "--url", service.url])
+
+    captured = capsys.readouterr()
+    assert code == 1
+    assert rows_of(out)[0]["label"] == "five"
+    assert len(rows_of(out)) == 4
+    assert captured.err.startswith("1 files are in ")
+    assert "3 now in " in captured.out
+
+
+def test_errors_of_an_earlier_run_still_count(service: Service, small: Path) -> None:
+    arguments = ["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url]
+    main(arguments)
+
+    assert main(arguments) == 1
+
+
+def test_a_model_and_a_version_can_be_chosen(service: Service, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url, "--model", "rows"]
+
+    code = main([*arguments, "--version", "9"])
+
+    assert code == 1
+    assert "status 404" in capsys.readouterr().err
+    assert rows_of(small / "out.csv") == []
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["classify", str(tmp_path), "--out", str(tmp_path / "out.csv")])
+
+    assert code == 1
+    assert "must hold images (.png .jpg .jpeg .webp .gif .bmp). Given: none" in capsys.readouterr().err
+
+
+def test_parquet_has_the_same_rows_with_types_and_is_added_to(
+    service: Service, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = small / "out.parquet"
+    arguments = ["classify", str(small), "--out", str(out), "--url", service.url]
+    main(arguments)
+    first = parquet.read_table(out).to_pylist()
+    (small / "3.png").write_bytes(pictures.row_png(3))
+
+    main(arguments)
+
+    second = {row["path"]: row for row in parquet.read_table(out).to_pylist()}
+    assert sorted(row["path"] for row in first) == ["0.png", "1.png", "2.png", "bad.png"]
+    assert all(second[row["path"]] == row for row in first)
+    assert second["3.png"]["class_id"] == 3
+    assert isinstance(second["3.png"]["probability"], float)
+    assert second["bad.png"]["class_id"] is None
+    assert "must be one of PNG" in second["bad.png"]["error"]
+    assert not list(small.glob("out.parquet.*"))
+
+
+def test_a_file_whose_name_is_no_text_is_classified_too(service: Service, tmp_path: Path) -> None:
+    name = os.fsdecode(b'\xff, "odd"\n.png')
+    (tmp_path / name).write_bytes(pictures.row_png(4))
+    arguments = ["classify", str(tmp_path), "--out", str(tmp_path / "out.csv"), "--url", service.url]
+
+    codes = main(arguments), main(arguments)
+
+    text = (tmp_path / "out.csv").read_text(errors="surrogateescape")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert codes == (0, 0)
+    assert [(row["path"], row["class_id"]) for row in rows] == [(name, "4")]

@@ -1,0 +1,171 @@
+"""The command line as a whole: which command runs, what help says, and how wrong usage is refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.commands import COMMANDS, serve
+from service.settings import Settings
+
+ASKING = [name for name in COMMANDS if name != "serve"]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said of arguments that must be refused with exit code 2."""
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",)])
+def test_no_command_is_serve(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr(serve, "serve", lambda settings: served.append(settings) or 0)
+
+    code = main([*arguments, "--port", "9001", "--registry", "here"])
+
+    assert code == 0
+    assert (served[0].port, served[0].registry) == (9001, "here")
+
+
+def test_help_lists_the_commands_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+
+    assert all(re.search(rf"^  {name} +\w", text, re.MULTILINE) for name in COMMANDS)
+    assert all(f"--{name.replace('_', '-')} " in text for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_the_help_of_a_command_teaches_by_example_and_lists_exit_codes(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    text = help_of(capsys, name)
+
+    assert f"  python -m service {name}" in text
+    assert "exit codes: 0 " in text
+    assert "--url URL" in text
+
+
+def test_a_command_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    text = refusal(capsys, "predct", "x.png")
+
+    assert text.startswith("error: the command must be one of serve, predict, ")
+    assert "Given: predct." in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict"], "FILES must be at least one image, or - for standard input. Given: none"),
+        (["predict", "-", "-"], "FILES must hold - at most once"),
+        (["predict", "x", "--top", "3"], "options must be those of --help, in full. Given: --top 3"),
+        (["predict", "x", "--top-k", "0"], "--top-k: must be a whole number of at least 1. Given: '0'"),
+        (["predict", "x", "--top-k", "1.5"], "--top-k: must be a whole number of at least 1. Given: '1.5'"),
+        (["predict", "x", "--probabilities"], "--probabilities must come with --json"),
+        (["predict", "x", "--url", "localhost:80"], "--url: must be an address as http://host:8000. Given: 'localh"),
+        (["predict", "x", "--url", "http://host:port"], "--url: must be an address"),
+        (["predict", "x", "--timeout-seconds", "0"], "--timeout-seconds: must be a number of at least 0.001"),
+        (["predict", "x", "--retry-seconds", "nan"], "--retry-seconds: must be a number of at least 0. Given: 'nan'"),
+        (["predict", "x", "--api-key-file", "nowhere"], "--api-key-file: must be a readable text file. Given: nowhere"),
+        (["classify", "."], "--out must be given. Given: nothing"),
+        (["classify", "nowhere", "--out", "x.csv"], "FOLDER must be a folder. Given: nowhere"),
+        (["classify", ".", "--out", "x.txt"], "--out must end in .csv or .parquet. Given: x.txt"),
+        (["health", "--api-key-file", "x"], "options must be those of --help, in full. Given: --api-key-file"),
+        (["bench", "nowhere.png"], "FILES: must be readable files. Given: nowhere.png: No such file"),
+        (["bench", "--connections", "0"], "--connections: must be a whole number of at least 1. Given: '0'"),
+        (["--registr", "x"], "options must be those of --help, in full. Given: --registr x"),
+        (["serve", "extra"], "Given: extra"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_refused_with_what_is_required_and_what_was_given(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    text = refusal(capsys, *arguments)
+
+    assert text.startswith("error: ")
+    assert message in text
+    assert "Given: " in text
+    assert re.search(r"See: python -m service .*--help\n$", text)
+
+
+def test_an_empty_key_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\nsecret\n")
+
+    assert "must hold the key in its first line" in refusal(capsys, "models", "--api-key-file", str(tmp_path / "key"))
+
+
+@pytest.mark.parametrize("arguments", [["predict", __file__], ["models"], ["bench", "--seconds", "1"]])
+def test_a_service_that_is_not_there_is_an_error_of_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code = main([*arguments, "--url", "http://127.0.0.1:1", "--retry-seconds", "0"])
+
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.out == ""
+    assert re.fullmatch(r"error: http://127.0.0.1:1 must answer. Given: .*\n", captured.err)
+
+
+def test_the_address_comes_from_the_environment_unless_it_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SERVICE_URL", raising=False)
+    monkeypatch.setenv("SERVICE_PORT", "9002")
+    by_port = help_of(capsys, "models")
+    monkeypatch.setenv("SERVICE_URL", "http://elsewhere:9003")
+    by_url = help_of(capsys, "models")
+
+    assert "http://127.0.0.1:9002" in by_port
+    assert "http://elsewhere:9003" in by_url
+
+
+def test_an_address_in_the_environment_is_checked_as_an_option_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVICE_URL", "elsewhere")
+
+    assert "--url: must be an address as http://host:8000. Given: 'elsewhere'" in refusal(capsys, "health")
+
+
+def test_health_loads_the_standard_library_alone() -> None:
+    code = (
+        "import sys\nfrom service.__main__ import main\n"
+        "main(['health', '--url', 'http://127.0.0.1:1'])\nprint('\\n'.join(sys.modules))"
+    )
+
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    loaded = {name.split(".")[0] for name in fresh.stdout.split()}
+    assert "http" in loaded
+    assert not loaded & {"httpx", "pydantic", "pydantic_settings", "torch", "numpy", "PIL", "asyncio", "rich"}
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word() -> None:
+    command = [sys.executable, "-m", "service", "predict", "--help"]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        said = process.stderr.read()
+
+    assert said == b""

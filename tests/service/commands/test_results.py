@@ -1,0 +1,120 @@
+"""The file of results: what is whole stays, what was cut off goes, what is something else is left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from service.client import Prediction, PredictionError
+from service.commands.results import Results, ResultsError
+
+HEADER = "path,class_id,label,probability,error\n"
+SEVEN = Prediction(7, "seven", 0.5)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out.csv"
+
+
+def test_a_row_has_what_was_predicted_or_why_not(path: Path) -> None:
+    with Results(path) as results:
+        results.add("a.png", SEVEN)
+        results.add("b.png", PredictionError(400, 'it must "decode", whole'))
+
+    assert path.read_text() == HEADER + 'a.png,7,seven,0.500000,\nb.png,,,,"it must ""decode"", whole"\n'
+    assert results.failed == 1
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ["b.png,7,sev", "b.png", '"b, or', '"b\nor', 'b.png,,,,"a\nb', HEADER[:9]],
+    ids=repr,
+)
+def test_a_row_that_was_cut_off_is_written_again(path: Path, cut: str) -> None:
+    path.write_text(f"{HEADER}a.png,7,seven,0.500000,\n{cut}")
+
+    with Results(path) as results:
+        assert results.done == {"a.png"}
+        results.add("b.png", SEVEN)
+
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,\nb.png,7,seven,0.500000,\n"
+
+
+@pytest.mark.parametrize("start", ["", "pa", HEADER[:-1], HEADER])
+def test_a_file_that_has_hardly_begun_is_begun_again(path: Path, start: str) -> None:
+    path.write_text(start)
+
+    with Results(path) as results:
+        results.add("a.png", SEVEN)
+
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,\n"
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "a b", "\udcff"])
+def test_a_name_of_any_kind_is_found_again(path: Path, name: str) -> None:
+    with Results(path) as results:
+        results.add(name, SEVEN)
+        results.add("last", PredictionError(None, "no"))
+
+    with Results(path) as again:
+        assert again.done == {name, "last"}
+        assert again.failed == 1
+
+
+@pytest.mark.parametrize("content", ["name,age\nx,1\n", "\n", "x" * 1000], ids=["another table", "a line", "no line"])
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(path: Path, content: str) -> None:
+    path.write_text(content)
+
+    with pytest.raises(ResultsError, match="must be new, or hold"):
+        Results(path)
+
+    assert path.read_text() == content
+
+
+def test_two_processes_cannot_write_one_file(path: Path) -> None:
+    with Results(path), pytest.raises(ResultsError, match=r"one process at a time may write .*out.csv"):
+        Results(path)
+
+
+def test_rows_reach_the_disk_before_the_end(path: Path) -> None:
+    with Results(path) as results:
+        for number in range(100):
+            results.add(f"{number}.png", SEVEN)
+
+        assert path.read_text().count("\n") > 50
+
+
+def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(ResultsError, match=r"needs pyarrow: pip install pyarrow, or write .csv. Given: "):
+        Results(tmp_path / "out.parquet")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parquet_that_was_interrupted_keeps_its_rows_until_it_is_finished(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "out.parquet"
+    with Results(path) as results:
+        results.add("a.png", SEVEN)
+    assert not path.exists()
+
+    with Results(path) as results:
+        assert results.done == {"a.png"}
+        results.add("b.png", SEVEN)
+        results.finish()
+
+    assert parquet.read_table(path).column("path").to_pylist() == ["a.png", "b.png"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parquet_of_something_else_is_refused(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "out.parquet")
+
+    with pytest.raises(ResultsError, match=r"must be new, or hold the columns .* Given: x"):
+        Results(tmp_path / "out.parquet")
