@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +18,14 @@ MNIST_ROOT = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists()
+    has_browser = bool(shutil.which("chromium") and importlib.util.find_spec("playwright"))
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "browser" in item.keywords and not has_browser:
+            item.add_marker(
+                pytest.mark.skip(reason="needs chromium on the PATH and playwright; pip install argmax[dev]")
+            )
         if "data" in item.keywords and not has_mnist:
             item.add_marker(pytest.mark.skip(reason=f"needs MNIST under {MNIST_ROOT}; set MNIST_ROOT"))
 

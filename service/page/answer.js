@@ -79,7 +79,7 @@ export class AnswerView {
 }
 
 export function sizeOf({ shape: [channels, height, width] }) {
-  return `${width} × ${height}${channels === 1 ? " grey" : ""}`;
+  return `${width} × ${height}${channels === 1 ? " grey" : " colour"}`;
 }
 
 function row(label) {
@@ -100,7 +100,7 @@ function fill(element, share, text, best) {
 // Never 100 % of what is not certain, nor 0 of what is not impossible.
 function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1 %";
-  if (share < 1 && share > 0.999) return "> 99.9 %";
+  if (share > 0.999) return "> 99.9 %";
   return `${(100 * share).toFixed(1)} %`;
 }
 

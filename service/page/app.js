@@ -33,7 +33,7 @@ async function input() {
 }
 
 async function ask() {
-  if (!chosen) return;
+  if (!chosen || !connection.ready) return; // once it is ready, it is asked anew
   const { signal } = current;
   try {
     const given = await input();
@@ -43,7 +43,6 @@ async function ask() {
     if (signal.aborted) return;
     showProblem(null);
     view.show(answer);
-    if (!connection.ready) connection.check();
     if (answer.version !== chosen.version) refresh(); // another version has been published since
   } catch (error) {
     if (!signal.aborted) failed(error);
@@ -54,16 +53,22 @@ function failed(error) {
   if (error instanceof Silence) {
     connection.fail("lost");
   } else if (error instanceof Refusal && error.passes) {
-    connection.fail("starting", error.retrySeconds);
+    connection.fail(error.status === 429 ? "busy" : "starting", error.retrySeconds);
   } else if (error instanceof Refusal) {
     view.clear("No answer");
     showProblem(`${error.status} ${error.title}`, error.detail);
-    by("key-form").hidden = error.status !== 401 && error.status !== 403;
+    if (error.status === 401 || error.status === 403) askForKey();
     if (error.status === 404) refresh(false);
   } else {
     showProblem("This page failed", error.message);
     console.error(error);
   }
+}
+
+function askForKey() {
+  if (!by("key-form").hidden) return;
+  by("key-form").hidden = false;
+  by("key").focus();
 }
 
 // Forget the request that is under way, if any, and ask anew.
@@ -293,12 +298,13 @@ function showProblem(title, detail) {
   if (title === null) by("key-form").hidden = true;
 }
 
-const STATES = { ready: "Ready", starting: "The service is starting", lost: "The service does not answer" };
+const STATES = { ready: "Ready", starting: "Service starting", busy: "Service busy", lost: "Service not reachable" };
 let countdown = 0;
 
 function showState(state, seconds) {
   clearInterval(countdown);
   by("state").dataset.state = state;
+  by("answer").dataset.stale = String(state === "lost");
   if (by("state-text").textContent !== STATES[state]) by("state-text").textContent = STATES[state];
   const until = performance.now() + seconds * 1000;
   const tick = () => {

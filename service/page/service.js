@@ -80,10 +80,12 @@ export class Connection {
   #onReady;
   #state = "connecting";
   #failures = 0;
+  #served = ""; // which versions were ready, in the service's words
   #timer = 0;
   #checking = false;
 
-  // onState(state, seconds): 'ready', 'starting' or 'lost', and when it is tried again. onReady(): it just became so.
+  // onState(state, seconds): 'ready', 'starting', 'busy' or 'lost', and when it is tried again.
+  // onReady(): it just became so, or serves other versions than before.
   constructor({ onState, onReady }) {
     this.#onState = onState;
     this.#onReady = onReady;
@@ -100,8 +102,8 @@ export class Connection {
     this.#checking = true;
     clearTimeout(this.#timer);
     try {
-      const { response } = await call("readyz");
-      if (response.ok) this.#succeed();
+      const { response, body } = await call("readyz");
+      if (response.ok) this.#succeed(body);
       else this.fail("starting");
     } catch {
       this.fail("lost");
@@ -118,13 +120,14 @@ export class Connection {
     this.#onState(state, Math.max(seconds, backoff));
   }
 
-  #succeed() {
-    const before = this.#state;
+  #succeed(served) {
+    const isNews = !this.ready || served !== this.#served;
+    this.#served = served;
     this.#failures = 0;
     this.#state = "ready";
     this.#wait(HEARTBEAT_SECONDS);
     this.#onState("ready", 0);
-    if (before !== "ready") this.#onReady();
+    if (isNews) this.#onReady();
   }
 
   #wait(seconds) {
@@ -149,11 +152,14 @@ export class LatestOnly {
     this.#wanted = true;
     if (this.#running) return;
     this.#running = true;
-    while (this.#wanted) {
-      await new Promise((resolve) => setTimeout(resolve, this.#pause));
-      this.#wanted = false;
-      await this.#work();
+    try {
+      while (this.#wanted) {
+        await new Promise((resolve) => setTimeout(resolve, this.#pause));
+        this.#wanted = false;
+        await this.#work();
+      }
+    } finally {
+      this.#running = false;
     }
-    this.#running = false;
   }
 }
