@@ -64,6 +64,9 @@ class Stage:
             os._exit(1)
         while True:
             time.sleep(0.02)
+            if behaviour == "watches" and self._vitals.draining:
+                say(kind, "sees draining")
+                behaviour = "steady"
             if kind == "worker" and behaviour not in ("never up", "hangs"):
                 self._vitals.beat(number, time.monotonic())
 

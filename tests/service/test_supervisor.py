@@ -249,10 +249,11 @@ def test_a_worker_that_dies_while_http_finishes_is_replaced(start: Start) -> Non
 
 
 def test_while_it_drains_it_goes_on_serving_until_it_is_asked_twice(start: Start) -> None:
-    program = start(drain_seconds=3600)
+    program = start(http=("watches", "steady"), drain_seconds=3600)
     pid = program.up()["http"]
 
     program.process.send_signal(signal.SIGTERM)
+    program.wait_for("http sees draining")
     os.kill(pid, signal.SIGKILL)
     program.wait_for("http 0 lives")
     before = "on_stop" in program.lines
