@@ -120,14 +120,22 @@ def test_at_most_concurrency_requests_are_under_way_and_no_more_files_are_read(t
 
 
 def test_leaving_early_leaves_nothing_running(tmp_path: Path) -> None:
-    counting = Counting()
+    asked = 0
+
+    async def answer_once(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        entry = {"class_id": 0, "label": "0", "probability": 1.0}
+        return httpx.Response(200, json={"model": "m", "version": 1, "predictions": [entry] * 2})
 
     async def consume() -> set[asyncio.Task[object]]:
-        async with AsyncClient("http://service", transport=httpx.MockTransport(counting)) as client:
+        async with AsyncClient("http://service", transport=httpx.MockTransport(answer_once)) as client:
             stream = client.classify(files(tmp_path, 100), batch_size=2)
             async for _ in stream:
                 break
-            await stream.aclose()
+            await asyncio.wait_for(stream.aclose(), 10)
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(consume()) == set()

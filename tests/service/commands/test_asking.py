@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +159,18 @@ def test_models_are_json_too(run: Run) -> None:
     assert code == 0
     assert document["default"] == "rows"
     assert [model["name"] for model in document["models"]] == ["photos", "rows", "sign"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(service: Service, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "service", "models", "--url", service.url]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
+
+    with subprocess.Popen(command, **pipe) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert (process.returncode, said) == (1, b"")
 
 
 # health

@@ -157,15 +157,3 @@ def test_health_loads_the_standard_library_alone() -> None:
     loaded = {name.split(".")[0] for name in fresh.stdout.split()}
     assert "http" in loaded
     assert not loaded & {"httpx", "pydantic", "pydantic_settings", "torch", "numpy", "PIL", "asyncio", "rich"}
-
-
-def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word() -> None:
-    command = [sys.executable, "-m", "service", "predict", "--help"]
-
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        process.stdout.close()
-        assert process.stderr
-        said = process.stderr.read()
-
-    assert said == b""
