@@ -37,6 +37,7 @@ _MAX_RETRY_SECONDS = 60
 
 
 class _Block(NamedTuple):
+    model: ServedModel
     lane: Lane
     tickets: list[Ticket]
 
@@ -204,7 +205,7 @@ class Dispatcher:
             return
         worker = self._workers[link]
         block_id = next(self._block_ids)
-        worker.blocks[block_id] = _Block(lane, tickets)
+        worker.blocks[block_id] = _Block(worker.models[lane.key], lane, tickets)
         deadline = max(ticket.deadline for ticket in tickets)
         size = sum(ticket.size for ticket in tickets)
         chunks = [ticket.data for ticket in tickets]
@@ -220,12 +221,14 @@ class Dispatcher:
         worker.connected = True
         self._announced.set()
         self.offer.replace(model for worker in self._workers.values() for model in worker.models.values())
+        for ticket in self._lanes.remove(lambda key: not self.offer.has(key)):
+            self._finish(ticket, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
         self._flush_soon()
 
     def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None:
         worker = self._workers[link]
         block = worker.blocks.pop(block_id)
-        self._on_answer(worker.models[block.lane.key], answer)
+        self._on_answer(block.model, answer)
         start = 0
         for ticket in block.tickets:
             self._finish(ticket, Part(answer, start, ticket.size))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from service.frames import Answer
@@ -63,6 +63,14 @@ class Lane:
         """Return a ticket that had left, to leave first."""
         self._tickets.appendleft(ticket)
 
+    def tickets(self) -> Iterator[Ticket]:
+        """Everything that waits, with what travels after it."""
+        for ticket in self._tickets:
+            following: Ticket | None = ticket
+            while following:
+                yield following
+                following = following.next
+
     def take(self, max_size: int, is_wanted: Callable[[Ticket], bool]) -> list[Ticket]:
         """The next tickets, of at most `max_size` inputs together, without those that nobody waits for."""
         tickets = self._tickets
@@ -115,3 +123,8 @@ class Lanes:
             lane.keep(is_wanted)
             if not lane:
                 del self._lanes[place]
+
+    def remove(self, is_void: Callable[[Key], bool]) -> list[Ticket]:
+        """Take away the lanes of some models, and give what waited in them."""
+        void = [place for place in self._lanes if is_void(place[0])]
+        return [ticket for place in void for ticket in self._lanes.pop(place).tickets()]

@@ -34,17 +34,14 @@ class Outputs(NamedTuple):
 
 
 class Model:
-    """A TorchScript module on a device, ready for `run`; `aliases` are the names that its version bears.
+    """A TorchScript module on a device, ready for `run`.
 
     Raises:
         UnfitModelError: the artifact does not load, or its golden sample comes out wrong.
     """
 
-    def __init__(
-        self, manifest: ModelManifest, artifact: bytes, device: torch.device, *, aliases: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, manifest: ModelManifest, artifact: bytes, device: torch.device) -> None:
         self.manifest = manifest
-        self.aliases = aliases
         self.device = device
         self.input_bytes = input_bytes(manifest.input)
         try:

@@ -43,6 +43,9 @@ class Offer:
         """Everything on offer, by name and number."""
         return list(self._models.values())
 
+    def has(self, key: Key) -> bool:
+        return key in self._models
+
     def default_name(self) -> str | None:
         """The model that answers when none is named: the only one, else the default if it is served."""
         names = {model.name for model in self._models.values()}

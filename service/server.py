@@ -39,10 +39,13 @@ from service.api.http import BodyReader
 from service.api.inference import Inference
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
-from service.catalogue import load_models
+from service.catalogue import Catalogue, LineUp, Load
 from service.dispatcher import Dispatcher
+from service.follower import follow
 from service.frames import Answer
 from service.keys import Keys
+from service.manifest import ModelManifest
+from service.model import Model
 from service.offer import ServedModel
 from service.registry import Registry, RegistryError
 from service.settings import Settings
@@ -74,7 +77,8 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._settings = settings
         self._vitals = vitals
         self._listeners = listeners
-        self._worker: Worker
+        self._catalogue: Catalogue
+        self._line_up: LineUp
         self.number = 0
         self.not_yours: socket.socket | None = None
 
@@ -85,25 +89,34 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         configure_logging(self._settings.log_level)
         settings = self._settings
         torch.set_num_threads(settings.threads)
+        registry = Registry(settings.registry)
+        self._catalogue = Catalogue(registry, self._loader(torch.device(device)), keep_versions=settings.keep_versions)
         try:
-            models = load_models(
-                Registry(settings.registry), torch.device(device), max_batch_size=settings.max_batch_size
-            )
+            self._line_up = self._catalogue.line_up()
         except RegistryError as error:
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error
-        self._worker = Worker(
-            models,
-            self._listeners[self.number],
-            max_batch_size=settings.max_batch_size,
-            beat=lambda now: self._vitals.beat(self.number, now),
-        )
+
+    def _loader(self, device: torch.device) -> Load:
+        def load(manifest: ModelManifest, artifact: bytes) -> Model:
+            model = Model(manifest, artifact, device)
+            model.warm_up(self._settings.max_batch_size)
+            return model
+
+        return load
 
     def serve(self) -> None:
         parent = multiprocessing.parent_process()
         if parent is None:
             raise RuntimeError("a worker must be a child of the supervisor. Given: no parent process")
-        self._worker.run(stop=parent.sentinel)
+        worker = Worker(
+            self._line_up,
+            self._listeners[self.number],
+            max_batch_size=self._settings.max_batch_size,
+            beat=lambda now: self._vitals.beat(self.number, now),
+        )
+        follow(self._catalogue, self._line_up, worker.offer, poll_seconds=self._settings.poll_seconds)
+        worker.run(stop=parent.sentinel)
 
     def predict(self, x: Any, **_: object) -> Any:
         raise NotImplementedError("blocks are computed by Worker")

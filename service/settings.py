@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     registry: str = Field("models", description="Folder or fsspec URL of the model registry.")
+    poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
+    keep_versions: int = Field(1, ge=0, description="Versions that stay servable by ?version= after the next one.")
     default_model: str = Field(
         "mnist",
         description="Model that answers when a request names none; a registry of one model needs no such setting.",

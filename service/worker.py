@@ -8,7 +8,9 @@ socket is the whole relation to an HTTP process: when either side dies, the othe
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
+import os
 import selectors
 import socket
 import time
@@ -16,13 +18,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from service import frames
-from service.frames import Block, Frame, Kind
+from service.catalogue import LineUp
+from service.frames import Announcement, Block, Frame, Kind
 from service.model import Model, Outputs
 
 logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 0.5  # between two heartbeats of an idle worker
 _RECEIVE_BYTES = 1 << 20
+_RETIREMENT_SECONDS = 10.0
 
 
 class _Peer:
@@ -64,38 +68,53 @@ class _Job(NamedTuple):
 
 
 class Worker:
-    """Serves `models` to whoever connects to `listener`, until the process ends.
+    """Serves a line-up of models to whoever connects to `listener`, until the process ends.
 
     `beat` is called at least every half second while the loop turns, with time.monotonic().
     """
 
     def __init__(
         self,
-        models: list[Model],
+        line_up: LineUp,
         listener: socket.socket,
         *,
         max_batch_size: int,
         beat: Callable[[float], None],
     ) -> None:
-        self._models = dict(enumerate(models))
+        self._handles = itertools.count()
+        self._models: dict[int, Model] = {}
+        self._announced: tuple[Announcement, ...] = ()
+        self._retired: dict[int, float] = {}  # handle -> when the last block for it can have come
+        self._offered: LineUp | None = line_up
+        self._wakes, self._waker = os.pipe()
         self._listener = listener
         self._max_batch_size = max_batch_size
         self._beat = beat
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
+        self._swap()
+
+    def offer(self, line_up: LineUp) -> None:
+        """Serve `line_up` from the next batch on. May be called from another thread."""
+        self._offered = line_up
+        os.write(self._waker, b".")
 
     def run(self, stop: int) -> None:
         """Serve until the file descriptor `stop` becomes readable."""
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(stop, selectors.EVENT_READ)
+        self._selector.register(self._wakes, selectors.EVENT_READ)
         while True:
             self._beat(time.monotonic())
             for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
                 if key.fd == stop:
                     self._close()
                     return
-                if key.fileobj is self._listener:
+                if key.fd == self._wakes:
+                    os.read(self._wakes, 512)
+                    self._swap()
+                elif key.fileobj is self._listener:
                     self._accept()
                 elif events & selectors.EVENT_READ:
                     self._read(key.data)
@@ -103,12 +122,16 @@ class Worker:
                     self._send(key.data)
             if self._jobs:
                 self._compute(self._next_batch())
+            if self._retired:
+                self._forget_retired()
 
     def _close(self) -> None:
         for key in self._selector.get_map().values():
             if key.data:
                 key.data.socket.close()
         self._selector.close()
+        os.close(self._wakes)
+        os.close(self._waker)
 
     def _accept(self) -> None:
         try:
@@ -117,13 +140,33 @@ class Worker:
             return  # whoever knocked is gone again
         peer = _Peer(connection)
         self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, frames.pack_models(self._announcements()))
+        self._send(peer, frames.pack_models(self._announced))
 
-    def _announcements(self) -> tuple[frames.Announcement, ...]:
-        return tuple(
-            frames.Announcement(handle=handle, default=True, aliases=model.aliases, manifest=model.manifest)
-            for handle, model in self._models.items()
+    def _swap(self) -> None:
+        """Take over the line-up that was offered last: number what is new, tell everybody, retire what is left out."""
+        line_up, self._offered = self._offered, None
+        if line_up is None:
+            return
+        handles = {id(model): handle for handle, model in self._models.items()}
+        served = {handles.get(id(entry.model), -1): entry for entry in line_up if id(entry.model) in handles}
+        served |= {next(self._handles): entry for entry in line_up if id(entry.model) not in handles}
+        self._models |= {handle: entry.model for handle, entry in served.items()}
+        # HTTP processes that have not heard yet still send blocks for what is retired.
+        until = time.monotonic() + _RETIREMENT_SECONDS
+        self._retired = {handle: self._retired.get(handle, until) for handle in self._models if handle not in served}
+        self._announced = tuple(
+            Announcement(handle=handle, default=entry.default, aliases=entry.aliases, manifest=entry.model.manifest)
+            for handle, entry in served.items()
         )
+        for key in list(self._selector.get_map().values()):
+            if key.data:
+                self._send(key.data, frames.pack_models(self._announced))
+        logger.info("serving %s", ", ".join(f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up))
+
+    def _forget_retired(self) -> None:
+        now = time.monotonic()
+        for handle in [handle for handle, until in self._retired.items() if until <= now]:
+            del self._retired[handle], self._models[handle]
 
     def _read(self, peer: _Peer) -> None:
         received = peer.receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import random
 import time
 from dataclasses import dataclass, field
@@ -33,14 +34,18 @@ class Tally:
     lost: int = 0  # connections that ended with a request under way
     slowest: float = 0.0  # seconds
     versions: collections.Counter[int] = field(default_factory=collections.Counter)
+    stop: bool = False
 
 
 async def send_all(
     port: int, total: int, *, connections: int, retry_lost: bool = False, tally: Tally | None = None
 ) -> Tally:
-    """Send `total` requests over `connections` connections; with `retry_lost`, again what a dead connection took."""
+    """Send `total` requests over `connections` connections, or as many as there are before `tally` is told to stop.
+
+    With `retry_lost`, what a dead connection took is sent again.
+    """
     tally = tally or Tally()
-    left = iter(range(total))
+    left = itertools.takewhile(lambda _: not tally.stop, range(total))
     await asyncio.gather(*(_send_on(port, left, tally, retry_lost=retry_lost) for _ in range(connections)))
     return tally
 

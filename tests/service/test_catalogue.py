@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.catalogue import load_models
+from service.catalogue import Catalogue, LineUp
+from service.manifest import ModelManifest
+from service.model import Model
 from service.registry import Registry, RegistryError
 from tests.registries import artifact_of, publish
 
@@ -20,10 +22,26 @@ class OnlyPairs(nn.Module):
         return images.view(2, -1)[:, :10].float()
 
 
+def catalogue(root: Path, *, keep_versions: int = 0) -> Catalogue:
+    def load(manifest: ModelManifest, artifact: bytes) -> Model:
+        model = Model(manifest, artifact, CPU)
+        model.warm_up(2)
+        return model
+
+    return Catalogue(Registry(root), load, keep_versions=keep_versions)
+
+
+def said_of(line_up: LineUp) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Version and aliases of each model that answers by default."""
+    return {
+        entry.model.manifest.name: (entry.model.manifest.version, tuple(sorted(entry.aliases)))
+        for entry in line_up
+        if entry.default
+    }
+
+
 def served(root: Path) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Version and aliases of each model."""
-    models = load_models(Registry(root), CPU, max_batch_size=2)
-    return {model.manifest.name: (model.manifest.version, tuple(sorted(model.aliases))) for model in models}
+    return said_of(catalogue(root).line_up())
 
 
 def test_the_newest_version_of_every_model_is_served(tmp_path: Path) -> None:
@@ -52,7 +70,7 @@ def test_a_damaged_artifact_is_left_out_and_said_and_the_others_serve(
     (tmp_path / "bad" / "1" / "model.pt").write_bytes(b"other bytes")
 
     assert served(tmp_path) == {"good": (1, ())}
-    assert "refused bad: bad@1: sha256 of model.pt is" in caplog.text
+    assert "refused bad@1: bad@1: sha256 of model.pt is" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -74,7 +92,7 @@ def test_a_model_that_is_unfit_is_left_out_and_said(
     publish(tmp_path, "bad", **changes)
 
     assert served(tmp_path) == {"good": (1, ())}
-    assert "refused bad: bad@1: " in caplog.text
+    assert "refused bad@1: bad@1: " in caplog.text
 
 
 def test_a_manifest_that_does_not_parse_is_left_out(tmp_path: Path) -> None:
@@ -112,3 +130,90 @@ def test_a_registry_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(RegistryError):
         served(tmp_path / "file" / "models")
+
+
+def test_a_start_on_a_damaged_version_serves_the_one_before(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path, artifact=b"no module")
+
+    assert served(tmp_path) == {"rows": (1, ())}
+
+
+def test_a_new_version_takes_over_and_those_before_stay_up_to_the_setting(tmp_path: Path) -> None:
+    followed = catalogue(tmp_path, keep_versions=1)
+    seen = []
+    for _ in range(3):
+        publish(tmp_path)
+        seen.append([(entry.model.manifest.version, entry.default) for entry in followed.line_up()])
+
+    assert seen == [[(1, True)], [(2, True), (1, False)], [(3, True), (2, False)]]
+
+
+def test_what_serves_is_not_loaded_again(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+
+    assert followed.line_up() == followed.line_up()
+
+
+def test_a_moved_alias_moves_what_is_served(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    before = said_of(followed.line_up())
+
+    Registry(tmp_path).set_alias("rows", "production", 1)
+
+    assert (before, said_of(followed.line_up())) == ({"rows": (2, ())}, {"rows": (1, ("production",))})
+
+
+def test_an_unfit_new_version_is_refused_once_and_the_old_one_serves_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+
+    publish(tmp_path, logits=[[0.0] * 10] * 2)
+    later = [said_of(followed.line_up()) for _ in range(3)]
+
+    assert later == [{"rows": (1, ())}] * 3
+    assert caplog.text.count("refused rows@2") == 1
+
+
+def test_a_version_that_was_half_copied_is_served_once_it_is_whole(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path)
+    whole = (tmp_path / "rows" / "2" / "model.pt").read_bytes()
+
+    (tmp_path / "rows" / "2" / "model.pt").write_bytes(whole[:100])
+    while_half = said_of(followed.line_up())
+    (tmp_path / "rows" / "2" / "model.pt").write_bytes(whole)
+
+    assert (while_half, said_of(followed.line_up())) == ({"rows": (1, ())}, {"rows": (2, ())})
+
+
+def test_a_registry_that_is_gone_or_empty_changes_nothing(tmp_path: Path) -> None:
+    publish(tmp_path / "models")
+    followed = catalogue(tmp_path / "models")
+    before = followed.line_up()
+
+    (tmp_path / "models").rename(tmp_path / "away")
+    gone = followed.line_up()
+    (tmp_path / "models").mkdir()
+
+    assert before == gone == followed.line_up()
+
+
+def test_models_come_and_go(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    followed = catalogue(tmp_path)
+    first = set(said_of(followed.line_up()))
+
+    publish(tmp_path, "b")
+    second = set(said_of(followed.line_up()))
+    (tmp_path / "a").rename(tmp_path / ".a")
+
+    assert (first, second, set(said_of(followed.line_up()))) == ({"a"}, {"a", "b"}, {"b"})

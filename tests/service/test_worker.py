@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import service.worker
 from service import frames
+from service.catalogue import Served
 from service.frames import Announcement, Answer, Frame, Kind
 from service.manifest import FeatureInput, ImageInput
 from service.model import Model, Outputs
@@ -97,7 +98,9 @@ class Running:
         self._held = threading.Event()
         self.beats: list[float] = []
         self._clients: list[Client] = []
-        worker = Worker(models, self._listener, max_batch_size=max_batch_size, beat=self._beat)
+        line_up = tuple(Served(model, default=True, aliases=("best",)) for model in models)
+        worker = Worker(line_up, self._listener, max_batch_size=max_batch_size, beat=self._beat)
+        self.offer = worker.offer
         self.thread = threading.Thread(target=worker.run, args=(self._stop,))
         self.thread.start()
 
@@ -106,6 +109,12 @@ class Running:
         if not self._go.is_set():
             self._held.set()
             self._go.wait()
+
+    def wait_for_a_turn(self) -> None:
+        """Until the loop has gone round."""
+        turns = len(self.beats)
+        while len(self.beats) < turns + 2:
+            time.sleep(0.01)
 
     def connect(self) -> Client:
         client = Client(self._path)
@@ -154,7 +163,7 @@ def models(tmp_path: Path) -> list[Model]:
         publish(tmp_path, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive")),
     ]
     cpu = torch.device("cpu")
-    return [WatchedModel(manifest, registry.artifact(manifest), cpu, aliases=("best",)) for manifest in manifests]
+    return [WatchedModel(manifest, registry.artifact(manifest), cpu) for manifest in manifests]
 
 
 @pytest.fixture
@@ -393,3 +402,37 @@ def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Ca
 
     assert was_alive
     assert not worker.thread.is_alive()
+
+
+def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, models: list[Model]) -> None:
+    clients = [worker.connect(), worker.connect()]
+
+    worker.offer((Served(models[1], default=True, aliases=("next",)),))
+
+    for client in clients:
+        announced = frames.unpack_models(client.receive().payload)
+        assert [(a.handle, a.manifest.name, a.aliases) for a in announced] == [(1, "sign", ("next",))]
+
+
+def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: Running, models: list[Model]) -> None:
+    client = worker.connect()
+    worker.offer((Served(models[1], default=True, aliases=()),))
+    client.receive()
+
+    client.send(1, images(3), handle=0)
+
+    assert client.answer(1).class_ids == [3]
+
+
+def test_a_retired_version_is_let_go_in_the_end(
+    worker: Running, models: list[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.worker, "_RETIREMENT_SECONDS", 0.0)
+    client = worker.connect()
+    worker.offer((Served(models[1], default=True, aliases=()),))
+    client.receive()
+    worker.wait_for_a_turn()
+
+    client.send(1, images(3), handle=0)
+
+    assert client.refusal(1) == "the worker does not serve this version"
