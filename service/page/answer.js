@@ -16,7 +16,7 @@ export class AnswerView {
     const list = by("bars");
     const longest = Math.max(...classes.map((label) => label.length));
     list.dataset.many = String(many);
-    list.style.setProperty("--label", `${Math.min(longest, 16) + 1}ch`);
+    list.style.setProperty("--label", `${Math.min(longest, 22) + 1}ch`);
     if (many) list.tabIndex = 0;
     else list.removeAttribute("tabindex");
     this.#rows = classes.map(row);

@@ -298,7 +298,7 @@ function showProblem(title, detail) {
   if (title === null) by("key-form").hidden = true;
 }
 
-const STATES = { ready: "Ready", starting: "Service starting", busy: "Service busy", lost: "Service not reachable" };
+const STATES = { ready: "Ready", starting: "Starting", busy: "Busy", lost: "Not reachable" };
 let countdown = 0;
 
 function showState(state, seconds) {
@@ -375,7 +375,10 @@ by("chooser").addEventListener("change", (event) => {
 });
 by("camera").addEventListener("click", startCamera);
 by("shoot").addEventListener("click", takePicture);
-by("stop").addEventListener("click", stopCamera);
+by("stop").addEventListener("click", () => {
+  stopCamera();
+  by("camera").focus();
+});
 by("picture").addEventListener("error", () => {
   if (!picture) return;
   by("picture").hidden = true;

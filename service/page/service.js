@@ -2,7 +2,7 @@
 
 const HEARTBEAT_SECONDS = 10;
 const FIRST_RETRY_SECONDS = 0.5;
-const LONGEST_RETRY_SECONDS = 8;
+const LONGEST_RETRY_SECONDS = 4;
 const PATIENCE_SECONDS = 20;
 
 // The service refused; `detail` is in its own words.

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -439,6 +440,9 @@ def test_a_new_version_shows_itself_and_the_old_one_can_be_chosen(
     page.wait_for_answer("4")
 
     publish(gallery_root, "photos", spec=RGB)
+    while '"photos@2":true' not in gallery.client.get("/readyz").text:
+        time.sleep(0.05)
+    page.page.evaluate("dispatchEvent(new Event('online'))")  # its next look is up to ten seconds away
     page.page.wait_for_selector("#version option[value='2']", state="attached")
     assert page.page.input_value("#version") == "2"
     assert not any("version=" in request.url for request in page.requests)
@@ -470,7 +474,7 @@ def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tm
         first.stop()
 
     page.draw("7")
-    page.wait_for("#state-text", "Service not reachable")
+    page.wait_for("#state-text", "Not reachable")
     publish(tmp_path / "registry", "rows")
     with serving(tmp_path / "registry", *options, "--port", str(port), traced=False):
         page.wait_until_ready()
