@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from service.registry import ARTIFACT, Registry, RegistryError
+from training import device as devices
 from training import listing, pipeline
-from training.device import cpu_threads
+from training.distributed import joined
 from training.errors import TrainingError, option_error
 from training.hyper_parameters import HyperParameters
 from training.options import Parser, add_options, given
 from training.pipeline import Outcome
-from training.progress import open_progress
+from training.progress import NoProgress, open_progress
 from training.recipes import RECIPES, Recipe, find
 from training.settings import Settings
 from training.sources import OWN, SOURCES
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 failed, 2 an option is wrong, 130 interrupted."""
     try:
         arguments = _parser().parse_args(argv)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
         run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
@@ -44,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}{untouched}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted: training stopped, and no half-written version is in the registry.", file=sys.stderr)
+        print("\nInterrupted: no half-written version is in the registry.", file=sys.stderr)
+        if arguments.command == "train":
+            print("--resume goes on from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -90,6 +97,11 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         "--force",
         action="store_true",
         help="Publish a model that is below its recipe's floor or worse than production; its manifest says so.",
+    )
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on from the last checkpoint of the same recipe, hyper-parameters and data, if there is one.",
     )
     add_options(train, Settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
     add_options(train, HyperParameters, title="hyper-parameters", default="the recipe's")
@@ -145,19 +157,25 @@ def _train(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     kind = (arguments.data or recipe.data).partition(":")[0]
     own_name = recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"
-    with cpu_threads(settings.threads or recipe.threads):
+    with joined(devices.choose(settings.device)) as world, devices.cpu_threads(settings.threads or recipe.threads):
         outcome = pipeline.run(
             recipe,
             hyper,
             settings=settings,
-            progress=open_progress(sys.stdout),
+            progress=open_progress(sys.stdout) if world.leads else NoProgress(),
             data=arguments.data,
-            publish_as=(arguments.name or own_name) if arguments.publish else None,
+            publish_as=(arguments.name or own_name) if arguments.publish and world.leads else None,
             force=arguments.force,
+            resume=arguments.resume,
+            world=world,
         )
+        if not world.leads:
+            return 0
     print(_measured(outcome, recipe))
     if outcome.refusal is not None and outcome.manifest is None:
-        raise TrainingError(f"{outcome.refusal}. Nothing was published; --force publishes it all the same.")
+        raise TrainingError(
+            f"{outcome.refusal}. Nothing was published; --force publishes it all the same, and with --resume at once."
+        )
     print(_published(outcome, settings))
     return 0
 
@@ -178,7 +196,7 @@ def _measured(outcome: Outcome, recipe: Recipe) -> str:
 def _published(outcome: Outcome, settings: Settings) -> str:
     manifest = outcome.manifest
     if manifest is None:
-        return "not published; run it again with --publish to write it to the registry"
+        return "not published; run it again with --publish --resume to write it to the registry"
     body = {
         "image": "--data-binary @digit.png -H 'content-type: image/png'",
         "features": """--json '{"features": [[...]]}'""",

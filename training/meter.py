@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training.distributed import World
 from training.errors import TrainingError
 
 
@@ -18,7 +19,7 @@ class Meter:
         self._sizes: list[int] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One batch: its mean loss, float32 [N, K] logits, int64 [N] labels."""
+        """One batch, or this process's part of it: the sum of its losses, float32 [N, K] logits, int64 [N] labels."""
         self._losses[len(self._sizes)] = loss.detach()
         self._correct += (logits.detach().argmax(1) == labels).sum()
         self._sizes.append(len(labels))
@@ -27,6 +28,13 @@ class Meter:
     def examples(self) -> int:
         """Examples seen so far."""
         return sum(self._sizes)
+
+    def gather(self, world: World) -> None:
+        """Add what the other processes have seen; every one of them must call it."""
+        sizes = torch.tensor(self._sizes, device=self._losses.device)
+        for tensor in (self._losses, self._correct, sizes):
+            world.sum(tensor)
+        self._sizes = sizes.tolist()
 
     def read(self) -> tuple[float, float]:
         """Mean loss and accuracy over the examples seen so far; the device is waited for.
@@ -42,5 +50,4 @@ class Meter:
                 f"the loss must be a finite number. Given: {losses[iteration]} in epoch {self._epoch}, iteration "
                 f"{iteration + 1} of {len(self._losses)}. Try a smaller lr."
             )
-        loss = torch.dot(losses, torch.tensor(self._sizes, dtype=torch.float64)) / self.examples
-        return loss.item(), self._correct.item() / self.examples
+        return losses.sum().item() / self.examples, self._correct.item() / self.examples

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,8 +14,11 @@ from service.manifest import ModelManifest, Name, Provenance
 from service.registry import CorruptVersionError, NotInRegistryError, Registry
 from training import device as devices
 from training import sources
+from training.board import BoardProgress
 from training.calibrate import fit_temperature
+from training.checkpoint import Checkpoints
 from training.data import Dataset
+from training.distributed import World
 from training.errors import OptionError, TrainingError
 from training.evaluate import Evaluation, evaluate, logits_of
 from training.export import Exported, check, export, load
@@ -28,7 +31,7 @@ from training.publish import golden_sample, publish
 from training.recipes import Recipe
 from training.report import Report, command
 from training.settings import Settings
-from training.trainer import EpochResult, train
+from training.trainer import ALONE, EpochResult, train
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +63,21 @@ def run(
     data: str | None = None,
     publish_as: str | None = None,
     force: bool = False,
+    resume: bool = False,
+    world: World = ALONE,
 ) -> Outcome:
     """Train `recipe` with `hyper` on its data, or on `data`, and publish it when `publish_as` names a model.
 
-    What the gate refuses is published with `force` alone, and then its manifest says so.
+    What the gate refuses is published with `force` alone, and then its manifest says so. With `resume` the run goes on
+    from its checkpoint, where there is one. Of several processes that train together, each runs this; all of them
+    measure the same network, and one is told to publish.
 
     Raises:
         OptionError: something that was asked for cannot be; nothing was trained.
         TrainingError: the data is missing, the loss is not finite, or the artifact is not the network.
         RegistryError: the registry cannot be read or written.
     """
-    device = devices.choose(settings.device)
+    device = world.place(devices.choose(settings.device))
     registry = _registry_for(settings.registry, publish_as)
     whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
@@ -82,12 +89,20 @@ def run(
     network = recipe.build(train_data).to(device)
     preprocessing = recipe.preprocessing(train_data).to(device)
 
-    started = time.perf_counter()
-    with progress:
+    folder = settings.runs_dir / run_name(recipe, hyper, data=data, digest=whole.digest)
+    checkpoints = Checkpoints(folder, seconds=settings.checkpoint_seconds, resume=resume, write=world.leads)
+    with BoardProgress(progress, folder, resume=resume) if world.leads else progress as shown:
         history = train(
-            network, preprocessing, data=train_data, hyper=hyper, progress=progress, augmentation=recipe.augmentation
+            network,
+            preprocessing,
+            data=train_data,
+            hyper=hyper,
+            progress=shown,
+            augmentation=recipe.augmentation,
+            checkpoints=checkpoints,
+            world=world,
         )
-    training_seconds = time.perf_counter() - started
+    training_seconds = sum(epoch.seconds for epoch in history)
 
     model = Exported(preprocessing, network)
     artifact = export(model)
@@ -141,6 +156,13 @@ def run(
             forced=refused,
         )
     return replace(outcome, manifest=manifest, refusal=refused)
+
+
+def run_name(recipe: Recipe, hyper: HyperParameters, *, data: str | None, digest: str) -> str:
+    """A name that a run with the same recipe, hyper-parameters and data has again, and no other."""
+    kind = (data or recipe.data).partition(":")[0]
+    identity = f"{recipe.name} {hyper.model_dump_json()} {digest}"
+    return f"{recipe.name}-{kind}-seed{hyper.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def _counted(train_data: Dataset, held_out: Dataset | None) -> str:

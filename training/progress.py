@@ -38,6 +38,27 @@ def open_progress(stream: TextIO) -> Progress:
     return BarProgress(Console(file=stream)) if stream.isatty() else LineProgress(stream)
 
 
+class NoProgress:
+    """Nothing: of several processes that train together, one shows how far they are."""
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None: ...
+
+    def due(self) -> bool:
+        return False
+
+    def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
 class LineProgress:
     """One line of plain text when an epoch ends."""
 

@@ -21,3 +21,5 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves it to the recipe.")
     tolerance: float = Field(0.005, ge=0, le=1, description="How much less accurate than production may be published.")
+    runs_dir: Path = Field(Path("runs"), description="Folder of checkpoints and TensorBoard logs.")
+    checkpoint_seconds: float = Field(10, ge=0, description="Time between checkpoints; each waits for an epoch's end.")

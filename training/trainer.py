@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from training.augmentation import Augmentation
+from training.checkpoint import Checkpoints, Stateful
 from training.data import Dataset
+from training.distributed import World
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.meter import Meter
@@ -19,6 +21,8 @@ from training.models import class_logits
 from training.optimisers import build_optimiser, build_schedule
 from training.preprocessing import Preprocessing
 from training.progress import Progress
+
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,19 @@ def train(
     hyper: HyperParameters,
     progress: Progress,
     augmentation: Augmentation | None = None,
+    checkpoints: Checkpoints | None = None,
+    world: World = ALONE,
 ) -> list[EpochResult]:
     """Train `network` in place on `data`, both on one device, and return what each epoch saw.
 
     A network with one raw logit z is trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss.
 
-    On the CPU the same weights, data and hyper-parameters end with the same bits.
+    On the CPU the same weights, data and hyper-parameters end with the same bits, also when `checkpoints` had the run
+    go on from the middle. Where several processes are the `world`, each takes a part of every batch.
 
     Raises:
         OptionError: `drop_last` leaves no batch.
-        TrainingError: the loss is no longer a finite number.
+        TrainingError: the loss is no longer a finite number, or a checkpoint cannot be read or written.
     """
     iterations = hyper.iterations(len(data))
     if not iterations:
@@ -57,30 +64,40 @@ def train(
             f"Given: {hyper.batch_size}"
         )
     device = data.inputs.device
-    optimiser = build_optimiser([weight for weight in network.parameters() if weight.requires_grad], hyper)
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    optimiser = build_optimiser(weights, hyper)
     schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=hyper.precision == "bfloat16")
-    results: list[EpochResult] = []
+    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
+    world.align(network)
 
     network.train()
-    for epoch in range(1, hyper.epochs + 1):
-        started = time.perf_counter()
-        meter = Meter(epoch, iterations, device)
-        progress.start_epoch(epoch, hyper.epochs, iterations)
-        for inputs, labels in batches(data, hyper, epoch, augmentation):
-            optimiser.zero_grad()
-            with autocast:
-                logits = network(preprocessing(inputs))
-            logits = class_logits(logits.float())
-            loss = cross_entropy(logits, labels, label_smoothing=hyper.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            meter.add(loss, logits, labels)
-            if progress.due():
-                progress.show(*meter.read(), examples=meter.examples)
-        results.append(EpochResult(epoch, *meter.read(), seconds=time.perf_counter() - started))
-        progress.end_epoch(results[-1].loss, results[-1].accuracy, examples=meter.examples)
+    with world.shared_norms(network):
+        for epoch in range(len(results) + 1, hyper.epochs + 1):
+            started = time.perf_counter()
+            meter = Meter(epoch, iterations, device)
+            progress.start_epoch(epoch, hyper.epochs, iterations)
+            for inputs, labels in batches(data, hyper, epoch, augmentation):
+                n = len(labels)
+                inputs, labels = world.part(inputs), world.part(labels)
+                optimiser.zero_grad()
+                with autocast:
+                    logits = network(preprocessing(inputs))
+                logits = class_logits(logits.float())
+                loss = cross_entropy(logits, labels, label_smoothing=hyper.label_smoothing, reduction="sum")
+                (loss / n).backward()  # type: ignore[no-untyped-call]
+                world.sum_gradients(weights)
+                optimiser.step()
+                schedule.step()
+                meter.add(loss, logits, labels)
+                if progress.due():
+                    progress.show(*meter.read(), examples=meter.examples)
+            meter.gather(world)
+            results.append(EpochResult(epoch, *meter.read(), seconds=time.perf_counter() - started))
+            progress.end_epoch(results[-1].loss, results[-1].accuracy, examples=meter.examples)
+            if checkpoints is not None:
+                checkpoints.save(parts, [asdict(result) for result in results], last=epoch == hyper.epochs)
     return results
 
 

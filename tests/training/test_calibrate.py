@@ -66,8 +66,18 @@ def test_the_fitted_temperature_has_the_least_nll_and_calibrates() -> None:
     assert result.ece < 0.01 < 0.2 < overconfident.ece
 
 
-def test_without_a_maximum_the_temperature_stays_within_bounds() -> None:
-    logits = torch.tensor([[5.0, 0.0], [0.0, 5.0]])
+def test_few_examples_without_a_mistake_do_not_make_the_probabilities_certain() -> None:
+    logits = torch.tensor([[1.0, 0.0]]).repeat(20, 1)
 
-    assert fit_temperature(logits, torch.tensor([0, 1])) == pytest.approx(COLDEST)
-    assert fit_temperature(logits, torch.tensor([1, 0])) == pytest.approx(HOTTEST)
+    fitted = fit_temperature(logits, torch.zeros(20, dtype=torch.int64))
+
+    (confidence, _) = (logits[0] / fitted).softmax(0).tolist()
+    assert confidence == pytest.approx(1 - 0.5 / 22, abs=1e-4)
+
+
+def test_the_temperature_stays_within_bounds() -> None:
+    logits = torch.tensor([[0.01, 0.0], [0.0, 0.01]]).repeat(1000, 1)
+    labels = torch.tensor([0, 1]).repeat(1000)
+
+    assert fit_temperature(logits, labels) == pytest.approx(COLDEST)
+    assert fit_temperature(logits, 1 - labels) == pytest.approx(HOTTEST)

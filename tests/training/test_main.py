@@ -63,7 +63,7 @@ def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
         )
     assert re.search(r"^temperature [\d.]+$", shown, re.M)
     assert "--publish" in shown
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
 
 
 def test_publishing_says_what_and_where_and_how_to_serve_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -168,7 +168,8 @@ def test_a_model_that_the_gate_refuses_is_an_error_and_force_publishes_it(capsys
     assert "digits/test: loss" in said.out
     assert re.search(
         r"^error: accuracy on digits/test must be at most 0\.50% below the [\d.]+% of neural_net-digits@1 in "
-        r"production\. Given: [\d.]+%\. Nothing was published; --force publishes it all the same\.$",
+        r"production\. Given: [\d.]+%\. Nothing was published; --force publishes it all the same, "
+        r"and with --resume at once\.$",
         said.err,
         re.M,
     )

@@ -1,0 +1,101 @@
+"""The one checkpoint of a run: everything that the next epoch depends on, replaced whole when an epoch ends.
+
+Knows nothing about the training loop; the parts that it saves and restores have a state of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from training.errors import TrainingError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Stateful(Protocol):
+    """A network, an optimiser, a schedule."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object: ...
+
+
+class Checkpoints:
+    """Save to and restore from `folder`, which belongs to this run alone.
+
+    Args:
+        folder: where the checkpoint lies; it is made when the first one is written.
+        seconds: how old the last one must be before an epoch's end replaces it.
+        resume: whether `restore` looks for one.
+        write: whether `save` writes; one process among those that train together does.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = 0.0, resume: bool = False, write: bool = True) -> None:
+        self.file = folder / CHECKPOINT
+        self._seconds, self._resume, self._write = seconds, resume, write
+        self._saved = time.monotonic()
+
+    def restore(self, parts: Mapping[str, Stateful]) -> list[dict[str, Any]]:
+        """Put `parts` back to where the checkpoint was made and return the epochs until then; none without one.
+
+        Raises:
+            TrainingError: the checkpoint cannot be read, or is of other parts.
+        """
+        if not self._resume or not self.file.exists():
+            return []
+        try:
+            saved = torch.load(self.file, map_location="cpu", weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(saved["parts"][name])
+            epochs: list[dict[str, Any]] = saved["epochs"]
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"the checkpoint {self.file} must be one that this run has written. Given: {_first_line(error)}. "
+                "Remove it, or leave --resume out, to begin again."
+            ) from error
+        torch.set_rng_state(saved["chance"])
+        if "cuda_chance" in saved and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["cuda_chance"])
+        return epochs
+
+    def save(self, parts: Mapping[str, Stateful], epochs: Sequence[dict[str, Any]], *, last: bool) -> None:
+        """Replace the checkpoint, if it is old enough or this was the last epoch.
+
+        Raises:
+            TrainingError: it cannot be written; the one before it is still whole.
+        """
+        if not self._write or (not last and time.monotonic() - self._saved < self._seconds):
+            return
+        state = {
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "epochs": list(epochs),
+            "chance": torch.get_rng_state(),
+            **({"cuda_chance": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}),
+        }
+        beside = self.file.with_suffix(".new")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())  # else a crash of the machine could leave the new name on old bytes
+            beside.replace(self.file)
+        except (OSError, RuntimeError) as error:  # torch.save turns some of the former into the latter
+            beside.unlink(missing_ok=True)
+            kept = " The checkpoint before it is whole: --resume goes on from there." if self.file.exists() else ""
+            raise TrainingError(
+                f"the checkpoint must be writable to {self.file.parent}. Given: {_first_line(error)}. Make room there, "
+                f"or name another folder with --runs-dir.{kept}"
+            ) from error
+        self._saved = time.monotonic()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,146 @@
+"""Several processes that train one network: each computes a part of every batch, all of them step alike.
+
+`torchrun --nproc-per-node N -m training train ...` starts them. Alone, a process is the world, and nothing here costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from training.errors import OptionError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who trains together, and which of them this process is."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on this machine: which of its GPUs
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that shows, saves and publishes."""
+        return self.rank == 0
+
+    def place(self, device: torch.device) -> torch.device:
+        """This process's own device of the kind that was chosen."""
+        return torch.device("cuda", self.local_rank) if self.size > 1 and device.type == "cuda" else device
+
+    def part(self, tensor: Tensor) -> Tensor:
+        """This process's part of a batch; that of the last ones is empty when the batch is very small."""
+        return tensor if self.size == 1 else torch.tensor_split(tensor, self.size)[self.rank]
+
+    def sum(self, tensor: Tensor) -> None:
+        """Put the sum over all processes in place of `tensor`."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the sum over all processes in place of every gradient, in one message."""
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        for gradient, summed in zip(gradients, torch.split(together, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def align(self, network: nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.size > 1:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    @contextlib.contextmanager
+    def shared_norms(self, network: nn.Module) -> Iterator[None]:
+        """Inside the block, batch norms in training take mean and variance over the parts of all processes."""
+        norms = [module for module in network.modules() if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)]
+        kinds = [type(norm) for norm in norms]
+        try:
+            if self.size > 1:
+                for norm in norms:
+                    norm.__class__ = _SharedNorm
+            yield
+        finally:
+            for norm, kind in zip(norms, kinds, strict=True):
+                norm.__class__ = kind
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun started this process in, inside the block; alone without torchrun.
+
+    Raises:
+        OptionError: processes cannot train together on such a device.
+    """
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        yield World()
+        return
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device must be cpu or cuda under torchrun. Given: {device.type}")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        world = World(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank())
+        if device.type == "cuda":
+            torch.cuda.set_device(world.local_rank)
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+class _SharedNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm over the parts of all processes; torch's own, SyncBatchNorm, has no CPU."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(inputs)
+        values = inputs.float()
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        shape = [-1 if axis == 1 else 1 for axis in range(values.dim())]
+        count = values.new_full((1,), values.numel() / values.shape[1])
+        sums = _AllReduce.apply(torch.cat([values.sum(axes), count]))
+        n = sums[-1].detach()
+        mean = sums[:-1] / n
+        # A second message in place of E[x²] - E[x]², whose difference loses the digits that matter.
+        variance = _AllReduce.apply((values - mean.view(shape)).square().sum(axes)) / n
+        self._track(mean.detach(), variance.detach() * n / (n - 1))
+        normal = (values - mean.view(shape)) * (variance.view(shape) + self.eps).rsqrt()
+        if self.weight is not None:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        result: Tensor = normal.to(inputs.dtype)
+        return result
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002, ARG002 - torch's name
+        return
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's interface
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
