@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests import load, pictures
 from tests.conftest import ROOT
@@ -21,6 +21,16 @@ def mnist_test_images(root: Path) -> np.ndarray:
     """uint8 [10000, 28, 28]."""
     raw = (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()
     return np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+def test_what_we_ship_answers_a_digit_without_being_named() -> None:
+    stroke = Image.new("L", (280, 280), "white")
+    ImageDraw.Draw(stroke).line([(150, 40), (130, 240)], fill="black", width=22)
+
+    with serving(ROOT / "models") as service:
+        answer = service.predict(pictures.encode(stroke)).json()
+
+    assert answer["predictions"][0]["label"] == "1"
 
 
 @pytest.mark.data
