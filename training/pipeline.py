@@ -83,7 +83,10 @@ def run(
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
     test_data = sources.load(data or recipe.data, test_split, settings.data_dir).to(device)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
-    logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), devices.describe(device))
+    together = f" in {world.size} processes" if world.size > 1 else ""
+    if world.leads:
+        where = devices.describe(device) + together
+        logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), where)
 
     torch.manual_seed(hyper.seed)
     network = recipe.build(train_data).to(device)
@@ -149,7 +152,7 @@ def run(
                 seed=hyper.seed,
                 commit=commit(),
                 torch_version=torch.__version__,
-                device=devices.describe(device),
+                device=devices.describe(device) + together,
                 seconds=round(training_seconds, 3),
             ),
             report=report.files,
