@@ -309,7 +309,7 @@ function showState(state, seconds) {
   const until = performance.now() + seconds * 1000;
   const tick = () => {
     const left = Math.ceil((until - performance.now()) / 1000);
-    by("state-more").textContent = state !== "ready" && left > 1 ? `· next try in ${left} s` : "";
+    by("state-more").textContent = state !== "ready" && left > 1 ? `next try in ${left} s` : "";
   };
   tick();
   if (seconds > 1) countdown = setInterval(tick, 250);
