@@ -7,10 +7,8 @@ import asyncio
 import importlib
 import importlib.util
 import json
-import math
 import os
 import random
-import sys
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -19,13 +17,13 @@ from service.client import ClientError, Failed, ModelInfo
 from service.client.errors import NoAnswer, error_of
 from service.client.inputs import encode_png
 from service.commands.asking import open_client
+from service.commands.bench_report import document_of, print_report
 from service.commands.load import Address, Load, Report, close, read_answer
 from service.commands.options import Parser, add_choice, add_connection, file, number
-from service.commands.output import bold, fail
+from service.commands.output import fail
 
 PREDICT = "/predict"
 _PICTURES = 32
-_BUSY_SHARE = 0.9
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     except (ClientError, OSError) as error:
         return fail(error)
     if options.json:
-        print(json.dumps(_document(report, options)))
+        print(json.dumps(document_of(report, options)))
     else:
-        _print(report, what, options)
+        print_report(report, what, options)
     return int(bool(report.errors) or not report.seconds)
 
 
@@ -90,7 +88,7 @@ def _requests(address: Address, options: argparse.Namespace) -> tuple[str, list[
         model = _model(options)
         shape = "x".join(map(str, model.input["shape"]))
         what = f"POST {options.url}{path}, random {model.input['kind']} inputs of {shape} for {model.name}"
-        content_type, contents = _random_inputs(model.input)
+        content_type, contents = random_inputs(model.input)
     return what, [address.request("POST", path, content, content_type) for content in contents]
 
 
@@ -105,13 +103,21 @@ def _model(options: argparse.Namespace) -> ModelInfo:
     return found[0]
 
 
-def _random_inputs(spec: Any) -> tuple[str, list[bytes]]:
+def random_inputs(spec: Any) -> tuple[str, list[bytes]]:
+    """A content type, and bodies of it that a model of this input takes."""
     if spec["kind"] == "image":
         channels, height, width = spec["shape"]
-        pixels = [os.urandom(channels * height * width) for _ in range(_PICTURES)]
+        pixels = [_noise(height, width * channels) for _ in range(_PICTURES)]
         return "application/octet-stream", [encode_png(one, height, width, channels) for one in pixels]
     rows = [[random.gauss(0, 1) for _ in range(spec["shape"][0])] for _ in range(_PICTURES)]
     return "application/json", [json.dumps({"features": [row]}).encode() for row in rows]
+
+
+def _noise(height: int, width: int) -> bytes:
+    """Noise in the middle of a black picture: a light border would be taken for paper, and redrawn at some cost."""
+    top, left = height // 4, width // 4
+    lines = [bytes(left) + os.urandom(width - 2 * left) + bytes(left) for _ in range(height - 2 * top)]
+    return bytes(top * width) + b"".join(lines) + bytes(top * width)
 
 
 def _runner() -> asyncio.Runner:
@@ -119,53 +125,6 @@ def _runner() -> asyncio.Runner:
     if importlib.util.find_spec("uvloop") is None:
         return asyncio.Runner()
     return asyncio.Runner(loop_factory=importlib.import_module("uvloop").new_event_loop)
-
-
-def _print(report: Report, what: str, options: argparse.Namespace) -> None:
-    how = f"due at {options.rate:g}/s" if options.rate else "each waiting for its answer"
-    print(f"{what}\n{options.connections} connections, {how}, {report.elapsed_seconds:.1f} s")
-    latencies = "   ".join(f"p{p} {report.percentile(p) * 1000:.2f} ms" for p in (50, 90, 99))
-    longest = report.percentile(100) * 1000
-    print(f"{bold('answers', sys.stdout)}  {len(report.seconds):,} ({report.rate():,.1f}/s)")
-    print(f"{bold('latency', sys.stdout)}  {latencies}   longest {longest:.2f} ms")
-    errors = ", ".join(f"{number:,} x {reason}" for reason, number in report.errors.most_common()) or "none"
-    print(f"{bold('errors ', sys.stdout)}  {errors}")
-    for doubt in _doubts(report, options):
-        print(f"note: {doubt}")
-
-
-def _doubts(report: Report, options: argparse.Namespace) -> list[str]:
-    """What makes the numbers less than they seem."""
-    doubts = []
-    if report.cpu_share > _BUSY_SHARE:
-        doubts.append(
-            f"this program used {report.cpu_share:.0%} of the one core it can use: the service may bear more. "
-            "Run several at once, or wrk."
-        )
-    if report.unsent:
-        doubts.append(
-            f"{report.unsent:,} requests that were due were never sent: {options.connections} connections do not "
-            f"bear {options.rate:g}/s. Latencies tell of an overload; lower --rate or raise --connections."
-        )
-    return doubts
-
-
-def _document(report: Report, options: argparse.Namespace) -> dict[str, Any]:
-    milliseconds = {f"p{p}_ms": _finite(report.percentile(p) * 1000) for p in (50, 90, 99, 100)}
-    return {
-        "answers": len(report.seconds),
-        "answers_per_second": round(report.rate(), 1),
-        **milliseconds,
-        "errors": dict(report.errors),
-        "unsent": report.unsent,
-        "connections": options.connections,
-        "seconds": round(report.elapsed_seconds, 3),
-        "cpu_share": round(report.cpu_share, 2),
-    }
-
-
-def _finite(milliseconds: float) -> float | None:
-    return round(milliseconds, 3) if math.isfinite(milliseconds) else None
 
 
 def _parser() -> Parser:

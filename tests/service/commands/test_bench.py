@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import math
 import time
@@ -11,9 +12,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.__main__ import main
+from service.commands import bench
 from service.commands.load import Address, Load, Report
 from tests import pictures
 from tests.service.conftest import Service
@@ -57,6 +61,15 @@ def test_a_model_of_any_input_is_sent_what_it_takes(run: Run, model: str) -> Non
     assert code == 0
     assert f"for {model}\n" in out
     assert "errors   none" in out
+
+
+def test_random_pictures_are_of_the_models_size_and_have_a_black_border() -> None:
+    content_type, contents = bench.random_inputs({"kind": "image", "shape": [3, 9, 7]})
+
+    pictures = [np.asarray(Image.open(io.BytesIO(content))) for content in contents]
+    assert content_type == "application/octet-stream"
+    assert {picture.shape for picture in pictures} == {(9, 7, 3)}
+    assert all(not picture[0].any() and not picture[-1].any() and picture.any() for picture in pictures)
 
 
 def test_files_are_sent_as_they_are(run: Run, tmp_path: Path) -> None:
