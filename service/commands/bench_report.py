@@ -17,10 +17,10 @@ def print_report(report: Report, what: str, options: argparse.Namespace) -> None
     """Print what came of asking for `what`, and what makes it less than it seems."""
     how = f"due at {options.rate:g}/s" if options.rate else "each waiting for its answer"
     print(f"{what}\n{options.connections} connections, {how}, {report.elapsed_seconds:.1f} s")
-    latencies = "   ".join(f"p{p} {report.percentile(p) * 1000:.2f} ms" for p in (50, 90, 99))
-    longest = report.percentile(100) * 1000
+    names = {50: "p50", 90: "p90", 99: "p99", 100: "longest"}
+    latencies = "   ".join(f"{name} {report.percentile(percent) * 1000:.2f} ms" for percent, name in names.items())
     print(f"{bold('answers', sys.stdout)}  {len(report.seconds):,} ({report.rate():,.1f}/s)")
-    print(f"{bold('latency', sys.stdout)}  {latencies}   longest {longest:.2f} ms")
+    print(f"{bold('latency', sys.stdout)}  {latencies if report.seconds else 'none'}")
     errors = ", ".join(f"{number:,} x {reason}" for reason, number in report.errors.most_common()) or "none"
     print(f"{bold('errors ', sys.stdout)}  {errors}")
     for doubt in _doubts(report, options):
