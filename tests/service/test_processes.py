@@ -152,7 +152,7 @@ def test_a_version_that_does_not_match_its_manifest_is_refused_and_the_others_se
     with serving(tmp_path) as service:
         assert service.predict(pictures.row_png(4)).json()["predictions"][0]["class_id"] == 4
         assert service.client.get("/readyz").json()["models"] == {"rows@1": True}
-        assert "refused broken: broken@1: sha256" in service.text
+        assert "refused broken@1: broken@1: sha256" in service.text
 
 
 def test_the_production_alias_is_served_before_the_newest_version(tmp_path: Path) -> None:
