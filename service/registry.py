@@ -183,7 +183,7 @@ class Registry:
         history = self.history(model)
         if history[-1:] != [version]:
             history.append(version)
-        self._write_history(model, history)
+        self._write("".join(f"{n}\n" for n in history).encode(), model, "history", PRODUCTION)
         self.set_alias(model, PRODUCTION, version)
         return history
 
@@ -199,8 +199,7 @@ class Registry:
             raise NotInRegistryError(
                 f"a rollback of {model} must have a version to return to. Given: {current} is the first in production."
             )
-        self._write_history(model, earlier)
-        self.set_alias(model, PRODUCTION, earlier[-1])
+        self.set_alias(model, PRODUCTION, earlier[-1])  # and by that the history ends there
         return current, earlier[-1]
 
     def history(self, model: str) -> list[int]:
@@ -216,12 +215,9 @@ class Registry:
             promoted = [n for n in versions if n <= current]
         else:
             promoted = [int(line) for line in lines if line.isdigit() and int(line) in versions]
-        if current in promoted:  # what stands after it was never served: the alias was not written any more
+        if current in promoted:  # what stands after it was rolled back, or its promotion was cut off
             return promoted[: len(promoted) - promoted[::-1].index(current)]
         return [*promoted, current]
-
-    def _write_history(self, model: str, history: list[int]) -> None:
-        self._write("".join(f"{version}\n" for version in history).encode(), model, "history", PRODUCTION)
 
     # The store
 

@@ -277,10 +277,14 @@ def test_a_registry_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         publish(tmp_path / "models", "rows")
 
 
-def test_a_number_is_claimed_by_one_publisher_alone(root: str) -> None:
+def test_publishers_that_list_the_versions_at_the_same_moment_claim_numbers_of_their_own(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry(root)
 
-    claimed = [registry._claim("rows"), registry._claim("rows")]
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_numbers", lambda model: [])
+        claimed = [registry._claim("rows"), registry._claim("rows")]
     third = publish(root)
 
     assert claimed == [1, 2]
@@ -297,7 +301,11 @@ def test_a_rollback_returns_to_what_was_production_before_and_again_to_what_was_
 
     steps = [registry.rollback("rows"), registry.rollback("rows")]
 
+    registry.promote("rows", 4)
+    back = registry.rollback("rows")
+
     assert steps == [(2, 3), (3, 1)]
+    assert back == (4, 1)
     assert registry.aliases("rows") == {"production": 1}
     assert registry.resolve("rows") == 1
     assert registry.history("rows") == [1, 2, 3, 4, 1]
