@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Versions that stay servable by ?version= after the next one.")
     default_model: str = Field(
-        "neural_net",  # until models/ holds the flagship, mnist
+        "mnist",
         description="Model that answers when a request names none; a registry of one model needs no such setting.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; auto is CUDA if present.")

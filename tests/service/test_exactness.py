@@ -34,11 +34,12 @@ def test_what_we_ship_answers_a_digit_without_being_named() -> None:
 
 
 @pytest.mark.data
-def test_all_mnist_test_images_are_answered_as_training_recorded(mnist_root: Path) -> None:
+@pytest.mark.parametrize("model", ["neural_net", "mnist"])
+def test_all_mnist_test_images_are_answered_as_training_recorded(mnist_root: Path, model: str) -> None:
     encoded = [pictures.encode(Image.fromarray(image)) for image in mnist_test_images(mnist_root)]
-    recorded = json.loads((ROOT / "models" / "neural_net" / "1" / "evaluation.json").read_text())
+    recorded = json.loads((ROOT / "models" / model / "1" / "evaluation.json").read_text())
 
-    with serving(ROOT / "models", "--default-model", "neural_net", traced=False) as service:
+    with serving(ROOT / "models", "--default-model", model, traced=False) as service:
         served = asyncio.run(load.classes_of(service.port, encoded, connections=IN_FLIGHT))
         together = service.metric_at_rest("inference_batch_size_sum") / service.metric("inference_batch_size_count")
 
