@@ -1,6 +1,6 @@
 """Start each contestant in turn on loopback, drive it, and print a table of medians and ratios.
 
-    python -m benchmarks.serving                      all that are installed (peers: make bench-peers)
+    python -m benchmarks.serving                      all of them
     python -m benchmarks.serving argmax ceiling       only these
 
 Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT. Server and client share the machine's cores, so only
@@ -50,7 +50,7 @@ def median(results: list[Result]) -> Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("contestants", nargs="*", default=[n for n, c in CONTESTANTS.items() if c.is_installed()])
+    parser.add_argument("contestants", nargs="*", default=list(CONTESTANTS))
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--repeats", type=int, default=3)

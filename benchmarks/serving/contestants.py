@@ -12,14 +12,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-HERE = Path(__file__).parent
-PEERS = Path(os.environ.get("BENCH_PEERS", HERE.parent.parent / ".bench-peers"))
 START_SECONDS = 120
 
 
@@ -31,11 +29,6 @@ class Contestant:
     command: list[str]
     path: str = "/predict"
     form_field: str = ""  # '' sends the image as it is
-    needs: Path | None = None  # what must exist for it to run
-    before: Callable[[Path, Path], None] | None = field(default=None)
-
-    def is_installed(self) -> bool:
-        return self.needs is None or self.needs.exists()
 
 
 def _uvicorn(module: str) -> list[str]:
@@ -52,30 +45,6 @@ CONTESTANTS = {
         "LitServe 0.2.19 as documented",
         [sys.executable, "-m", "benchmarks.serving.stock_litserve"],
         form_field="request",
-    ),
-    "torchserve": Contestant(
-        "TorchServe, batch 64",
-        [str(HERE / "peers" / "torchserve.sh"), str(PEERS / "torchserve"), "{port}", "{model}"],
-        path="/predictions/classifier",
-        needs=PEERS / "torchserve" / "bin" / "torchserve",
-    ),
-    "bentoml": Contestant(
-        "BentoML, adaptive batching",
-        [
-            *(
-                str(PEERS / "bentoml" / "bin" / "bentoml"),
-                "serve",
-                "benchmarks.serving.peers.bentoml_service:Classifier",
-            ),
-            *("--port", "{port}", "--host", "127.0.0.1"),
-        ],
-        form_field="image",
-        needs=PEERS / "bentoml" / "bin" / "bentoml",
-    ),
-    "ray": Contestant(
-        "Ray Serve, @serve.batch",
-        [str(PEERS / "ray" / "bin" / "python"), "-m", "benchmarks.serving.peers.ray_service"],
-        needs=PEERS / "ray" / "bin" / "serve",
     ),
 }
 
