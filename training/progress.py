@@ -59,7 +59,7 @@ class NoProgress:
         return
 
 
-class LineProgress:
+class LineProgress(NoProgress):
     """One line of plain text when an epoch ends."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -69,9 +69,6 @@ class LineProgress:
         self._title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {iterations:,} iterations"
         self._started = time.perf_counter()
 
-    def due(self) -> bool:
-        return False
-
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         raise NotImplementedError("never due")
 
@@ -79,14 +76,6 @@ class LineProgress:
         seconds = time.perf_counter() - self._started
         self._stream.write(f"{self._title}  {_numbers(loss, accuracy, examples / seconds)}  {seconds:.1f} s\n")
         self._stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
 
 
 class BarProgress:
