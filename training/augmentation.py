@@ -113,6 +113,16 @@ def _field(height: int, width: int) -> Tensor:  # float32 [3 + 16, H * W]
     return torch.cat([torch.stack([x, y, torch.ones_like(x)]).flatten(1), bumps])
 
 
+def shrink(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> uint8 [N, C, 3/4 H, 3/4 W]
+    """The images at 3/4 of their size: what early epochs learn from them costs 0.56 of the work.
+
+    Progressive resizing, as in Howard's entry to DAWNBench, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html.
+    """
+    height, width = (side * 3 // 4 for side in images.shape[2:])
+    small = interpolate(images.float(), size=(height, width), mode="bilinear", antialias=True)
+    return small.round().to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Jpeg:
     """Compress a `share` of the images, each at a quality of its own, and decode them again: what clients send."""

@@ -56,6 +56,13 @@ class HyperParameters(BaseModel):
         0.0, ge=0, lt=1, description="Share of the target that is spread evenly over the classes."
     )
     augment: bool = Field(True, description="Vary the training images as the recipe says, if it does.")
+    small_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the epochs, from the first, in which images have 3/4 of their height and width: a "
+        "convolution does 0.56 of the work.",
+    )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
@@ -106,6 +113,10 @@ class HyperParameters(BaseModel):
         """Those that have a meaning with this optimiser, as JSON values, without the seed: what a manifest records."""
         values: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"seed"})
         return {k: v for k, v in values.items() if self.optimiser in _ONLY_WITH.get(k, (self.optimiser,))}
+
+    def is_small(self, epoch: int) -> bool:
+        """Whether `epoch`, counted from 1, is one of those with smaller images."""
+        return epoch <= self.small_share * self.epochs
 
     def iterations(self, examples: int) -> int:
         """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""

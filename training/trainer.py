@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training.augmentation import Augmentation
+from training.augmentation import Augmentation, shrink
 from training.checkpoint import Checkpoints, Stateful
 from training.data import Dataset
 from training.distributed import World
@@ -115,6 +115,8 @@ def batches(
         if augmentation is not None and hyper.augment:
             generator = _generator(hyper.seed, epoch, iteration + 1)
             inputs = augmentation(inputs, examples=chosen, epoch=epoch, generator=generator)
+        if data.images and hyper.is_small(epoch):
+            inputs = shrink(inputs)
         yield inputs, data.labels.index_select(0, chosen)
 
 

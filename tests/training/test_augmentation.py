@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from training.augmentation import AlternatingFlip, Augmentation, Chain, Deform, Jpeg, Translate
+from training.augmentation import AlternatingFlip, Augmentation, Chain, Deform, Jpeg, Translate, shrink
 from training.data import Dataset
 from training.hyper_parameters import HyperParameters
 from training.trainer import batches
@@ -130,3 +130,16 @@ def test_every_batch_is_augmented_by_chance_of_its_own_and_no_augment_leaves_it_
 
     assert len({image.numpy().tobytes() for image in (*first, *second)}) == 4
     assert torch.equal(plain, twins.inputs)
+
+
+def test_shrinking_takes_the_mean_of_what_it_merges() -> None:
+    left_white = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    left_white[..., :4] = 200
+
+    small = shrink(left_white)
+
+    assert small.shape == (1, 1, 6, 6)
+    assert small.dtype == torch.uint8
+    assert small[0, 0, 0].tolist()[:2] == [200, 200]
+    assert small[0, 0, 0].tolist()[4:] == [0, 0]
+    assert small.float().mean().item() == pytest.approx(100, abs=1)

@@ -210,3 +210,19 @@ def test_autograd_gives_the_gradient_of_the_mean_of_three_times_x_plus_two_squar
 
     assert out.item() == 50
     assert gradient.tolist() == [6, 8, 10]
+
+
+def test_images_of_the_first_epochs_are_small_and_those_of_the_others_are_whole(digits: Dataset) -> None:
+    hyper = HyperParameters(epochs=5, batch_size=4, optimiser="sgd", lr=0.5, small_share=0.4)
+
+    sides = [next(batches(digits, hyper, epoch))[0].shape[2:] for epoch in range(1, 6)]
+
+    assert sides == [(21, 21), (21, 21), (28, 28), (28, 28), (28, 28)]
+
+
+def test_rows_of_features_have_no_size_to_shrink() -> None:
+    hyper = HyperParameters(epochs=2, batch_size=2, optimiser="sgd", lr=0.5, small_share=0.5, shuffle=False)
+
+    inputs, _ = next(batches(two_examples(), hyper, 1))
+
+    assert torch.equal(inputs, two_examples().inputs)
