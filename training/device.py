@@ -27,6 +27,15 @@ def choose(name: str) -> torch.device:
     return torch.device(name)
 
 
+def has_room_for(device: torch.device, size_bytes: int) -> bool:
+    """Whether a dataset of that size can live on `device`: half of what is free there is left to the training."""
+    if device.type == "cuda":
+        return size_bytes <= torch.cuda.mem_get_info(device)[0] // 2
+    if device.type == "mps":
+        return size_bytes <= torch.mps.recommended_max_memory() // 2
+    return True  # it is in the memory of the CPU already
+
+
 def describe(device: torch.device) -> str:
     """The device in words, e.g. "cuda (NVIDIA H200)" or "cpu (AMD EPYC 9654, 2 threads)"."""
     if device.type == "cuda":

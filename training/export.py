@@ -50,14 +50,27 @@ def export(model: Exported) -> bytes:
     return _without_sources(buffer.getvalue())
 
 
+class On(nn.Module):
+    """`module`, which computes on `device`, for inputs from anywhere; its outputs are where the inputs were."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.module = module
+        self.device = device
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.module(inputs.to(self.device))
+        return outputs.to(inputs.device)
+
+
 def load(artifact: bytes, device: torch.device) -> nn.Module:
-    """The classifier in `artifact`, on `device`, as the service will load it."""
+    """The classifier in `artifact`, on `device`, as the service will load it; inputs may be elsewhere."""
     with _torchscript():
         module: nn.Module = torch.jit.load(io.BytesIO(artifact), map_location=device)  # type: ignore[no-untyped-call]
-    return module
+    return On(module, device)
 
 
-def check(model: Exported, artifact: nn.Module, inputs: Tensor) -> None:
+def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
     """Compare network and loaded artifact on all `inputs`, in batches of 1, 7 and 256.
 
     Raises:

@@ -14,6 +14,7 @@ from service.manifest import ModelManifest, Name, Provenance
 from service.registry import CorruptVersionError, NotInRegistryError, Registry
 from training import device as devices
 from training import sources
+from training.batches import Feed
 from training.board import BoardProgress
 from training.calibrate import fit_temperature
 from training.checkpoint import Checkpoints
@@ -21,7 +22,7 @@ from training.data import Dataset
 from training.distributed import World
 from training.errors import OptionError, TrainingError
 from training.evaluate import Evaluation, evaluate, logits_of
-from training.export import Exported, check, export, load
+from training.export import Exported, On, check, export, load
 from training.gate import refusal
 from training.hyper_parameters import HyperParameters
 from training.latency import latencies
@@ -79,9 +80,11 @@ def run(
     """
     device = world.place(devices.choose(settings.device))
     registry = _registry_for(settings.registry, publish_as)
-    whole = sources.load(data or recipe.data, "train", settings.data_dir).to(device)
+    whole = sources.load(data or recipe.data, "train", settings.data_dir)
+    if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
+        whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
-    test_data = sources.load(data or recipe.data, test_split, settings.data_dir).to(device)
+    test_data = sources.load(data or recipe.data, test_split, settings.data_dir)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -104,6 +107,7 @@ def run(
             augmentation=recipe.augmentation,
             checkpoints=checkpoints,
             world=world,
+            feed=Feed(device, settings.workers, settings.pin_memory),
         )
     training_seconds = sum(epoch.seconds for epoch in history)
 
@@ -117,8 +121,7 @@ def run(
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
     of_others = tuple(
-        evaluate(classifier, other.to(device), temperature=temperature)
-        for other in _others(recipe, other_splits, settings)
+        evaluate(classifier, other, temperature=temperature) for other in _others(recipe, other_splits, settings)
     )
     outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds)
 
@@ -127,7 +130,7 @@ def run(
         production = _production(registry, publish_as)
         refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
     if registry is not None and publish_as is not None and (force or not refused):
-        check(model, classifier, test_data.inputs)
+        check(On(model, device), classifier, test_data.inputs)
         report = Report(
             recipe=recipe,
             command=command(recipe, hyper, data),

@@ -20,6 +20,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Folder of the data sets; what is missing is downloaded into it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves it to the recipe.")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processes that prepare batches. With 0, data that fits lives on the device and is varied there.",
+    )
+    pin_memory: bool = Field(True, description="Where batches are copied to a GPU, copy them from page-locked memory.")
     tolerance: float = Field(0.005, ge=0, le=1, description="How much less accurate than production may be published.")
     runs_dir: Path = Field(Path("runs"), description="Folder of checkpoints and TensorBoard logs.")
     checkpoint_seconds: float = Field(10, ge=0, description="Time between checkpoints; each waits for an epoch's end.")

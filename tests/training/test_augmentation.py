@@ -5,9 +5,9 @@ import torch
 from torch import Generator, Tensor
 
 from training.augmentation import AlternatingFlip, Augmentation, Chain, Deform, Jpeg, Translate, shrink
+from training.batches import batches
 from training.data import Dataset
 from training.hyper_parameters import HyperParameters
-from training.trainer import batches
 
 STILL = Deform(degrees=0, stretch=0, slant=0, move=0, bend=0)
 DEFORM = Deform(degrees=7, stretch=0.07, slant=0.12, move=1.2, bend=0.7)

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.conftest import Silent
+from training.batches import batches
 from training.data import Dataset
 from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
 from training.models import NeuralNet
 from training.preprocessing import Preprocessing
-from training.trainer import EpochResult, batches, train
+from training.trainer import EpochResult, train
 
 
 def fit(network: nn.Module, data: Dataset, hyper: HyperParameters) -> list[EpochResult]:
@@ -90,20 +91,6 @@ def test_50_000_images_in_batches_of_256_are_196_iterations_and_the_last_one_is_
     assert hyper.iterations(50_000) == len(sizes) == 196
     assert sizes == [256] * 195 + [80]
     assert [len(labels) for _, labels in batches(data, hyper.override({"drop_last": True}), 1)] == [256] * 195
-
-
-def test_every_epoch_visits_every_example_once_in_an_order_of_its_own(digits: Dataset, quick: HyperParameters) -> None:
-    first, second = (torch.cat([labels for _, labels in batches(digits, quick, epoch)]) for epoch in (1, 2))
-
-    assert not torch.equal(first, second)
-    assert torch.equal(first.sort().values, digits.labels.sort().values)
-    assert torch.equal(second.sort().values, digits.labels.sort().values)
-
-
-def test_without_shuffling_the_order_is_that_of_the_dataset(digits: Dataset, quick: HyperParameters) -> None:
-    visited = torch.cat([inputs for inputs, _ in batches(digits, quick.override({"shuffle": False}), 2)])
-
-    assert torch.equal(visited, digits.inputs)
 
 
 def test_the_numbers_shown_are_the_mean_over_the_examples_seen(digits: Dataset, quick: HyperParameters) -> None:
@@ -210,19 +197,3 @@ def test_autograd_gives_the_gradient_of_the_mean_of_three_times_x_plus_two_squar
 
     assert out.item() == 50
     assert gradient.tolist() == [6, 8, 10]
-
-
-def test_images_of_the_first_epochs_are_small_and_those_of_the_others_are_whole(digits: Dataset) -> None:
-    hyper = HyperParameters(epochs=5, batch_size=4, optimiser="sgd", lr=0.5, small_share=0.4)
-
-    sides = [next(batches(digits, hyper, epoch))[0].shape[2:] for epoch in range(1, 6)]
-
-    assert sides == [(21, 21), (21, 21), (28, 28), (28, 28), (28, 28)]
-
-
-def test_rows_of_features_have_no_size_to_shrink() -> None:
-    hyper = HyperParameters(epochs=2, batch_size=2, optimiser="sgd", lr=0.5, small_share=0.5, shuffle=False)
-
-    inputs, _ = next(batches(two_examples(), hyper, 1))
-
-    assert torch.equal(inputs, two_examples().inputs)
