@@ -155,6 +155,7 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = find(arguments.recipe)
     hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
     settings = _settings(arguments)
+    devices.keep_freed_memory()
     kind = (arguments.data or recipe.data).partition(":")[0]
     own_name = recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"
     with joined(devices.choose(settings.device)) as world, devices.cpu_threads(settings.threads or recipe.threads):

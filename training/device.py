@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,21 @@ def cpu_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """From now on, memory that this process frees is its own for the next tensor, where glibc manages it.
+
+    By default a large tensor is mapped for each use, and the kernel clears its pages again and again: that was 15 % of
+    the time of a `cifar10` step on the CPU.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def _processor() -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import ctypes
 import re
+import resource
 
 import pytest
 import torch
 
-from training.device import choose, cpu_threads, describe
+from training.device import choose, cpu_threads, describe, keep_freed_memory
 from training.errors import OptionError
 
 
@@ -44,3 +46,17 @@ def test_threads_are_put_back_as_they_were() -> None:
         inside = torch.get_num_threads()
 
     assert (inside, torch.get_num_threads()) == (2, before)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs the GNU C library")
+def test_memory_that_was_freed_is_taken_again_without_new_pages() -> None:
+    def new_pages_of_ten_large_tensors() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(8_000_000)  # 32 MB, 7,813 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    new_pages_of_ten_large_tensors()
+
+    assert new_pages_of_ten_large_tensors() < 2000
