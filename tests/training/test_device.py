@@ -53,7 +53,7 @@ def test_memory_that_was_freed_is_taken_again_without_new_pages() -> None:
     def new_pages_of_ten_large_tensors() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(10):
-            torch.ones(8_000_000)  # 32 MB, 7,813 pages
+            torch.ones(20_000_000)  # 80 MB, 19,532 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     keep_freed_memory()
