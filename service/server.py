@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import ipaddress
 import logging
@@ -47,9 +48,10 @@ from service.keys import Keys
 from service.manifest import ModelManifest
 from service.model import Model
 from service.offer import ServedModel
+from service.patience import HOPELESS
 from service.registry import Registry, RegistryError
 from service.settings import Settings
-from service.supervisor import HOPELESS, Supervisor
+from service.supervisor import Supervisor
 from service.vitals import Vitals
 from service.worker import Worker
 
@@ -113,7 +115,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             self._line_up,
             self._listeners[self.number],
             max_batch_size=self._settings.max_batch_size,
-            beat=lambda now: self._vitals.beat(self.number, now),
+            beat=functools.partial(self._vitals.beat, self.number),
         )
         follow(self._catalogue, self._line_up, worker.offer, poll_seconds=self._settings.poll_seconds)
         worker.run(stop=parent.sentinel)

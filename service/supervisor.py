@@ -14,23 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 
+from service.patience import Life, Patience, ServiceFailed
 from service.settings import Settings
 from service.vitals import Vitals
 
 logger = logging.getLogger(__name__)
-
-HOPELESS = 3
-"""A worker's exit code that says: another start would fail in the same way."""
 
 _LOOK_SECONDS = 0.25
 _QUICK_DEATH_SECONDS = 5.0
 _KILL_SECONDS = 5.0
 
 Start = Callable[[int], BaseProcess]
-
-
-class ServiceFailed(Exception):
-    """The service cannot go on; the message says why."""
 
 
 class Supervisor:
@@ -59,14 +53,16 @@ class Supervisor:
         self._workers: dict[int, BaseProcess] = {}
         self._http: dict[int, BaseProcess] = {}
         self._started: dict[BaseProcess, float] = {}
-        self._failed_starts: dict[int, int] = {}
+        self._patience = Patience(settings)
+        self._due: dict[int, float] = {}  # workers that are not replaced before that time
+        self._quick_deaths: dict[int, int] = {}
         self._stop_asked = 0
 
     def run(self) -> None:
         """Start everything and serve until a signal says stop; then finish what was accepted.
 
         Raises:
-            ServiceFailed: processes keep failing to start.
+            ServiceFailed: processes keep failing.
         """
         with self._signals() as wakeup:
             self._on_start()
@@ -107,6 +103,9 @@ class Supervisor:
                 self._kill_if_stuck(number, process)
             if not process.is_alive():
                 self._replace_worker(number, process)
+        for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
+            del self._due[number]
+            self._launch_worker(number)
 
     def _kill_if_stuck(self, number: int, process: BaseProcess) -> None:
         if self._vitals.is_up(number):
@@ -119,20 +118,17 @@ class Supervisor:
             process.join()
 
     def _replace_worker(self, number: int, process: BaseProcess) -> None:
-        was_up = self._vitals.is_up(number)
+        came_up = self._vitals.is_up(number)
+        life = Life(
+            came_up=came_up,
+            seconds=self._vitals.age(number) if came_up else 0.0,
+            batches=self._vitals.batches(number),
+            exit_code=process.exitcode,
+        )
         logger.error("worker %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
-        if was_up:
-            self._failed_starts[number] = 0
-        else:
-            failures = self._failed_starts[number] = self._failed_starts.get(number, 0) + 1
-            if process.exitcode == HOPELESS or failures >= self._settings.max_failed_starts:
-                raise ServiceFailed(
-                    f"worker {number} failed to start {failures} time(s) in a row, last with exit code "
-                    f"{process.exitcode}; its own message is above"
-                )
+        self._due[number] = time.monotonic() + self._patience.wait_after(number, life)
         del self._workers[number]
         self._forget(process)
-        self._launch_worker(number)
 
     def _tend_http(self) -> None:
         for number, process in list(self._http.items()):
@@ -142,7 +138,7 @@ class Supervisor:
             if process.pid:
                 self._on_http_death(process.pid)
             quick = time.monotonic() - self._started[process] < _QUICK_DEATH_SECONDS
-            failures = self._failed_starts[~number] = self._failed_starts.get(~number, 0) + 1 if quick else 0
+            failures = self._quick_deaths[number] = self._quick_deaths.get(number, 0) + 1 if quick else 0
             if failures >= self._settings.max_failed_starts:
                 raise ServiceFailed(f"HTTP process {number} ended {failures} times in a row right after its start")
             del self._http[number]

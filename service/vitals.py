@@ -16,14 +16,20 @@ class Vitals:
 
     def __init__(self, workers: int) -> None:
         self._beats = _SPAWN.RawArray("d", workers)
+        self._up_since = _SPAWN.RawArray("d", workers)
+        self._batches = _SPAWN.RawArray("Q", workers)
         self._draining = _SPAWN.RawValue("b", 0)
 
-    def beat(self, worker: int, now: float) -> None:
+    def beat(self, worker: int, now: float, batches: int) -> None:
+        """Say that the worker lives, and has answered that many batches."""
+        self._batches[worker] = batches
         self._beats[worker] = now
+        self._up_since[worker] = self._up_since[worker] or now
 
     def reset(self, worker: int) -> None:
-        """Forget a worker's beats: a new process takes its place."""
-        self._beats[worker] = 0.0
+        """Forget a worker's life: a new process takes its place."""
+        self._beats[worker] = self._up_since[worker] = 0.0
+        self._batches[worker] = 0
 
     def is_up(self, worker: int) -> bool:
         """Whether the worker has finished loading."""
@@ -36,6 +42,14 @@ class Vitals:
     def silence(self, worker: int) -> float:
         """Seconds since the worker's last beat."""
         return time.monotonic() - float(self._beats[worker])
+
+    def age(self, worker: int) -> float:
+        """Seconds since the worker came up."""
+        return time.monotonic() - float(self._up_since[worker])
+
+    def batches(self, worker: int) -> int:
+        """Batches that the worker has answered."""
+        return int(self._batches[worker])
 
     @property
     def draining(self) -> bool:

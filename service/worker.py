@@ -70,7 +70,8 @@ class _Job(NamedTuple):
 class Worker:
     """Serves a line-up of models to whoever connects to `listener`, until the process ends.
 
-    `beat` is called at least every half second while the loop turns, with time.monotonic().
+    `beat` is called at least every half second while the loop turns, with time.monotonic() and the number of batches
+    that were answered so far.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Worker:
         listener: socket.socket,
         *,
         max_batch_size: int,
-        beat: Callable[[float], None],
+        beat: Callable[[float, int], None],
     ) -> None:
         self._handles = itertools.count()
         self._models: dict[int, Model] = {}
@@ -90,6 +91,7 @@ class Worker:
         self._listener = listener
         self._max_batch_size = max_batch_size
         self._beat = beat
+        self._batches = 0
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
         self._swap()
@@ -106,7 +108,7 @@ class Worker:
         self._selector.register(stop, selectors.EVENT_READ)
         self._selector.register(self._wakes, selectors.EVENT_READ)
         while True:
-            self._beat(time.monotonic())
+            self._beat(time.monotonic(), self._batches)
             for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
                 if key.fd == stop:
                     self._close()
@@ -216,6 +218,7 @@ class Worker:
         class_ids = outputs.class_ids.numpy()
         confidences = outputs.confidences.numpy()
         logits = outputs.logits.numpy()
+        self._batches += 1
         start = 0
         for job in wanted:
             own = slice(start, start + job.block.size)

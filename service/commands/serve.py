@@ -33,8 +33,8 @@ def serve(settings: Settings) -> int:
     with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
         # prometheus_client chooses at import whether its numbers are shared, so this comes before what imports it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from service.patience import ServiceFailed
         from service.server import Server, configure_logging
-        from service.supervisor import ServiceFailed
 
         configure_logging(settings.log_level)
         try:

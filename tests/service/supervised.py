@@ -1,7 +1,7 @@
 """A program that runs a `Supervisor` over processes that only live and die, and prints what happens, line by line.
 
 Its argument is JSON: how each worker and HTTP process behaves at its first start, at its second, and so on (the last
-goes on for ever), how long the stubborn are waited for, and the settings.
+goes on for ever), how long the stubborn are waited for and those that die too often wait, and the settings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 
+from service import patience
 from service import supervisor as supervisor_module
+from service.patience import HOPELESS, ServiceFailed
 from service.settings import Settings
-from service.supervisor import HOPELESS, ServiceFailed, Supervisor
+from service.supervisor import Supervisor
 from service.vitals import Vitals
 
 STOP = (signal.SIGTERM, signal.SIGINT)
@@ -58,9 +60,10 @@ class Stage:
         if behaviour == "hopeless":
             os._exit(HOPELESS)
         if kind == "worker" and behaviour != "never up":
-            self._vitals.beat(number, time.monotonic())
+            batches = 1000 if behaviour == "works and dies" else 0
+            self._vitals.beat(number, time.monotonic(), batches)
         say(kind, number, "lives", os.getpid())
-        if behaviour == "dies":
+        if behaviour in ("dies", "works and dies"):
             os._exit(1)
         while True:
             time.sleep(0.02)
@@ -68,7 +71,7 @@ class Stage:
                 say(kind, "sees draining")
                 behaviour = "steady"
             if kind == "worker" and behaviour not in ("never up", "hangs"):
-                self._vitals.beat(number, time.monotonic())
+                self._vitals.beat(number, time.monotonic(), 0)
 
     def _end(self, kind: str, behaviour: str) -> None:
         say(kind, "is asked to end", "while draining" if self._vitals.draining else "while serving")
@@ -82,6 +85,7 @@ def main() -> None:
     plan = json.loads(sys.argv[1])
     settings = Settings(**plan["settings"])
     supervisor_module._KILL_SECONDS = plan["kill_seconds"]
+    patience._FIRST_WAIT_SECONDS = plan["first_wait_seconds"]
     vitals = Vitals(plan["workers"])
     stage = Stage(plan, vitals)
     supervisor = Supervisor(

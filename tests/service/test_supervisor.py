@@ -82,10 +82,18 @@ def start() -> Iterator[Start]:
         http: tuple[str, ...] = ("steady",),
         workers: int = 1,
         kill_seconds: float = 30,
+        first_wait_seconds: float = 0.01,
         **settings: object,
     ) -> Program:
         settings = {"http_processes": 1, **settings}
-        plan = {"worker": worker, "http": http, "workers": workers, "kill_seconds": kill_seconds, "settings": settings}
+        plan = {
+            "worker": worker,
+            "http": http,
+            "workers": workers,
+            "kill_seconds": kill_seconds,
+            "first_wait_seconds": first_wait_seconds,
+            "settings": settings,
+        }
         programs.append(Program(plan))
         return programs[-1]
 
@@ -195,6 +203,39 @@ def test_a_worker_that_calls_itself_hopeless_is_given_up_at_once(start: Start) -
     program.wait_for("ServiceFailed worker 0 failed to start 1 time(s)")
 
     assert program.rest()[-1] == ALL_GONE
+
+
+def test_a_worker_that_comes_up_and_dies_again_and_again_is_given_up(start: Start) -> None:
+    program = start(worker=("dies",), max_short_lives=4)
+
+    program.wait_for(
+        "ServiceFailed worker 0 died 4 times in a row before it had served for 10 s or answered 10 batches"
+    )
+    rest = program.rest()
+
+    assert sum(line.startswith("worker 0 lives") for line in program.lines) == 4
+    assert rest[-1] == ALL_GONE
+
+
+def test_a_worker_that_dies_after_work_is_replaced_for_as_long_as_it_works(start: Start) -> None:
+    program = start(worker=("works and dies",) * 5 + ("steady",), max_short_lives=2)
+
+    for _ in range(6):
+        program.wait_for("worker 0 lives")
+
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_http_processes_are_tended_while_a_worker_waits_to_be_replaced(start: Start) -> None:
+    program = start(worker=("dies",), first_wait_seconds=3600)
+    pid = program.up()["http"]
+    while sum(line.startswith("worker 0 lives") for line in program.lines) < 4:
+        program.wait_for("worker 0 lives")
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert program.wait_for(("http 0 lives", "worker 0 lives")).startswith("http")
+    assert program.stop()[-1] == ALL_GONE
 
 
 def test_an_http_process_that_ends_right_after_each_start_is_given_up(start: Start) -> None:

@@ -104,8 +104,9 @@ class Running:
         self.thread = threading.Thread(target=worker.run, args=(self._stop,))
         self.thread.start()
 
-    def _beat(self, now: float) -> None:
+    def _beat(self, now: float, batches: int) -> None:
         self.beats.append(now)
+        self.batches = batches
         if not self._go.is_set():
             self._held.set()
             self._go.wait()
@@ -390,6 +391,17 @@ def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
 
     assert len(worker.beats) >= before + 2
     assert worker.beats == sorted(worker.beats)
+
+
+def test_the_batches_that_were_answered_are_counted(worker: Running) -> None:
+    client = worker.connect()
+
+    for block_id in range(3):
+        client.send(block_id, images(1))
+        client.answer(block_id)
+    worker.wait_for_a_turn()
+
+    assert worker.batches == 3
 
 
 def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Callable[[int], Running]) -> None:

@@ -1,0 +1,74 @@
+"""Decides whether a worker that died is replaced, and how soon. Knows nothing about processes.
+
+Two things kill workers again and again: something about the worker (its memory, its device, its model), which no
+replacement mends, and an input, which is given up after it has killed three. So the first deaths in a row are replaced
+at once, further ones after growing waits, and a row that is longer than bad inputs explain ends the service. A worker
+that has served well in between breaks the row: then the service is of use, and goes on for as long as that is so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.settings import Settings
+
+HOPELESS = 3
+"""A worker's exit code that says: another start would fail in the same way."""
+
+_SOUND_SECONDS = 10.0
+_SOUND_BATCHES = 10
+_AT_ONCE = 3  # dispatcher.MAX_ATTEMPTS: what one bad input costs
+_FIRST_WAIT_SECONDS = 0.25
+_LONGEST_WAIT_SECONDS = 5.0
+
+
+class ServiceFailed(Exception):
+    """The service cannot go on; the message says why."""
+
+
+class Life(NamedTuple):
+    """What a worker had done when it died."""
+
+    came_up: bool  # it had finished loading
+    seconds: float  # since it came up
+    batches: int  # that it had answered
+    exit_code: int | None
+
+    @property
+    def is_sound(self) -> bool:
+        return self.came_up and (self.seconds >= _SOUND_SECONDS or self.batches >= _SOUND_BATCHES)
+
+
+class Patience:
+    """What is left of it for each worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_failed_starts = settings.max_failed_starts
+        self._max_short_lives = settings.max_short_lives
+        self._failed_starts: dict[int, int] = {}
+        self._short_lives: dict[int, int] = {}
+
+    def wait_after(self, number: int, life: Life) -> float:
+        """Seconds to wait before the worker `number`, whose life this was, is replaced.
+
+        Raises:
+            ServiceFailed: it is not to be replaced.
+        """
+        if not life.came_up:
+            failures = self._failed_starts[number] = self._failed_starts.get(number, 0) + 1
+            if life.exit_code == HOPELESS or failures >= self._max_failed_starts:
+                raise ServiceFailed(
+                    f"worker {number} failed to start {failures} time(s) in a row, last with exit code "
+                    f"{life.exit_code}; its own message is above"
+                )
+            return 0.0
+        self._failed_starts[number] = 0
+        deaths = self._short_lives[number] = 0 if life.is_sound else self._short_lives.get(number, 0) + 1
+        if deaths >= self._max_short_lives:
+            raise ServiceFailed(
+                f"worker {number} died {deaths} times in a row before it had served for {_SOUND_SECONDS:g} s or "
+                f"answered {_SOUND_BATCHES} batches, last with exit code {life.exit_code}"
+            )
+        if deaths <= _AT_ONCE:
+            return 0.0
+        return min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (deaths - _AT_ONCE - 1))
