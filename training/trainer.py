@@ -82,7 +82,8 @@ def train(
             for inputs, labels in batches(data, hyper, epoch, augmentation, feed):
                 n = len(labels)
                 inputs, labels = world.part(inputs), world.part(labels)
-                optimiser.zero_grad()
+                for weight in weights:
+                    weight.grad = None  # optimiser.zero_grad() does the same in ten times the time
                 with autocast:
                     logits = network(preprocessing(inputs))
                 logits = class_logits(logits.float())
