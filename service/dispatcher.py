@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -76,7 +77,7 @@ class Dispatcher:
         """Images that were accepted and are not answered."""
         self._max_batch_size = max_batch_size
         self._max_ticket_size = max(1, max_batch_size // TICKETS_PER_BATCH)
-        self._max_queue = max_queue
+        self.max_queue = max_queue
         self._on_answer = on_answer
         self._workers = {WorkerLink(path, self): _Worker() for path in paths}
         self._lanes = Lanes()
@@ -110,6 +111,22 @@ class Dispatcher:
         """Whether some worker would compute for `model` now."""
         return any(worker.connected and model.key in worker.handles for worker in self._workers.values())
 
+    def waiting(self) -> dict[str, tuple[int, float]]:
+        """For each model that has any: its images that are not answered, and when the oldest was submitted."""
+        lanes = [(lane.key, lane.tickets()) for lane in self._lanes.in_turn()]
+        blocks = itertools.chain.from_iterable(worker.blocks.values() for worker in self._workers.values())
+        sent = [(block.model.key, block.tickets) for block in blocks]
+        found: dict[str, tuple[int, float]] = {}
+        for (name, _), tickets in itertools.chain(lanes, sent):
+            depth, oldest = found.get(name, (0, math.inf))
+            for ticket in tickets:
+                if ticket in self._tickets:
+                    depth += ticket.size
+                    oldest = min(oldest, ticket.submitted)
+            if depth:
+                found[name] = depth, oldest
+        return found
+
     # Asking
 
     def admit(self, images: int, seconds: float) -> None:
@@ -119,11 +136,11 @@ class Dispatcher:
             QueueFull: with the seconds after which the backlog will be gone.
         """
         backlog_seconds = self.depth / self._peak_rate if self._peak_rate else 0.0
-        if self.depth + images <= self._max_queue and backlog_seconds <= seconds:
+        if self.depth + images <= self.max_queue and backlog_seconds <= seconds:
             return
         raise QueueFull(
             f"the queue must have room for {images} more image(s) and its head start be under {seconds:.3g} s. "
-            f"Given: {self.depth} of {self._max_queue} wait, for about {backlog_seconds:.3g} s",
+            f"Given: {self.depth} of {self.max_queue} wait, for about {backlog_seconds:.3g} s",
             retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
         )
 

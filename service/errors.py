@@ -17,6 +17,8 @@ class Problem(Exception):
     """An answer that is not a prediction; `detail` is written for the client."""
 
     status: ClassVar[int] = 500
+    reason: ClassVar[str] = "internal"
+    """What it is counted as."""
 
     def __init__(self, detail: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -32,12 +34,14 @@ class BadRequest(Problem):
     """The bytes are not what they claim to be: an image that does not decode, JSON that does not parse."""
 
     status = 400
+    reason = "bad_input"
 
 
 class Unauthorized(Problem):
     """No key, or none that is known."""
 
     status = 401
+    reason = "unauthorized"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"www-authenticate": "Bearer"})
@@ -47,42 +51,49 @@ class Forbidden(Problem):
     """A key that is known, but not for this."""
 
     status = 403
+    reason = "unauthorized"
 
 
 class NotFound(Problem):
     """There is no such page, model or version."""
 
     status = 404
+    reason = "not_found"
 
 
 class RequestTimeout(Problem):
     """The request's body did not come in time."""
 
     status = 408
+    reason = "body_timeout"
 
 
 class TooLarge(Problem):
     """A body, an image or a count over its limit."""
 
     status = 413
+    reason = "bad_input"
 
 
 class UnsupportedMediaType(Problem):
     """A content type that no decoder takes."""
 
     status = 415
+    reason = "bad_input"
 
 
 class Unprocessable(Problem):
     """Well-formed, but of the wrong shape or value for the model."""
 
     status = 422
+    reason = "bad_input"
 
 
 class QueueFull(Problem):
     """More images wait than the queue may hold."""
 
     status = 429
+    reason = "queue_full"
 
     def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
         super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
@@ -92,6 +103,7 @@ class Unavailable(Problem):
     """Starting, draining, or no worker."""
 
     status = 503
+    reason = "unavailable"
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
@@ -101,16 +113,24 @@ class DeadlineExceeded(Problem):
     """The answer would come too late."""
 
     status = 504
+    reason = "deadline"
 
 
 class ModelFailed(Problem):
     """The model could not compute this one input."""
 
     status = 500
+    reason = "model_error"
 
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
+
+    reason: ClassVar[str] = "disconnected"
+
+
+REASONS = tuple(sorted({Problem.reason, ClientGone.reason, *(problem.reason for problem in Problem.__subclasses__())}))
+"""Everything that a request which got no predictions is counted as."""
 
 
 def problem_body(status: int, detail: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -33,9 +34,10 @@ class Client(Protocol):
 class Ticket:
     """Inputs of one request that travel together; `next` are those that travel after them."""
 
-    __slots__ = ("attempts", "client", "data", "deadline", "future", "next", "size")
+    __slots__ = ("attempts", "client", "data", "deadline", "future", "next", "size", "submitted")
 
     def __init__(self, data: bytes, size: int, deadline: float, client: Client, future: asyncio.Future[Part]) -> None:
+        self.submitted = time.monotonic()
         self.data = data
         self.size = size
         self.deadline = deadline

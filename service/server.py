@@ -33,7 +33,6 @@ from litserve.loops.base import LitLoop
 from litserve.loops.loops import inference_worker
 from litserve.server import _Server
 
-from service import metrics
 from service.api.app import Front, add_routes
 from service.api.gate import Gate
 from service.api.http import BodyReader
@@ -43,11 +42,11 @@ from service.api.predict import Predict
 from service.catalogue import Catalogue, LineUp, Load
 from service.dispatcher import Dispatcher
 from service.follower import follow
-from service.frames import Answer
 from service.keys import Keys
+from service.ledger import Ledger
 from service.manifest import ModelManifest
+from service.metrics.recorder import Recorder
 from service.model import Model
-from service.offer import ServedModel
 from service.patience import HOPELESS
 from service.registry import Registry, RegistryError
 from service.settings import Settings
@@ -74,11 +73,13 @@ class BlockLoop(LitLoop):  # type: ignore[misc]
 class Classifier(ls.LitAPI):  # type: ignore[misc]
     """What LitServe starts in each worker process: `setup` loads the registry's models on the worker's device."""
 
-    def __init__(self, settings: Settings, vitals: Vitals, listeners: list[socket.socket]) -> None:
+    def __init__(self, settings: Settings, vitals: Vitals, listeners: list[socket.socket], metrics_dir: Path) -> None:
         super().__init__(loop=BlockLoop())
+        self._metrics_dir = metrics_dir
         self._settings = settings
         self._vitals = vitals
         self._listeners = listeners
+        self._recorder: Recorder  # what this worker counts; survives it, as `Recorder.absorb` says
         self._catalogue: Catalogue
         self._line_up: LineUp
         self.number = 0
@@ -89,6 +90,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         if self.not_yours:
             self.not_yours.close()
         configure_logging(self._settings.log_level)
+        self._recorder = Recorder(self._metrics_dir)
         settings = self._settings
         torch.set_num_threads(settings.threads)
         registry = Registry(settings.registry)
@@ -145,23 +147,23 @@ class Server(ls.LitServer):  # type: ignore[misc]
         self._vitals = Vitals(len(devices))
         self._paths = [str(run_dir / f"worker-{number}.sock") for number in range(len(devices))]
         self._listeners = [_listen(path) for path in self._paths]
-        self._recorder = metrics.Recorder()
+        self._ledger = Ledger(run_dir, self._vitals, hang_seconds=settings.hang_seconds)
+        self._events = Recorder(run_dir, keeper=True)
         self._dispatcher = Dispatcher(
             self._paths,
             default_model=settings.default_model,
             max_batch_size=settings.max_batch_size,
             max_queue=max(1, settings.max_queue // settings.http_processes),
-            on_answer=self._record_block,
+            on_answer=self._ledger.block_answered,
         )
         self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
         inference = Inference(self._dispatcher, settings, self._executor)
-        record = self._recorder.request
-        self._predict = Predict(inference, self._bodies, record)
-        self._open_inference = OpenInference(inference, self._bodies, record, self._vitals, version("argmax"))
+        self._predict = Predict(inference, self._bodies, self._ledger)
+        self._open_inference = OpenInference(inference, self._bodies, self._ledger, self._vitals, version("argmax"))
         super().__init__(
-            Classifier(settings, self._vitals, self._listeners),
+            Classifier(settings, self._vitals, self._listeners, run_dir),
             accelerator="cpu" if devices == ["cpu"] else "cuda",
             devices=len(devices),
             timeout=False,
@@ -177,7 +179,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             self._open_inference,
             self._dispatcher,
             is_draining=lambda: self._vitals.draining,
-            flush=self._flush_metrics,
+            metrics=lambda: self._ledger.expose(self._dispatcher),
         )
 
     @contextlib.asynccontextmanager
@@ -194,7 +196,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         yield
         housekeeping.cancel()
         await self._dispatcher.close()
-        self._flush_metrics()
+        self._ledger.close(self._dispatcher)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def run(self) -> None:
@@ -212,6 +214,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             logger.warning("%s can be reached from other machines and asks for no key; see --api-keys-file", host)
         # Inherited by forks, and none of a worker's business: it would keep the port after the service is gone.
         self.lit_api.not_yours = web
+        self._events.open()
         gc.collect()
         gc.freeze()  # what exists now is shared with every fork; collecting it would copy the pages
         Supervisor(
@@ -221,7 +224,8 @@ class Server(ls.LitServer):  # type: ignore[misc]
             settings,
             workers=len(self._paths),
             on_start=lambda: logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port),
-            on_http_death=metrics.forget_process,
+            on_worker_death=self._events.worker_restart,
+            on_http_death=self._events.http_restart,
             on_stop=web.close,
         ).run()
 
@@ -248,7 +252,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
     def _uvicorn_config(self) -> uvicorn.Config:
         settings = self._settings
         return uvicorn.Config(
-            app=Front(self.app, self._predict, Gate(self._keys) if self._keys else None),
+            app=Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger),
             host=settings.host,
             port=settings.port,
             log_level="warning",
@@ -260,26 +264,13 @@ class Server(ls.LitServer):  # type: ignore[misc]
             timeout_keep_alive=75,  # longer than clients and proxies keep theirs, so that none meets a closing one
         )
 
-    def _record_block(self, model: ServedModel, answer: Answer) -> None:
-        self._recorder.block(
-            model.name,
-            str(model.version),
-            images=len(answer.class_ids),
-            batch_size=answer.batch_size,
-            queue_seconds=answer.queue_seconds,
-            compute_seconds=answer.compute_seconds,
-        )
-
-    def _flush_metrics(self) -> None:
-        self._recorder.flush(self._dispatcher.depth)
-
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             self._bodies.sweep(time.monotonic())
             if self._keys:
                 self._keys.refresh()
-            self._flush_metrics()
+            self._ledger.flush(self._dispatcher)
 
 
 def worker_devices(device: str) -> list[str]:

@@ -39,7 +39,8 @@ class Supervisor:
         *,
         workers: int,
         on_start: Callable[[], None],
-        on_http_death: Callable[[int], None],
+        on_worker_death: Callable[[int | None, str], None],
+        on_http_death: Callable[[int | None], None],
         on_stop: Callable[[], None],
     ) -> None:
         self._start_worker = start_worker
@@ -48,6 +49,7 @@ class Supervisor:
         self._settings = settings
         self._worker_count = workers
         self._on_start = on_start
+        self._on_worker_death = on_worker_death
         self._on_http_death = on_http_death
         self._on_stop = on_stop
         self._workers: dict[int, BaseProcess] = {}
@@ -99,23 +101,28 @@ class Supervisor:
 
     def _tend_workers(self) -> None:
         for number, process in list(self._workers.items()):
-            if process.is_alive():
-                self._kill_if_stuck(number, process)
+            reason = self._kill_if_stuck(number, process) if process.is_alive() else ""
             if not process.is_alive():
+                reason = reason or ("crashed" if self._vitals.is_up(number) else "failed_start")
+                self._on_worker_death(process.pid, reason)
                 self._replace_worker(number, process)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
             del self._due[number]
             self._launch_worker(number)
 
-    def _kill_if_stuck(self, number: int, process: BaseProcess) -> None:
+    def _kill_if_stuck(self, number: int, process: BaseProcess) -> str:
+        """End a process that gives no sign of life; gives what to call that, '' if it was not done."""
         if self._vitals.is_up(number):
-            limit, silence = self._settings.hang_seconds, self._vitals.silence(number)
+            reason, limit, silence = "hung", self._settings.hang_seconds, self._vitals.silence(number)
         else:
-            limit, silence = self._settings.startup_seconds, time.monotonic() - self._started[process]
-        if silence > limit:
-            logger.error("worker %d (pid %s) was silent for %.1f s and is replaced", number, process.pid, silence)
-            process.kill()
-            process.join()
+            started = self._started[process]
+            reason, limit, silence = "slow_start", self._settings.startup_seconds, time.monotonic() - started
+        if silence <= limit:
+            return ""
+        logger.error("worker %d (pid %s) was silent for %.1f s and is replaced", number, process.pid, silence)
+        process.kill()
+        process.join()
+        return reason
 
     def _replace_worker(self, number: int, process: BaseProcess) -> None:
         came_up = self._vitals.is_up(number)
@@ -135,8 +142,7 @@ class Supervisor:
             if process.is_alive():
                 continue
             logger.error("HTTP process %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
-            if process.pid:
-                self._on_http_death(process.pid)
+            self._on_http_death(process.pid)
             quick = time.monotonic() - self._started[process] < _QUICK_DEATH_SECONDS
             failures = self._quick_deaths[number] = self._quick_deaths.get(number, 0) + 1 if quick else 0
             if failures >= self._settings.max_failed_starts:

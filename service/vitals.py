@@ -15,6 +15,7 @@ class Vitals:
     """
 
     def __init__(self, workers: int) -> None:
+        self.workers = workers
         self._beats = _SPAWN.RawArray("d", workers)
         self._up_since = _SPAWN.RawArray("d", workers)
         self._batches = _SPAWN.RawArray("Q", workers)

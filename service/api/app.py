@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -14,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import errors, metrics
+from service import errors
 from service.api import openapi, page
 from service.api.gate import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.dispatcher import Dispatcher
+from service.ledger import Ledger
+from service.metrics.exposition import MEDIA_TYPE
 
 
 def add_routes(
@@ -29,7 +31,7 @@ def add_routes(
     dispatcher: Dispatcher,
     *,
     is_draining: Callable[[], bool],
-    flush: Callable[[], None],
+    metrics: Callable[[], Awaitable[bytes]],
 ) -> None:
     """Put every path of the service into `app`."""
 
@@ -62,9 +64,8 @@ def add_routes(
         default = dispatcher.offer.default_name()
         return Response(orjson.dumps({"default": default, "models": listed}), media_type="application/json")
 
-    def exposition() -> Response:  # not async: merging the files takes milliseconds, a thread's
-        flush()
-        return Response(metrics.expose(), media_type=metrics.MEDIA_TYPE)
+    async def exposition() -> Response:
+        return Response(await metrics(), media_type=MEDIA_TYPE)
 
     app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *page.routes()]
     not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
@@ -82,8 +83,9 @@ def add_routes(
 class Front:
     """Takes /predict straight to its handler; everything else goes through the framework, which costs 0.1 ms."""
 
-    def __init__(self, app: ASGIApp, predict: Predict, gate: Gate | None) -> None:
+    def __init__(self, app: ASGIApp, predict: Predict, gate: Gate | None, ledger: Ledger) -> None:
         self._app = app
+        self._ledger = ledger
         self._predict = predict
         self._gate = gate
 
@@ -91,6 +93,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._gate and (problem := self._gate.refuses(scope)):
+            self._ledger.turned_away(problem.status, problem.reason)
             await self._gate.send_away(scope, receive, send, problem)
         elif scope["path"] == "/predict" and scope["method"] == "POST":
             await self._predict(scope, receive, send)

@@ -12,6 +12,7 @@ from service.dispatcher import Dispatcher
 from service.errors import Problem
 from service.lanes import Client, Part
 from service.manifest import ImageInput
+from service.metrics.recorder import Stages
 from service.offer import ServedModel
 from service.settings import Settings
 
@@ -29,8 +30,20 @@ class Computed(NamedTuple):
     """The parts of an answer, and where the time went, in seconds."""
 
     parts: list[Part]
+    submitted: float  # on time.monotonic()'s clock
     queue_seconds: float
     compute_seconds: float
+
+    def stages(self, started: float, read: float, answered: float) -> Stages:
+        """Where the time went of a request that came at `started`, whose body was there at `read`."""
+        queue, compute = self.queue_seconds, self.compute_seconds
+        return Stages(
+            read=read - started,
+            decode=self.submitted - read,
+            queue=queue,
+            compute=compute,
+            encode=max(0.0, answered - self.submitted - queue - compute),
+        )
 
 
 class Inference:
@@ -77,7 +90,7 @@ class Inference:
         waited = time.monotonic() - submitted
         # Parts may share a block, and blocks may be computed at the same time on two devices.
         compute = min(waited, sum({id(part.answer): part.answer.compute_seconds for part in parts}.values()))
-        return Computed(parts, waited - compute, compute)
+        return Computed(parts, submitted, waited - compute, compute)
 
 
 async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:

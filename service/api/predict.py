@@ -6,7 +6,6 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from service.api.http import BodyReader, Receive, Scope, Send
 from service.api.inference import Ask, Computed, Inference
 from service.api.query import Query
 from service.errors import ClientGone, ModelFailed, Problem
+from service.ledger import Ledger
 from service.manifest import ImageInput
 from service.offer import ServedModel
 
@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """What a request is counted as whose client left before the answer; nobody is sent it."""
-
-Record = Callable[[str, str, int, float], None]
-"""Called once for each request with model, version, status and seconds; the first two are '' when unresolved."""
 
 Entry = dict[str, Any]
 
@@ -40,15 +37,16 @@ class _Predictions(NamedTuple):
 class Predict:
     """The ASGI application behind /predict."""
 
-    def __init__(self, inference: Inference, bodies: BodyReader, record: Record) -> None:
+    def __init__(self, inference: Inference, bodies: BodyReader, ledger: Ledger) -> None:
         self._inference = inference
         self._settings = inference.settings
         self._bodies = bodies
-        self._record = record
+        self._ledger = ledger
         self._request_ids = map(f"{os.urandom(4).hex()}-{{:x}}".format, count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
+        self._ledger.arrived()
         request_id = query.request_id(scope) or next(self._request_ids)
         headers = ((b"x-request-id", request_id.encode()),)
         model: ServedModel | None = None
@@ -63,23 +61,22 @@ class Predict:
             ask = Ask(model, started + seconds, query.client_behind(receive), asked.bulk)
             entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type"), body)
         except ClientGone:
-            status = CLIENT_GONE
+            status, reason = CLIENT_GONE, ClientGone.reason
         except Problem as problem:
-            status = problem.status
+            status, reason = problem.status, problem.reason
             await http.respond_with_problem(send, problem, headers)
         except Exception:
-            status = 500
+            status, reason = Problem.status, Problem.reason
             logger.exception("request %s met a bug", request_id)
             await http.respond_with_problem(send, Problem(f"this is a bug; the log has it as {request_id}"), headers)
         else:
-            status = 200
             answer = orjson.dumps({"model": model.name, "version": model.version, "predictions": entries})
-            queue, compute = computed.queue_seconds, computed.compute_seconds
-            decode = max(0.0, time.monotonic() - read - queue - compute)
-            timing = answers.server_timing(decode=decode, queue=queue, compute=compute)
+            stages = computed.stages(started, read, time.monotonic())
+            timing = answers.server_timing(decode=stages.decode, queue=stages.queue, compute=stages.compute)
             await http.respond(send, 200, answer, headers=(*headers, timing, *answers.model_headers(model)))
-        name, version = (model.name, str(model.version)) if model else ("", "")
-        self._record(name, version, status, time.monotonic() - started)
+            self._ledger.answered(model, stages, time.monotonic() - started)
+            return
+        self._ledger.refused(model, status, reason)
 
     async def _predict(self, ask: Ask, asked: Query, content_type: str, body: bytes) -> _Predictions:
         spec = ask.model.manifest.input
@@ -110,6 +107,8 @@ class Predict:
         problems = [data for data in decoded if isinstance(data, Problem)]
         if not good:
             raise problems[0]
+        if problems:
+            self._ledger.images_refused(ask.model, problems[0].reason, len(problems))
         predictions = await self._run(ask, asked, b"".join(good), len(good))
         if asked.show_input:
             for entry, data in zip(predictions.entries, good, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,8 +30,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve(settings: Settings) -> int:
     with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
-        # prometheus_client chooses at import whether its numbers are shared, so this comes before what imports it.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from service.patience import ServiceFailed
         from service.server import Server, configure_logging
 

@@ -95,6 +95,7 @@ def main() -> None:
         settings,
         workers=plan["workers"],
         on_start=lambda: say("on_start"),
+        on_worker_death=lambda pid, reason: say("on_worker_death", pid, reason),
         on_http_death=lambda pid: say("on_http_death", pid),
         on_stop=lambda: say("on_stop"),
     )

@@ -17,9 +17,11 @@ from service.api.http import BodyReader
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InputTensor
-from service.api.predict import CLIENT_GONE, Record
+from service.api.predict import CLIENT_GONE
 from service.errors import ClientGone, Problem, TooLarge, Unavailable, Unprocessable
+from service.ledger import Ledger
 from service.manifest import ImageInput
+from service.metrics.recorder import Stages
 from service.offer import ServedModel
 from service.vitals import Vitals
 
@@ -55,11 +57,11 @@ def outputs_of(model: ServedModel) -> list[dict[str, Any]]:
 class OpenInference:
     """Everything below /v2."""
 
-    def __init__(self, inference: Inference, bodies: BodyReader, record: Record, vitals: Vitals, version: str) -> None:
+    def __init__(self, inference: Inference, bodies: BodyReader, ledger: Ledger, vitals: Vitals, version: str) -> None:
         self._inference = inference
         self._offer = inference.dispatcher.offer
         self._bodies = bodies
-        self._record = record
+        self._ledger = ledger
         self._vitals = vitals
         self._version = version
 
@@ -141,17 +143,35 @@ class OpenInference:
     # Inference
 
     async def _infer(self, request: Request) -> Response:
+        """Compute, and count what becomes of it."""
         started = time.monotonic()
-        model = self._model(request)
+        self._ledger.arrived()
+        request.state.model = None
+        try:
+            response, stages = await self._predict(request, started)
+        except (Problem, ClientGone) as problem:
+            status = CLIENT_GONE if isinstance(problem, ClientGone) else problem.status
+            self._ledger.refused(request.state.model, status, problem.reason)
+            raise
+        except Exception:
+            self._ledger.refused(request.state.model, Problem.status, Problem.reason)
+            raise
+        self._ledger.answered(request.state.model, stages, time.monotonic() - started)
+        return response
+
+    async def _predict(self, request: Request, started: float) -> tuple[Response, Stages]:
+        request.state.model = model = self._model(request)
         seconds = query.timeout_seconds(request.scope, self._inference.settings.timeout_seconds)
         self._inference.dispatcher.admit(1, seconds)
         body = await self._bodies.read(request.scope, request.receive, started)
+        read = time.monotonic()
         asked, binary = messages.parse(request, body)
         ask = Ask(model, started + seconds, query.client_behind(request.receive))
         data, size = await self._read_input(model, asked.inputs[0], binary)
         computed = await self._inference.compute(ask, data, size)
         outputs = messages.outputs(model, computed, asked)
-        return messages.answer(model, asked, outputs, computed)
+        response = messages.answer(model, asked, outputs, computed)
+        return response, computed.stages(started, read, time.monotonic())
 
     async def _read_input(self, model: ServedModel, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
         described = {d["name"]: d for d in inputs_of(model)}.get(tensor.name)
@@ -181,7 +201,6 @@ class OpenInference:
         """`handle`, with what it raises in the protocol's own shape: `{"error": ...}`."""
 
         async def endpoint(request: Request) -> Response:
-            started = time.monotonic()
             try:
                 response = await handle(request)
             except ClientGone:
@@ -191,9 +210,6 @@ class OpenInference:
             except Exception:
                 logger.exception("%s met a bug", request.url.path)
                 response = _json({"error": "this is a bug; the log has it"}, 500)
-            if request.url.path.endswith("/infer"):
-                name, version = response.headers.get("x-model", ""), response.headers.get("x-model-version", "")
-                self._record(name, version, response.status_code, time.monotonic() - started)
             return response
 
         return endpoint

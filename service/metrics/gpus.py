@@ -1,0 +1,55 @@
+"""Memory and utilisation of the GPUs as NVML has them; none where there is no driver or no nvidia-ml-py."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+from service.metrics import families
+from service.metrics.recorder import Gauge
+
+logger = logging.getLogger(__name__)
+
+
+class GPUs:
+    """The GPUs of the machine, looked for when they are first asked for, in the process that asks."""
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._handles: dict[str, Any] | None = None
+
+    def gauges(self) -> list[Gauge]:
+        """What is to be said of each GPU now."""
+        if self._handles is None:
+            self._handles = self._find()
+        return [gauge for uuid, handle in self._handles.items() for gauge in self._look(uuid, handle)]
+
+    def _find(self) -> dict[str, Any]:
+        try:
+            self._nvml = importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+            handles = map(self._nvml.nvmlDeviceGetHandleByIndex, range(self._nvml.nvmlDeviceGetCount()))
+            return {_text(self._nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
+        except ImportError:
+            return {}
+        except self._nvml.NVMLError as error:
+            logger.debug("no metrics of GPUs: %s", error)
+            return {}
+
+    def _look(self, uuid: str, handle: Any) -> list[Gauge]:
+        try:
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            utilization = self._nvml.nvmlDeviceGetUtilizationRates(handle)
+        except self._nvml.NVMLError as error:  # lost, or a slice of one, which has no utilisation of its own
+            logger.debug("no metrics of %s: %s", uuid, error)
+            return []
+        return [
+            (families.GPU_MEMORY_USED, (uuid,), float(memory.used)),
+            (families.GPU_MEMORY_TOTAL, (uuid,), float(memory.total)),
+            (families.GPU_UTILIZATION, (uuid,), utilization.gpu / 100),
+        ]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
