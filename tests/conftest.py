@@ -24,7 +24,12 @@ MNIST_ROOT = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists()
     has_browser = bool(shutil.which("chromium") and importlib.util.find_spec("playwright"))
+    has_prometheus = bool(shutil.which("prometheus") and shutil.which("promtool"))
     for item in items:
+        if "prometheus" in item.keywords and not has_prometheus:
+            item.add_marker(
+                pytest.mark.skip(reason="needs prometheus and promtool on the PATH; apt-get install prometheus")
+            )
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if "browser" in item.keywords and not has_browser:
