@@ -77,7 +77,7 @@ export class Pad {
       const style = getComputedStyle(this.#element);
       context.clearRect(0, 0, side, side);
       paint(context, this.#strokes, side, style.color);
-      if (this.#pen) this.#paintPen(context, side, style.getPropertyValue("--accent"));
+      if (this.#pen) this.#paintPen(context, side, style.caretColor);
     });
   }
 
