@@ -171,7 +171,9 @@ class Server(ls.LitServer):  # type: ignore[misc]
 
     def register_endpoints(self) -> None:
         """Our routes in place of LitServe's, which would put the probes behind its auth."""
-        self.app = FastAPI(title="Argmax", version=version("argmax"), lifespan=self.lifespan)
+        self.app = FastAPI(
+            title="Argmax", version=version("argmax"), lifespan=self.lifespan, docs_url=None, redoc_url=None
+        )
         self.middlewares: list[Any] = []  # LitServe's gzip costs more than it saves on answers of 100 bytes
         add_routes(
             self.app,

@@ -9,8 +9,10 @@ from service.api.http import Receive, Scope, Send
 from service.errors import Forbidden, Problem, Unauthorized
 from service.keys import Keys
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
-"""Probes and metrics, and the page, which is nothing but files that everybody has."""
+OPEN_PATHS = frozenset(
+    {"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready", "/", "/docs"}
+)
+"""Probes and metrics, and the pages, which are nothing but files that everybody has."""
 
 OPEN_PREFIXES = ("/page/",)
 
@@ -24,7 +26,7 @@ class Gate:
     def refuses(self, scope: Scope) -> Problem | None:
         """What a request lacks to be let in, or None."""
         path: str = scope["path"]
-        if path == "/" or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
+        if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
             return None
         kind, _, bearer = http.header(scope, b"authorization").partition(" ")
         presented = bearer.strip() if kind.lower() == "bearer" else http.header(scope, b"x-api-key")

@@ -73,7 +73,11 @@ def _predict() -> Schema:
                 FORM: {"schema": form},
                 JSON: {
                     "schema": {"oneOf": [_only("image", _BASE64), _only("images", _list(_BASE64)), _FEATURES]},
-                    "examples": {"features": {"value": {"features": [[0.5, -1.2]]}}},
+                    "examples": {
+                        "image": {"value": {"image": _PICTURE}},
+                        "images": {"value": {"images": [_PICTURE, f"data:image/png;base64,{_PICTURE}"]}},
+                        "features": {"value": {"features": [[0.5, -1.2]]}},
+                    },
                 },
             },
         },
@@ -103,7 +107,7 @@ def _open_inference() -> Schema:
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+                JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}, "example": _INFER_EXAMPLE},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },
@@ -169,6 +173,14 @@ def _only(key: str, schema: Schema) -> Schema:
 
 _ANSWER_HEADERS = ("X-Request-ID", "Server-Timing", "X-Model", "X-Model-Version", "X-Model-Digest")
 
+# One white pixel.
+_PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+
+_INFER_EXAMPLE: Schema = {
+    "inputs": [{"name": "features", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.2]}],
+    "outputs": [{"name": "probabilities", "parameters": {"classification": 1}}],
+}
+
 _BASE64: Schema = {"type": "string", "description": "Base64 of an image file, or a data URL"}
 
 _FEATURES: Schema = _only("features", _list(_list({"type": "number"})))
@@ -188,6 +200,14 @@ _PROBLEM: Schema = {
         "detail": {"type": "string", "description": "What is required, then what was given"},
     },
     "required": ["type", "title", "status", "detail"],
+    "examples": [
+        {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": "top_k must be a whole number of at least 1. Given: '0'",
+        }
+    ],
 }
 
 _PREDICTION: Schema = {

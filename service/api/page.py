@@ -1,4 +1,8 @@
-"""The page at /: plain files out of service/page, sent with headers that let it do nothing but talk to this service."""
+"""The pages at / and /docs: plain files of service/page, whose headers let them do nothing but talk to this service.
+
+/docs is our own too: Swagger UI comes from another host or as megabytes, and asks for styles that no strict content
+security policy allows.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 FOLDER = Path(__file__).parent.parent / "page"
+
+_PAGES = {"index.html": "/", "docs.html": "/docs"}
 
 _MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -41,9 +47,9 @@ _HEADERS = {
 
 
 def routes() -> list[Route]:
-    """A route for `/` and for each file of the page, which are read here, once."""
+    """A route for each page and each of their files, which are read here, once."""
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in _MEDIA_TYPES)
-    return [_route("/" if path.name == "index.html" else f"/page/{path.name}", path) for path in files]
+    return [_route(_PAGES.get(path.name, f"/page/{path.name}"), path) for path in files]
 
 
 def _route(path: str, file: Path) -> Route:

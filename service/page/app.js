@@ -3,7 +3,7 @@
 import { AnswerView, sizeOf } from "./answer.js";
 import { Camera, hasCamera } from "./camera.js";
 import { Pad } from "./pad.js";
-import { Connection, LatestOnly, Refusal, Silence, listModels, predict, useKey } from "./service.js";
+import { Connection, LatestOnly, Refusal, Silence, predict, read, useKey } from "./service.js";
 
 const PAUSE_MS = 40; // between two requests while drawing
 const TAKEN = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
@@ -88,7 +88,7 @@ function drawn() {
 
 async function refresh(again = true) {
   try {
-    const listed = await listModels();
+    const listed = await read("models");
     models = listed.models;
     showModels(listed.default);
     if (again && chosen) askAnew();

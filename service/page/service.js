@@ -54,8 +54,9 @@ function unwrap({ response, body }) {
   throw new Refusal(response.status, title, value.detail ?? "The service gave no reason.", seconds);
 }
 
-export async function listModels() {
-  return unwrap(await call("models"));
+// What the service says at `path`.
+export async function read(path) {
+  return unwrap(await call(path));
 }
 
 // The answer for one input, with the milliseconds that it took: all of them, and by the server's own clocks.

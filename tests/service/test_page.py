@@ -245,7 +245,7 @@ def test_the_page_may_load_nothing_from_elsewhere_and_cannot_be_framed(service: 
 
 def test_every_file_of_the_page_is_served_and_names_no_other_host(service: Service) -> None:
     for file in served.FOLDER.iterdir():
-        path = "/" if file.name == "index.html" else f"/page/{file.name}"
+        path = {"index.html": "/", "docs.html": "/docs"}.get(file.name, f"/page/{file.name}")
         answer = service.client.get(path)
 
         assert answer.content == file.read_bytes()
@@ -470,6 +470,12 @@ def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tm
         page.wait_until_ready().draw("1")
         page.page.wait_for_selector("#answer[data-empty=false]")
         assert page.page.is_hidden("#key-form")
+        docs = visit(first, query="docs", ready=False)
+        docs.wait_for("#problem-title", "401 Unauthorized")
+        docs.page.fill("#key", "open-sesame")
+        docs.page.keyboard.press("Enter")
+        docs.page.wait_for_selector(".operation")
+        assert docs.page.is_hidden("#key-form")
         port = first.port
         first.stop()
 
@@ -481,3 +487,27 @@ def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tm
         page.page.wait_for_function("() => document.getElementById('about').textContent.startsWith('rows 2')")
         page.page.wait_for_selector("#answer[data-empty=false]")
         assert page.text("#state-text") == "Ready"
+
+
+@pytest.mark.browser
+def test_the_documentation_shows_every_operation_and_loads_nothing_from_elsewhere(
+    visit: Open, gallery: Service
+) -> None:
+    paths = gallery.client.get("/openapi.json").json()["paths"]
+    operations = {
+        f"{method.upper()} {path}" for path, item in paths.items() for method in item if method != "parameters"
+    }
+
+    page = visit(gallery, query="docs", ready=False)
+    page.page.wait_for_selector(".operation")
+
+    shown = page.page.eval_on_selector_all(
+        ".operation",
+        "all => all.map((one) => ['.method', 'code'].map((x) => one.querySelector(x).textContent).join(' '))",
+    )
+    assert set(shown) == operations
+    assert len(shown) == len(operations)
+    assert page.page.is_visible("#post-predict table >> text=Add the most probable classes")
+    assert "[object" not in page.page.inner_text("#operations")
+    page.page.click("#post-v2-models-model-infer summary")
+    assert '"datatype": string' in page.text("#post-v2-models-model-infer")

@@ -54,7 +54,13 @@ def test_without_a_known_key_every_path_but_the_probes_is_401_and_tells_nothing(
     guarded: Service, headers: dict[str, str]
 ) -> None:
     encoded = {name: value.encode() for name, value in headers.items()}
-    for method, path in (("POST", "/predict"), ("GET", "/models"), ("GET", "/docs"), ("GET", "/v2"), ("GET", "/nope")):
+    for method, path in (
+        ("POST", "/predict"),
+        ("GET", "/models"),
+        ("GET", "/openapi.json"),
+        ("GET", "/v2"),
+        ("GET", "/nope"),
+    ):
         answer = guarded.client.request(method, path, headers=encoded)
 
         assert answer.status_code == 401
