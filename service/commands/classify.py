@@ -93,7 +93,8 @@ def _parser() -> Parser:
     parser = Parser(
         "classify",
         description="Classify every image under a folder (PNG, JPEG, WebP, GIF, BMP, by the ending of its name).\n"
-        "The result has a row for each: path (from FOLDER on), class_id, label, probability, error.\n"
+        "The result has a row for each: path (from FOLDER on), class_id, label, probability,\n"
+        "the model and the version that answered, and error.\n"
         "Interrupted, the same command goes on where it was; rows that are there stay as they are,\n"
         "so begin a new file for another model. Other users of the service are answered first.",
         epilog="examples:\n"

@@ -21,12 +21,14 @@ _FLUSH_ROWS = 64
 
 
 class Row(NamedTuple):
-    """A file and what it shows, or why that is not known."""
+    """A file and what it shows, by which version of which model, or why that is not known."""
 
     path: str
     class_id: str
     label: str
     probability: str
+    model: str
+    version: str
     error: str
 
 
@@ -46,7 +48,7 @@ class Results:
         self._is_parquet = path.suffix == ".parquet"
         if self._is_parquet and importlib.util.find_spec("pyarrow") is None:
             raise ResultsError(
-                f"a .parquet file needs pyarrow: pip install pyarrow, or write .csv. Given: {path} without pyarrow"
+                f"a .parquet file needs pyarrow: pip install argmax[parquet], or write .csv. Given: {path} without it"
             )
         self._rows_path = path.with_name(f"{path.name}.rows.csv") if self._is_parquet else path
         self._file = open(self._rows_path, "a+b")  # noqa: SIM115, PTH123 - closed by __exit__
@@ -64,10 +66,11 @@ class Results:
     def add(self, path: str, answer: Answer) -> None:
         """Write the row of one file."""
         if isinstance(answer, PredictionError):
-            row = Row(path, "", "", "", answer.detail)
+            row = Row(path, "", "", "", "", "", answer.detail)
             self.failed += 1
         else:
-            row = Row(path, str(answer.class_id), answer.label, f"{answer.probability:.6f}", "")
+            said = str(answer.class_id), answer.label, f"{answer.probability:.6f}"
+            row = Row(path, *said, answer.model, str(answer.version), "")
         self._write(row)
         self._unflushed += 1
         if self._unflushed >= _FLUSH_ROWS:
@@ -144,7 +147,7 @@ def _whole_rows(file: Any) -> Iterator[tuple[list[str], int]]:
 
 def _to_parquet(rows: Path, path: Path) -> None:
     pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    kinds = {"class_id": pyarrow.int32(), "probability": pyarrow.float64()}
+    kinds = {"class_id": pyarrow.int32(), "probability": pyarrow.float64(), "version": pyarrow.int32()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in Row._fields])
     with rows.open("rb") as file, parquet.ParquetWriter(path, schema) as writer:
         block: list[dict[str, Any]] = []
@@ -175,6 +178,6 @@ def _from_parquet(path: Path) -> Iterator[Row]:
 def _typed(row: Row) -> dict[str, Any]:
     path = row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if row.error:
-        return {"path": path, "class_id": None, "label": None, "probability": None, "error": row.error}
-    probability = float(row.probability)
-    return {"path": path, "class_id": int(row.class_id), "label": row.label, "probability": probability, "error": None}
+        return {**dict.fromkeys(Row._fields), "path": path, "error": row.error}
+    numbers = {"class_id": int(row.class_id), "probability": float(row.probability), "version": int(row.version)}
+    return {**row._asdict(), "path": path, **numbers, "error": None}

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from service.__main__ import main
 from tests import pictures
@@ -79,7 +80,7 @@ def test_every_image_has_a_row_with_its_class(
     assert code == 0
     assert_whole(tmp_path / "out.csv")
     assert capsys.readouterr().out.startswith(f"1,000 files in {tmp_path / 'out.csv'}, 0 of them errors, 1,000 now in ")
-    assert (tmp_path / "out.csv").read_text().startswith("path,class_id,label,probability,error\nbatch ")
+    assert (tmp_path / "out.csv").read_text().startswith("path,class_id,label,probability,model,version,error\nbatch ")
 
 
 def test_a_service_that_dies_in_the_middle_ends_it_and_the_next_one_goes_on(
@@ -140,7 +141,7 @@ def test_rows_that_are_there_are_left_and_new_files_are_added(
     service: Service, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = small / "out.csv"
-    out.write_text("path,class_id,label,probability,error\n1.png,5,five,0.500000,\n")
+    out.write_text("path,class_id,label,probability,model,version,error\n1.png,5,five,0.500000,rows,1,\n")
 
     code = main(["classify", str(small), "--out", str(out), "--url", service.url])
 
@@ -179,7 +180,6 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path, capsys: pytest.Capt
 def test_parquet_has_the_same_rows_with_types_and_is_added_to(
     service: Service, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     out = small / "out.parquet"
     arguments = ["classify", str(small), "--out", str(out), "--url", service.url]
     main(arguments)
@@ -193,6 +193,7 @@ def test_parquet_has_the_same_rows_with_types_and_is_added_to(
     assert all(second[row["path"]] == row for row in first)
     assert second["3.png"]["class_id"] == 3
     assert isinstance(second["3.png"]["probability"], float)
+    assert (second["3.png"]["model"], second["3.png"]["version"]) == ("rows", 1)
     assert second["bad.png"]["class_id"] is None
     assert "must be one of PNG" in second["bad.png"]["error"]
     assert not list(small.glob("out.parquet.*"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from service.client import Prediction, PredictionError
 from service.commands.results import Results, ResultsError
 
-HEADER = "path,class_id,label,probability,error\n"
-SEVEN = Prediction(7, "seven", 0.5)
+HEADER = "path,class_id,label,probability,model,version,error\n"
+SEVEN = Prediction(7, "seven", 0.5, model="rows", version=3)
 
 
 @pytest.fixture
@@ -24,23 +26,23 @@ def test_a_row_has_what_was_predicted_or_why_not(path: Path) -> None:
         results.add("a.png", SEVEN)
         results.add("b.png", PredictionError(400, 'it must "decode", whole'))
 
-    assert path.read_text() == HEADER + 'a.png,7,seven,0.500000,\nb.png,,,,"it must ""decode"", whole"\n'
+    assert path.read_text() == HEADER + 'a.png,7,seven,0.500000,rows,3,\nb.png,,,,,,"it must ""decode"", whole"\n'
     assert results.failed == 1
 
 
 @pytest.mark.parametrize(
     "cut",
-    ["b.png,7,sev", "b.png", '"b, or', '"b\nor', 'b.png,,,,"a\nb', HEADER[:9]],
+    ["b.png,7,sev", "b.png", '"b, or', '"b\nor', 'b.png,,,,,,"a\nb', HEADER[:9]],
     ids=repr,
 )
 def test_a_row_that_was_cut_off_is_written_again(path: Path, cut: str) -> None:
-    path.write_text(f"{HEADER}a.png,7,seven,0.500000,\n{cut}")
+    path.write_text(f"{HEADER}a.png,7,seven,0.500000,rows,3,\n{cut}")
 
     with Results(path) as results:
         assert results.done == {"a.png"}
         results.add("b.png", SEVEN)
 
-    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,\nb.png,7,seven,0.500000,\n"
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,rows,3,\nb.png,7,seven,0.500000,rows,3,\n"
 
 
 @pytest.mark.parametrize("start", ["", "pa", HEADER[:-1], HEADER])
@@ -50,7 +52,7 @@ def test_a_file_that_has_hardly_begun_is_begun_again(path: Path, start: str) -> 
     with Results(path) as results:
         results.add("a.png", SEVEN)
 
-    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,\n"
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,rows,3,\n"
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "a b", "\udcff"])
@@ -90,14 +92,13 @@ def test_rows_reach_the_disk_before_the_end(path: Path) -> None:
 def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(ResultsError, match=r"needs pyarrow: pip install pyarrow, or write .csv. Given: "):
+    with pytest.raises(ResultsError, match=r"needs pyarrow: pip install argmax\[parquet\], or write .csv. Given: "):
         Results(tmp_path / "out.parquet")
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_parquet_that_was_interrupted_keeps_its_rows_until_it_is_finished(tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "out.parquet"
     with Results(path) as results:
         results.add("a.png", SEVEN)
@@ -108,12 +109,12 @@ def test_parquet_that_was_interrupted_keeps_its_rows_until_it_is_finished(tmp_pa
         results.add("b.png", SEVEN)
         results.finish()
 
-    assert parquet.read_table(path).column("path").to_pylist() == ["a.png", "b.png"]
+    seven = {"class_id": 7, "label": "seven", "probability": 0.5, "model": "rows", "version": 3, "error": None}
+    assert parquet.read_table(path).to_pylist() == [{"path": "a.png", **seven}, {"path": "b.png", **seven}]
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_parquet_of_something_else_is_refused(tmp_path: Path) -> None:
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "out.parquet")
 
     with pytest.raises(ResultsError, match=r"must be new, or hold the columns .* Given: x"):
