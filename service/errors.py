@@ -126,6 +126,7 @@ class ModelFailed(Problem):
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
+    status: ClassVar[int] = 499  # what it is counted as; nobody is sent it
     reason: ClassVar[str] = "disconnected"
 
 

@@ -9,11 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from service.dispatcher import Dispatcher
+from service.errors import ClientGone, Problem
 from service.frames import Answer
 from service.metrics import exposition, families
 from service.metrics.gpus import GPUs
 from service.metrics.recorder import Gauge, Recorder, Stages
 from service.offer import ServedModel
+from service.request_log import OK, LineWriter, Request, RequestLog
+from service.settings import Settings
 from service.vitals import Vitals
 
 _PRUNE_SECONDS = 10.0
@@ -25,12 +28,15 @@ _NEVER = 1e18
 class Ledger:
     """The numbers of one HTTP process; all calls belong to the event loop's thread."""
 
-    def __init__(self, folder: Path, vitals: Vitals, *, hang_seconds: float) -> None:
+    def __init__(self, folder: Path, vitals: Vitals, settings: Settings) -> None:
         self._folder = folder
         self._vitals = vitals
-        self._hang_seconds = hang_seconds
+        self._hang_seconds = settings.hang_seconds
         self._recorder = Recorder(folder)
         self._gpus = GPUs()
+        self._log: RequestLog | None = None
+        if settings.log_requests:
+            self._log = RequestLog(settings.log_requests / settings.http_processes, settings.log_format, LineWriter())
         self._in_flight = 0
         self._writer = ThreadPoolExecutor(1, "numbers")  # its thread starts with the first task, after the fork
         self._writing: Future[None] | None = None
@@ -42,19 +48,29 @@ class Ledger:
         """A request begins; `answered` or `refused` must follow."""
         self._in_flight += 1
 
-    def answered(self, model: ServedModel, stages: Stages, seconds: float) -> None:
+    def answered(self, request_id: str, model: ServedModel, stages: Stages, seconds: float) -> None:
         """A request got its predictions."""
         self._in_flight -= 1
         self._recorder.answered(model, stages, seconds)
+        if self._log:
+            self._log.add(Request(time.time(), request_id, model.name, str(model.version), OK, 200, seconds, stages))
 
-    def refused(self, model: ServedModel | None, status: int, reason: str) -> None:
+    def refused(
+        self, request_id: str, model: ServedModel | None, problem: type[Problem | ClientGone], seconds: float
+    ) -> None:
         """A request got something else; the model is None when it was not found out."""
         self._in_flight -= 1
-        self._recorder.refused(model, status, reason)
+        self._recorder.refused(model, problem.status, problem.reason)
+        if self._log:
+            name, version = (model.name, str(model.version)) if model else ("", "")
+            outcome = problem.reason, problem.status
+            self._log.add(Request(time.time(), request_id, name, version, *outcome, seconds, None))
 
-    def turned_away(self, status: int, reason: str) -> None:
+    def turned_away(self, problem: Problem) -> None:
         """A request was not even begun."""
-        self._recorder.refused(None, status, reason)
+        self._recorder.refused(None, problem.status, problem.reason)
+        if self._log:
+            self._log.add(Request(time.time(), "", "", "", problem.reason, problem.status, 0.0, None))
 
     def images_refused(self, model: ServedModel, reason: str, number: int) -> None:
         """Images got an error although others of their request are answered."""
@@ -67,12 +83,16 @@ class Ledger:
 
     def flush(self, dispatcher: Dispatcher) -> None:
         """Count what has happened; a thread writes it, for a slow disk must not stop the event loop."""
+        if self._log:
+            self._recorder.add(families.OMITTED_LINES, self._log.flush())
         if self._writing is None or self._writing.done():
             write = self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher))
             self._writing = self._writer.submit(self._write, write)
 
     def close(self, dispatcher: Dispatcher) -> None:
         """Hand in what is left."""
+        if self._log:
+            self._log.close()
         self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher))()
         self._writer.shutdown(wait=False)
 

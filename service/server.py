@@ -44,6 +44,7 @@ from service.dispatcher import Dispatcher
 from service.follower import follow
 from service.keys import Keys
 from service.ledger import Ledger
+from service.logs import configure_logging
 from service.manifest import ModelManifest
 from service.metrics.recorder import Recorder
 from service.model import Model
@@ -89,7 +90,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         _leave_signals_to_supervisor()
         if self.not_yours:
             self.not_yours.close()
-        configure_logging(self._settings.log_level)
+        configure_logging(self._settings.log_level, self._settings.log_format)
         self._recorder = Recorder(self._metrics_dir)
         settings = self._settings
         torch.set_num_threads(settings.threads)
@@ -147,7 +148,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         self._vitals = Vitals(len(devices))
         self._paths = [str(run_dir / f"worker-{number}.sock") for number in range(len(devices))]
         self._listeners = [_listen(path) for path in self._paths]
-        self._ledger = Ledger(run_dir, self._vitals, hang_seconds=settings.hang_seconds)
+        self._ledger = Ledger(run_dir, self._vitals, settings)
         self._events = Recorder(run_dir, keeper=True)
         self._dispatcher = Dispatcher(
             self._paths,
@@ -257,6 +258,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             app=Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger),
             host=settings.host,
             port=settings.port,
+            log_config=None,  # lines like all others
             log_level="warning",
             access_log=False,
             backlog=_BACKLOG,
@@ -288,14 +290,6 @@ def worker_devices(device: str) -> list[str]:
             "Use SERVICE_DEVICE=auto or cpu to serve from the CPU."
         )
     return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
-
-
-def configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s", force=True
-    )
-    logging.getLogger("fsspec").setLevel("WARNING")
-    logging.getLogger("python_multipart").setLevel("ERROR")  # warns of every malformed form; the client is told
 
 
 def _start(process: BaseProcess) -> BaseProcess:

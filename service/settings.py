@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.logs import Format
+
 
 def usable_cores() -> int:
     """The cores that this process may run on; a container's CPU limit by affinity counts, one by quota does not."""
@@ -45,3 +47,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
     shutdown_seconds: float = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    log_format: Format = Field("text", description="How log lines look: text, or json for an object a line.")
+    log_requests: float = Field(
+        0.0, ge=0, description="Request lines a second, at most, failures first; 0 logs no requests."
+    )

@@ -93,7 +93,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._gate and (problem := self._gate.refuses(scope)):
-            self._ledger.turned_away(problem.status, problem.reason)
+            self._ledger.turned_away(problem)
             await self._gate.send_away(scope, receive, send, problem)
         elif scope["path"] == "/predict" and scope["method"] == "POST":
             await self._predict(scope, receive, send)

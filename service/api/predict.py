@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-import os
 import time
-from itertools import count
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,9 +20,6 @@ from service.manifest import ImageInput
 from service.offer import ServedModel
 
 logger = logging.getLogger(__name__)
-
-CLIENT_GONE = 499
-"""What a request is counted as whose client left before the answer; nobody is sent it."""
 
 Entry = dict[str, Any]
 
@@ -42,12 +37,11 @@ class Predict:
         self._settings = inference.settings
         self._bodies = bodies
         self._ledger = ledger
-        self._request_ids = map(f"{os.urandom(4).hex()}-{{:x}}".format, count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         self._ledger.arrived()
-        request_id = query.request_id(scope) or next(self._request_ids)
+        request_id = query.request_id(scope)
         headers = ((b"x-request-id", request_id.encode()),)
         model: ServedModel | None = None
         try:
@@ -61,12 +55,12 @@ class Predict:
             ask = Ask(model, started + seconds, query.client_behind(receive), asked.bulk)
             entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type"), body)
         except ClientGone:
-            status, reason = CLIENT_GONE, ClientGone.reason
+            failure: type[Problem | ClientGone] = ClientGone
         except Problem as problem:
-            status, reason = problem.status, problem.reason
+            failure = type(problem)
             await http.respond_with_problem(send, problem, headers)
         except Exception:
-            status, reason = Problem.status, Problem.reason
+            failure = Problem
             logger.exception("request %s met a bug", request_id)
             await http.respond_with_problem(send, Problem(f"this is a bug; the log has it as {request_id}"), headers)
         else:
@@ -74,9 +68,9 @@ class Predict:
             stages = computed.stages(started, read, time.monotonic())
             timing = answers.server_timing(decode=stages.decode, queue=stages.queue, compute=stages.compute)
             await http.respond(send, 200, answer, headers=(*headers, timing, *answers.model_headers(model)))
-            self._ledger.answered(model, stages, time.monotonic() - started)
+            self._ledger.answered(request_id, model, stages, time.monotonic() - started)
             return
-        self._ledger.refused(model, status, reason)
+        self._ledger.refused(request_id, model, failure, time.monotonic() - started)
 
     async def _predict(self, ask: Ask, asked: Query, content_type: str, body: bytes) -> _Predictions:
         spec = ask.model.manifest.input

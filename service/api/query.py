@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from functools import lru_cache
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
@@ -63,9 +65,19 @@ def timeout_seconds(scope: Scope, limit: float) -> float:
 
 
 def request_id(scope: Scope) -> str:
-    """The id that the request came with, or '' if it has none that can be sent back."""
+    """The id that the request came with, or one of ours if it has none that can be sent back."""
     text = http.header(scope, b"x-request-id")
-    return text if text and len(text) <= 128 and text.isascii() and text.isprintable() else ""
+    usable = text and len(text) <= 128 and text.isascii() and text.isprintable()
+    return text if usable else f"{_process()}-{next(_numbers):x}"
+
+
+_numbers = itertools.count(1)
+
+
+@lru_cache(maxsize=1)
+def _process() -> str:
+    """What sets this process's ids apart from those of others: it is not called before the fork."""
+    return os.urandom(4).hex()
 
 
 class _Present:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from pydantic_core import PydanticUndefined
 from service.commands import COMMANDS
 from service.commands.options import Parser
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,14 +33,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve(settings: Settings) -> int:
     with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
+        from service.logs import configure_logging
         from service.patience import ServiceFailed
-        from service.server import Server, configure_logging
+        from service.server import Server
 
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         try:
             Server(settings, Path(folder)).run()
         except (OSError, ServiceFailed, ValueError) as error:
-            print(f"the service stopped: {error}", file=sys.stderr)
+            logger.error("the service stopped: %s", error)
             return 1
     return 0
 

@@ -72,5 +72,6 @@ class _Collector(Collector):
             return counter
         gauge = GaugeMetricFamily(family.name, family.help, labels=family.labels)
         for labels, numbers in ordered:
-            gauge.add_metric(labels, max(0.0, self._now - numbers[0]) if family.kind is Kind.AGE else numbers[0])
+            is_time = family.kind in (Kind.AGE, Kind.SINCE)
+            gauge.add_metric(labels, max(0.0, self._now - numbers[0]) if is_time else numbers[0])
         return gauge

@@ -20,6 +20,7 @@ class Kind(enum.Enum):
     SUM = "sum"  # a gauge: the sum over the living
     MAX = "max"  # a gauge: the greatest among the living
     AGE = "age"  # a gauge: seconds since the earliest of the living's times, which are on time.monotonic()'s clock
+    SINCE = "since"  # a gauge: seconds since the latest of them
 
 
 class Family(NamedTuple):
@@ -123,9 +124,9 @@ LOAD_SECONDS = Family(
 SELF_TESTS = Family("inference_selftest", "Runs of a golden sample on a worker.", (*_VERSION, "result"))
 SELF_TEST_AGE = Family(
     "inference_selftest_age_seconds",
-    "Since the last golden sample that came out right, on the worker where that is longest ago.",
+    "Since a golden sample last came out right.",
     _VERSION,
-    Kind.AGE,
+    Kind.SINCE,
 )
 WORKER_UP = Family("inference_worker_up", "1 if the worker has loaded and shows signs of life.", ("worker",), Kind.MAX)
 WORKER_RESTARTS = Family("inference_worker_restarts", "Workers replaced.", ("reason",))

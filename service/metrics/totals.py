@@ -86,6 +86,7 @@ _COMBINE: dict[Kind, Callable[[float, float], float]] = {
     Kind.SUM: operator.add,
     Kind.MAX: max,
     Kind.AGE: min,
+    Kind.SINCE: max,
 }
 
 

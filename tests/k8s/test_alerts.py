@@ -1,4 +1,4 @@
-"""Every alert fires when it must and is silent when it must be: `promtool test rules` over the rules as they are applied."""
+"""Every alert fires when it must and is silent when it must be: `promtool test rules` over the rules as applied."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from service.api.http import BodyReader
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InputTensor
-from service.api.predict import CLIENT_GONE
 from service.errors import ClientGone, Problem, TooLarge, Unavailable, Unprocessable
 from service.ledger import Ledger
 from service.manifest import ImageInput
@@ -146,17 +145,15 @@ class OpenInference:
         """Compute, and count what becomes of it."""
         started = time.monotonic()
         self._ledger.arrived()
+        request_id = request.state.id
         request.state.model = None
         try:
             response, stages = await self._predict(request, started)
-        except (Problem, ClientGone) as problem:
-            status = CLIENT_GONE if isinstance(problem, ClientGone) else problem.status
-            self._ledger.refused(request.state.model, status, problem.reason)
+        except Exception as error:
+            failure = type(error) if isinstance(error, Problem | ClientGone) else Problem
+            self._ledger.refused(request_id, request.state.model, failure, time.monotonic() - started)
             raise
-        except Exception:
-            self._ledger.refused(request.state.model, Problem.status, Problem.reason)
-            raise
-        self._ledger.answered(request.state.model, stages, time.monotonic() - started)
+        self._ledger.answered(request_id, request.state.model, stages, time.monotonic() - started)
         return response
 
     async def _predict(self, request: Request, started: float) -> tuple[Response, Stages]:
@@ -201,15 +198,17 @@ class OpenInference:
         """`handle`, with what it raises in the protocol's own shape: `{"error": ...}`."""
 
         async def endpoint(request: Request) -> Response:
+            request.state.id = query.request_id(request.scope)
             try:
                 response = await handle(request)
             except ClientGone:
-                response = Response(status_code=CLIENT_GONE)
+                response = Response(status_code=ClientGone.status)
             except Problem as problem:
                 response = _json({"error": problem.detail}, problem.status, headers=problem.headers)
             except Exception:
-                logger.exception("%s met a bug", request.url.path)
-                response = _json({"error": "this is a bug; the log has it"}, 500)
+                logger.exception("request %s to %s met a bug", request.state.id, request.url.path)
+                response = _json({"error": f"this is a bug; the log has it as {request.state.id}"}, 500)
+            response.headers["x-request-id"] = request.state.id
             return response
 
         return endpoint
