@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,3 +107,42 @@ def make(name: str, scopes: frozenset[str]) -> tuple[str, str]:
     """A new key, to be shown once, and the line of the file that lets it in."""
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, f"{name} {','.join(sorted(scopes))} {hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def add(path: Path, name: str, scopes: frozenset[str]) -> str:
+    """A new key, whose line is put at the end of the file; the file is made if there is none.
+
+    Raises:
+        KeysError: the name cannot stand in a line or is taken, or the file holds something else.
+        OSError: the file cannot be written.
+    """
+    if not name.isprintable() or len(name.split()) != 1 or "#" in name:
+        raise KeysError(f"a name must be one word without '#'. Given: {name!r}")
+    if path.exists() and any(key.name == name for key in read(path)):
+        raise KeysError(f"the name of a new key must be new. Given: {name}, which {path} has already")
+    key, line = make(name, scopes)
+    path.touch(mode=0o600)
+    with path.open("ab+", buffering=0) as file:  # one write, so that a service reads whole lines meanwhile
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        is_open_ended = file.read(1) not in (b"", b"\n")
+        file.write(f"{chr(10) * is_open_ended}{line}\n".encode())
+    return key
+
+
+def remove(path: Path, name: str) -> None:
+    """Take the lines of the key `name` out of the file; comments and other lines stay as they are.
+
+    Raises:
+        KeysError: there is no such key, or the file holds something else.
+        OSError: the file cannot be written.
+    """
+    known = [key.name for key in read(path)]
+    if name not in known:
+        raise KeysError(f"the name must be one of {known} in {path}. Given: {name!r}")
+    path = path.resolve()  # a link stays one
+    kept = [line for line in path.read_text().splitlines() if line.partition("#")[0].split()[:1] != [name]]
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("".join(f"{line}\n" for line in kept))
+    shutil.copymode(path, partial)
+    partial.replace(path)

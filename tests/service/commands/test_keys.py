@@ -1,7 +1,8 @@
-"""The client and the commands against a service that asks for an API key."""
+"""The client and the commands against a service that asks for an API key, and the command that makes keys."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from service.__main__ import main
 from service.client import Client, NotAllowed
-from service.keys import make
+from service.keys import Keys, make
 from tests import pictures
 from tests.service.conftest import Service, serving
 
@@ -58,3 +59,78 @@ def test_a_command_takes_the_key_from_a_file(
 
     assert codes == (1, 0)
     assert "must bear an API key" in capsys.readouterr().err
+
+
+def test_a_key_is_shown_once_and_lets_in_until_it_is_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys"
+
+    codes = [main(["keys", "make", name, "--file", str(path)]) for name in ("ci", "deploy")]
+    first, second = capsys.readouterr().out.split()
+    keys = Keys(path)
+    codes.append(main(["keys", "remove", "ci", "--file", str(path)]))
+    keys.refresh()
+
+    assert codes == [0, 0, 0]
+    assert first not in path.read_text()
+    assert keys.find(first) is None
+    assert keys.find(second).name == "deploy"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_list_of_keys_says_whose_they_are_and_what_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "make", "boss", "--scopes", "predict,admin", "--file", str(tmp_path / "keys")])
+    capsys.readouterr()
+
+    assert main(["keys", "list", "--file", str(tmp_path / "keys")]) == 0
+    assert re.fullmatch(r"name +scopes +sha256\nboss +admin,predict +[0-9a-f]{12}\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "detail"),
+    [
+        (["make", "ci"], "the name of a new key must be new. Given: ci"),
+        (["make", "two words"], "a name must be one word without '#'. Given: 'two words'"),
+        (["make", ""], "a name must be one word without '#'. Given: ''"),
+        (["remove", "nobody"], "the name must be one of ['ci'] in "),
+    ],
+    ids=" ".join,
+)
+def test_what_would_spoil_the_file_is_refused_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], detail: str
+) -> None:
+    (tmp_path / "keys").write_text(LINE)
+
+    code = main(["keys", *arguments, "--file", str(tmp_path / "keys")])
+
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (1, "")
+    assert captured.err.startswith(f"error: {detail}")
+    assert (tmp_path / "keys").read_text() == LINE
+
+
+def test_a_file_that_is_not_there_has_no_keys_to_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list", "--file", str(tmp_path / "keys")]) == 1
+    assert "must be readable. Given: " in capsys.readouterr().err
+
+
+def test_what_people_wrote_between_the_keys_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# who may\n{LINE}")
+    main(["keys", "make", "new", "--file", str(path)])
+
+    main(["keys", "remove", "ci", "--file", str(path)])
+
+    capsys.readouterr()
+    assert path.read_text().startswith("# who may\nnew predict ")
+
+
+def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text(LINE)
+    (tmp_path / "keys").symlink_to("real")
+
+    main(["keys", "remove", "ci", "--file", str(tmp_path / "keys")])
+
+    assert (tmp_path / "keys").is_symlink()
+    assert (tmp_path / "real").read_text() == ""
