@@ -11,6 +11,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 import imagecodecs
 import numpy as np
@@ -23,7 +24,6 @@ from service.manifest import ImageInput
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
-_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {"grey": 0, "rgb": 2}
 
@@ -39,22 +39,22 @@ def decode(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes:
         BadRequest: `data` is no image, is cut off, or is of a format that is not taken.
         TooLarge: the header says that it has more than `max_pixels`.
     """
-    if _has_input_form(data, spec):
-        return _decode_short(data, spec)
-    return prepare(_load(data, max_pixels), spec)
+    short = _decode_short(data, spec)
+    return prepare(_load(data, max_pixels), spec) if short is None else short
 
 
-def is_quick(data: bytes, spec: ImageInput, *, max_pixels: int) -> bool:
-    """Whether `decode` takes less than a millisecond, so that a thread would cost more than it frees.
+def decode_at_once(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes | None:
+    """The same, or None if it would take more than a millisecond, so that a thread frees more than it costs.
 
     Raises:
-        BadRequest, TooLarge: as `decode`, for what the header tells already.
+        BadRequest, TooLarge: as `decode`.
     """
-    if _has_input_form(data, spec):
-        return True
+    short = _decode_short(data, spec)
+    if short is not None:
+        return short
     with _problems(data, max_pixels):
         width, height = _open(data, max_pixels).size
-    return width * height <= _QUICK_PIXELS
+    return prepare(_load(data, max_pixels), spec) if width * height <= _QUICK_PIXELS else None
 
 
 def prepare(image: Image.Image, spec: ImageInput) -> bytes:
@@ -78,26 +78,24 @@ def picture(data: bytes, spec: ImageInput) -> bytes:
 # Decoding
 
 
-def _has_input_form(data: bytes, spec: ImageInput) -> bool:
-    """Whether `data` is an 8-bit PNG of the model's size and colour, without what would change how it is shown."""
-    if len(data) < 33 or not (data.startswith(_PNG_START) and data.endswith(_PNG_END)):
-        return False
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    return (
-        (height, width) == spec.shape[1:]
-        and depth == 8
-        and colour == _PNG_COLOUR[spec.colour]
-        and b"tRNS" not in data
-        and b"eXIf" not in data
-    )
-
-
-def _decode_short(data: bytes, spec: ImageInput) -> bytes:
+def _decode_short(data: bytes, spec: ImageInput) -> bytes | None:
+    """The input if `data` is an 8-bit PNG of the model's size and colour, without what would change how it is shown."""
+    if not data.startswith(_png_start(spec.shape, spec.colour)) or not data.endswith(_PNG_END):
+        return None
+    if b"tRNS" in data or b"eXIf" in data:
+        return None
     try:
         pixels: Pixels = imagecodecs.spng_decode(data)  # uint8 [H, W] or [H, W, 3]
     except (imagecodecs.SpngError, ValueError) as error:
         raise BadRequest(f"the image must be a whole PNG. Given: {len(data)} bytes that do not decode") from error
     return _as_input(pixels, spec)
+
+
+@lru_cache
+def _png_start(shape: tuple[int, int, int], colour: str) -> bytes:
+    """How a PNG file of such an image begins: with its size, eight bits and its colour."""
+    _, height, width = shape
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBB", width, height, 8, _PNG_COLOUR[colour])
 
 
 def _as_input(pixels: Pixels, spec: ImageInput) -> bytes:

@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,6 +40,7 @@ from service.api.http import BodyReader
 from service.api.inference import Inference
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
+from service.api.protocol import Protocol
 from service.catalogue import Catalogue, LineUp, Load
 from service.dispatcher import Dispatcher
 from service.follower import follow
@@ -254,8 +256,10 @@ class Server(ls.LitServer):  # type: ignore[misc]
 
     def _uvicorn_config(self) -> uvicorn.Config:
         settings = self._settings
+        front = Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger)
         return uvicorn.Config(
-            app=Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger),
+            app=front,
+            http=partial(Protocol, front.predict, settings.max_body_bytes),  # type: ignore[arg-type] # called like a class
             host=settings.host,
             port=settings.port,
             log_config=None,  # lines like all others

@@ -62,9 +62,10 @@ def model_headers(model: ServedModel) -> tuple[Header, ...]:
     )
 
 
-def server_timing(**seconds: float) -> Header:
-    """The Server-Timing header: each stage and its seconds, said in milliseconds."""
-    return (b"server-timing", ", ".join(f"{name};dur={1e3 * value:.3f}" for name, value in seconds.items()).encode())
+def server_timing(*, queue: float, compute: float, decode: float | None = None) -> Header:
+    """The Server-Timing header: each stage, its seconds said in milliseconds."""
+    value = b"queue;dur=%.3f, compute;dur=%.3f" % (1e3 * queue, 1e3 * compute)
+    return (b"server-timing", value if decode is None else b"decode;dur=%.3f, %b" % (1e3 * decode, value))
 
 
 def _class_entry(model: ServedModel, class_id: int, probability: float) -> dict[str, Any]:

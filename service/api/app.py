@@ -15,11 +15,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import errors
-from service.api import openapi, page
+from service.api import gate, http, openapi, page
 from service.api.gate import Gate
+from service.api.http import Read
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.dispatcher import Dispatcher
+from service.errors import Problem
+from service.lanes import Client
 from service.ledger import Ledger
 from service.metrics.exposition import MEDIA_TYPE
 
@@ -93,12 +96,21 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._gate and (problem := self._gate.refuses(scope)):
-            self._ledger.turned_away(problem)
-            await self._gate.send_away(scope, receive, send, problem)
+            await http.send_response(send, self._turn_away(scope, problem))
         elif scope["path"] == "/predict" and scope["method"] == "POST":
             await self._predict(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def predict(self, scope: Scope, client: Client, read: Read) -> http.Response:
+        """The answer to a request for /predict that took the short way here (see `protocol`)."""
+        if self._gate and (problem := self._gate.refuses(scope)):
+            return self._turn_away(scope, problem)
+        return await self._predict.answer(scope, client, read)
+
+    def _turn_away(self, scope: Scope, problem: Problem) -> http.Response:
+        self._ledger.turned_away(problem)
+        return gate.answer(scope, problem)
 
 
 def _status(status: HTTPStatus, text: str, **more: Any) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from service.api import http
-from service.api.http import Receive, Scope, Send
+from service.api.http import Response, Scope
 from service.errors import Forbidden, Problem, Unauthorized
 from service.keys import Keys
 
@@ -39,11 +39,10 @@ class Gate:
             return Forbidden(f"the key must have the scope predict. Given: {','.join(sorted(key.scopes))}")
         return None
 
-    async def send_away(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
-        """Answer with `problem`, in the shape of the protocol that was spoken."""
-        del receive  # the body is not read: it is worth nothing
-        if scope["path"].startswith("/v2"):
-            headers = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-            await http.respond(send, problem.status, orjson.dumps({"error": problem.detail}), headers=headers)
-        else:
-            await http.respond_with_problem(send, problem)
+
+def answer(scope: Scope, problem: Problem) -> Response:
+    """What a request is told that `Gate.refuses`, in the shape of the protocol that it spoke."""
+    if not scope["path"].startswith("/v2"):
+        return http.problem_response(problem)
+    headers = tuple((name.encode(), value.encode()) for name, value in problem.headers.items())
+    return Response(problem.status, orjson.dumps({"error": problem.detail}), headers=headers)

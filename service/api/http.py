@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
 
 from service import errors
 from service.errors import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
@@ -14,6 +14,19 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+Read = Callable[[float], Awaitable[bytes]]
+"""Gives the body of a request that began at a time on time.monotonic()'s clock; raises as `BodyReader.read`."""
+
+
+class Response(NamedTuple):
+    """A whole answer; `shared_headers` are those that many answers have in common."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: tuple[Header, ...] = ()
+    shared_headers: tuple[Header, ...] = ()
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -91,20 +104,18 @@ class BodyReader:
                 task.cancel()
 
 
-async def respond(
-    send: Send, status: int, body: bytes, *, media_type: bytes = b"application/json", headers: Iterable[Header] = ()
-) -> None:
+async def send_response(send: Send, response: Response) -> None:
     """Send a whole answer."""
-    start = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+    own = [(b"content-type", response.media_type), (b"content-length", b"%d" % len(response.body))]
+    headers = [*own, *response.headers, *response.shared_headers]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
 
 
-async def respond_with_problem(send: Send, problem: Problem, headers: Iterable[Header] = ()) -> None:
-    """Send `problem` as RFC 9457 problem details."""
+def problem_response(problem: Problem, *headers: Header) -> Response:
+    """`problem` as RFC 9457 problem details."""
     own = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-    media_type = errors.MEDIA_TYPE.encode()
-    await respond(send, problem.status, problem.body(), media_type=media_type, headers=[*headers, *own])
+    return Response(problem.status, problem.body(), errors.MEDIA_TYPE.encode(), (*headers, *own))
 
 
 def media_type(content_type: str) -> str:

@@ -61,8 +61,9 @@ class Inference:
             BadRequest, TooLarge: as `images.decode`.
         """
         max_pixels = self.settings.max_pixels
-        if images.is_quick(data, spec, max_pixels=max_pixels):
-            return images.decode(data, spec, max_pixels=max_pixels)
+        at_once = images.decode_at_once(data, spec, max_pixels=max_pixels)
+        if at_once is not None:
+            return at_once
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
 
@@ -86,10 +87,15 @@ class Inference:
         if size > 1:  # one image was admitted with its request
             self.dispatcher.admit(size, ask.deadline - submitted)
         futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
-        parts = [await futures[0]] if len(futures) == 1 else await _all_parts(futures)
+        if len(futures) == 1:
+            part = await futures[0]
+            parts, compute = [part], part.answer.compute_seconds
+        else:
+            parts = await _all_parts(futures)
+            # Parts may share a block, and blocks may be computed at the same time on two devices.
+            compute = sum({id(part.answer): part.answer.compute_seconds for part in parts}.values())
         waited = time.monotonic() - submitted
-        # Parts may share a block, and blocks may be computed at the same time on two devices.
-        compute = min(waited, sum({id(part.answer): part.answer.compute_seconds for part in parts}.values()))
+        compute = min(waited, compute)
         return Computed(parts, submitted, waited - compute, compute)
 
 

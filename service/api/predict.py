@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import logging
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 
 from service import images
 from service.api import answers, http, inputs, query
-from service.api.http import BodyReader, Receive, Scope, Send
+from service.api.http import BodyReader, Read, Receive, Response, Scope, Send
 from service.api.inference import Ask, Computed, Inference
 from service.api.query import Query
 from service.errors import ClientGone, ModelFailed, Problem
+from service.lanes import Client
 from service.ledger import Ledger
 from service.manifest import ImageInput
 from service.offer import ServedModel
@@ -30,7 +32,7 @@ class _Predictions(NamedTuple):
 
 
 class Predict:
-    """The ASGI application behind /predict."""
+    """What answers /predict: an ASGI application, and `answer` for whoever has the request in other words."""
 
     def __init__(self, inference: Inference, bodies: BodyReader, ledger: Ledger) -> None:
         self._inference = inference
@@ -39,10 +41,17 @@ class Predict:
         self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = partial(self._bodies.read, scope, receive)
+        response = await self.answer(scope, query.client_behind(receive), read)
+        if response.status != ClientGone.status:
+            await http.send_response(send, response)
+
+    async def answer(self, scope: Scope, client: Client, read: Read) -> Response:
+        """The answer to a request whose body `read` gives; of one whose client has gone, nothing but the status."""
         started = time.monotonic()
         self._ledger.arrived()
         request_id = query.request_id(scope)
-        headers = ((b"x-request-id", request_id.encode()),)
+        id_header = (b"x-request-id", request_id.encode())
         model: ServedModel | None = None
         try:
             asked = query.parse(scope["query_string"])
@@ -50,27 +59,29 @@ class Predict:
             model = dispatcher.offer.resolve(asked.model, asked.version)
             seconds = query.timeout_seconds(scope, self._settings.timeout_seconds)
             dispatcher.admit(1, seconds)
-            body = await self._bodies.read(scope, receive, started)
-            read = time.monotonic()
-            ask = Ask(model, started + seconds, query.client_behind(receive), asked.bulk)
+            body = await read(started)
+            read_at = time.monotonic()
+            ask = Ask(model, started + seconds, client, asked.bulk)
             entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type"), body)
         except ClientGone:
             failure: type[Problem | ClientGone] = ClientGone
+            response = Response(ClientGone.status, b"")
         except Problem as problem:
             failure = type(problem)
-            await http.respond_with_problem(send, problem, headers)
+            response = http.problem_response(problem, id_header)
         except Exception:
             failure = Problem
             logger.exception("request %s met a bug", request_id)
-            await http.respond_with_problem(send, Problem(f"this is a bug; the log has it as {request_id}"), headers)
+            response = http.problem_response(Problem(f"this is a bug; the log has it as {request_id}"), id_header)
         else:
             answer = orjson.dumps({"model": model.name, "version": model.version, "predictions": entries})
-            stages = computed.stages(started, read, time.monotonic())
+            stages = computed.stages(started, read_at, time.monotonic())
             timing = answers.server_timing(decode=stages.decode, queue=stages.queue, compute=stages.compute)
-            await http.respond(send, 200, answer, headers=(*headers, timing, *answers.model_headers(model)))
+            shared = answers.model_headers(model)
             self._ledger.answered(request_id, model, stages, time.monotonic() - started)
-            return
+            return Response(200, answer, headers=(id_header, timing), shared_headers=shared)
         self._ledger.refused(request_id, model, failure, time.monotonic() - started)
+        return response
 
     async def _predict(self, ask: Ask, asked: Query, content_type: str, body: bytes) -> _Predictions:
         spec = ask.model.manifest.input

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.api import http
-from service.api.http import BodyReader
+from service.api.http import BodyReader, Response
 from service.errors import BadRequest, ClientGone, QueueFull, RequestTimeout, TooLarge
 
 
@@ -164,16 +164,24 @@ def sent(answer: Callable[[http.Send], Awaitable[None]]) -> tuple[int, dict[str,
 
 
 def test_an_answer_says_its_type_and_length() -> None:
-    status, headers, body = sent(lambda send: http.respond(send, 200, b"{}", headers=[(b"x-request-id", b"7")]))
+    response = Response(200, b"{}", headers=((b"x-request-id", b"7"),), shared_headers=((b"x-model", b"rows"),))
+
+    status, headers, body = sent(lambda send: http.send_response(send, response))
 
     assert (status, body) == (200, b"{}")
-    assert headers == {"content-type": "application/json", "content-length": "2", "x-request-id": "7"}
+    assert headers == {
+        "content-type": "application/json",
+        "content-length": "2",
+        "x-request-id": "7",
+        "x-model": "rows",
+    }
 
 
 def test_a_problem_is_sent_as_problem_details_with_its_own_headers() -> None:
     problem = QueueFull("the queue must have room. Given: none", retry_after_seconds=3)
 
-    status, headers, body = sent(lambda send: http.respond_with_problem(send, problem, [(b"x-request-id", b"7")]))
+    response = http.problem_response(problem, (b"x-request-id", b"7"))
+    status, headers, body = sent(lambda send: http.send_response(send, response))
 
     assert status == 429
     assert headers["content-type"] == "application/problem+json"

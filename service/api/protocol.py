@@ -1,0 +1,194 @@
+"""HTTP/1.1 for the request that comes all the time: a whole POST /predict in one piece, on a connection at rest.
+
+It goes straight to its handler: its head is parsed once and remembered, there are no ASGI messages, no task and one
+write. Everything else (bodies in parts or chunks, other paths, pipelining, Expect, Upgrade, HTTP/1.0, whatever is
+malformed) is uvicorn's, on the same connection, and ends in the same handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.http import Header, Read, Response, Scope
+from service.lanes import Client
+
+logger = logging.getLogger(__name__)
+
+PATH = b"/predict"
+
+_MAX_HEAD_BYTES = 2048
+_HEADS = 2048  # remembered; one for each length of a body that each kind of client sends
+
+Answer = Callable[[Scope, Client, Read], Coroutine[Any, Any, Response]]
+
+
+class Head(NamedTuple):
+    """What stands before the body of a request that may take the short way; it is shared, so it is only read."""
+
+    scope: Scope
+    body_bytes: int
+
+
+@lru_cache(_HEADS)
+def read_head(head: bytes) -> Head | None:
+    """The head of a request without its empty line, or None if the request must go the long way."""
+    found = _HeadParser()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(head + b"\r\n\r\n")
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    names = {name for name, _ in found.headers}
+    is_plain = (
+        found.is_complete
+        and parser.get_method() == b"POST"
+        and parser.get_http_version() == "1.1"
+        and parser.should_keep_alive()
+        and b"content-length" in names
+        and not names & {b"transfer-encoding", b"expect", b"upgrade"}
+    )
+    if not is_plain:
+        return None
+    url = httptools.parse_url(found.url)
+    if url.path != PATH:
+        return None
+    lengths = [int(value) for name, value in found.headers if name == b"content-length"]
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PATH.decode(),
+        "query_string": url.query or b"",
+        "headers": tuple(found.headers),
+    }
+    return Head(scope, lengths[0])
+
+
+class _HeadParser:
+    """What httptools calls while it parses."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[Header] = []
+        self.is_complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True
+
+
+class Protocol(HttpToolsProtocol):
+    """A client's connection. It is the client, too: it knows when that has gone."""
+
+    def __init__(self, answer: Answer, max_body_bytes: int, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self.disconnected = False
+        self._answer = answer
+        self._max_body_bytes = max_body_bytes
+        self._amid_message = False  # uvicorn's parser has seen the start of a request and not its end
+        self._answering: Coroutine[Any, Any, Response] | None = None
+        self._held = bytearray()  # what came while a request on the short way was being answered
+        self._closes = False
+
+    # What comes
+
+    def data_received(self, data: bytes) -> None:
+        if self._answering:
+            self._held += data
+            self.flow.pause_reading()
+        elif not self._take_short_way(data):
+            super().data_received(data)
+
+    def _take_short_way(self, data: bytes) -> bool:
+        """Begin to answer the request in `data` if it is whole, plain and alone."""
+        if self._amid_message or (self.cycle and not self.cycle.response_complete) or self.flow.write_paused:
+            return False
+        raw_head, _, body = data.partition(b"\r\n\r\n")
+        head = read_head(raw_head) if len(raw_head) <= _MAX_HEAD_BYTES else None
+        if head is None or len(body) != head.body_bytes or len(body) > self._max_body_bytes:
+            return False
+
+        async def read(started: float) -> bytes:  # noqa: ARG001 - it came when it started
+            return body
+
+        self._unset_keepalive_if_required()
+        self._answering = self._answer(head.scope, self, read)
+        self._go_on()
+        return True
+
+    def _go_on(self, _: asyncio.Future[Any] | None = None) -> None:
+        """Run the handler to where it waits next: as asyncio.Task does, at once and without its costs."""
+        assert self._answering  # noqa: S101 - narrows the type
+        try:
+            future = self._answering.send(None)
+        except StopIteration as end:
+            self._respond(end.value)
+        except BaseException:
+            self.transport.abort()
+            raise
+        else:
+            future._asyncio_future_blocking = False  # how an awaited future is taken over from its `__await__`
+            future.add_done_callback(self._go_on)
+
+    def _respond(self, response: Response) -> None:
+        self._answering = None
+        self.server_state.total_requests += 1
+        if self.disconnected or self.transport.is_closing():
+            return
+        self.transport.write(_serialise(response, closes=self._closes))
+        if self._closes:
+            self.transport.close()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        if self._held:
+            held, self._held = bytes(self._held), bytearray()
+            self.flow.resume_reading()
+            self.data_received(held)
+
+    # What uvicorn tells
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.disconnected = True
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._amid_message = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._amid_message = False
+        super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Close once what is being answered is."""
+        if self._answering:
+            self._closes = True
+        else:
+            super().shutdown()
+
+
+def _serialise(response: Response, *, closes: bool) -> bytes:
+    parts = [STATUS_LINE[response.status], b"content-type: ", response.media_type, b"\r\n"]
+    parts.append(_lines(response.shared_headers))
+    for name, value in response.headers:
+        parts += (name, b": ", value, b"\r\n")
+    if closes:
+        parts.append(b"connection: close\r\n")
+    parts += (b"content-length: %d\r\n\r\n" % len(response.body), response.body)
+    return b"".join(parts)
+
+
+@lru_cache(256)
+def _lines(headers: tuple[Header, ...]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
