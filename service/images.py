@@ -40,7 +40,11 @@ def decode(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes:
         TooLarge: the header says that it has more than `max_pixels`.
     """
     short = _decode_short(data, spec)
-    return prepare(_load(data, max_pixels), spec) if short is None else short
+    if short is not None:
+        return short
+    with _problems(data, max_pixels):
+        image = _upright(_open(data, max_pixels))
+    return prepare(image, spec)
 
 
 def decode_at_once(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes | None:
@@ -53,8 +57,11 @@ def decode_at_once(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes |
     if short is not None:
         return short
     with _problems(data, max_pixels):
-        width, height = _open(data, max_pixels).size
-    return prepare(_load(data, max_pixels), spec) if width * height <= _QUICK_PIXELS else None
+        image = _open(data, max_pixels)
+        if image.width * image.height > _QUICK_PIXELS:
+            return None
+        image = _upright(image)
+    return prepare(image, spec)
 
 
 def prepare(image: Image.Image, spec: ImageInput) -> bytes:
@@ -105,14 +112,6 @@ def _as_input(pixels: Pixels, spec: ImageInput) -> bytes:
     return (pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)).tobytes()
 
 
-def _load(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture in `data`, decoded and turned upright."""
-    with _problems(data, max_pixels):
-        image = _open(data, max_pixels)
-        image.load()
-        return ImageOps.exif_transpose(image)
-
-
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """The picture in `data` as far as its header tells; no pixel is decoded."""
     if not data:
@@ -122,6 +121,12 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise TooLarge(f"the image must have at most {max_pixels:,} pixels. Given: {width} x {height}")
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture, decoded and turned as its camera was held."""
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 @contextlib.contextmanager
