@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
-import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.api import documents
+from service.api.documents import describe
 from service.api.http import media_type
 from service.errors import BadRequest, Problem, TooLarge, Unprocessable, UnsupportedMediaType
 from service.manifest import FeatureInput
@@ -21,6 +22,8 @@ RAW_TYPES = frozenset(
 )
 FORM = "multipart/form-data"
 JSON = "application/json"
+
+_PARTS_PER_IMAGE = 2  # beside its file, a form may have as many fields
 
 Image = bytes | Problem
 """An encoded image, or what is wrong with it; one bad image does not spoil its neighbours."""
@@ -41,7 +44,7 @@ async def find_images(content_type: str, body: bytes, max_images: int) -> list[I
     if kind == FORM:
         return [*await _files(content_type, body, max_images)]
     if kind == JSON:
-        return _from_json(_parse(body), max_images)
+        return _from_json(documents.parse(body), max_images)
     raise UnsupportedMediaType(
         f"content-type must be one of {', '.join(sorted(RAW_TYPES))}, {FORM} or {JSON}. Given: {content_type!r}"
     )
@@ -58,15 +61,15 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
     """
     if media_type(content_type) != JSON:
         raise UnsupportedMediaType(f"a model of features takes {JSON}. Given: {content_type!r}")
-    rows = _only_key(_parse(body), "features")
+    rows = _only_key(documents.parse(body), "features")
     width = spec.shape[0]
     required = f'"features" must be a list of lists of {width} numbers'
     if not (isinstance(rows, list) and rows):
-        raise Unprocessable(f"{required}. Given: {_describe(rows)}")
+        raise Unprocessable(f"{required}. Given: {describe(rows)}")
     _check_count(len(rows), max_images)
     for row in rows:
         if not (isinstance(row, list) and len(row) == width and all(type(x) in (int, float) for x in row)):
-            raise Unprocessable(f"{required}. Given: {_describe(row)}")
+            raise Unprocessable(f"{required}. Given: {describe(row)}")
     with np.errstate(over="ignore"):
         vectors = np.asarray(rows, np.float64).astype("<f4")
     if not np.isfinite(vectors).all():
@@ -75,9 +78,17 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's parser, which does not say by itself whether it came to the closing boundary."""
+    """Starlette's parser, which does not say by itself whether it came to the last boundary, nor counts its parts."""
 
     is_whole = False
+    parts = 0
+    max_parts = 0
+
+    def on_part_begin(self) -> None:
+        self.parts += 1
+        if self.parts > self.max_parts:  # raised in here, before the work of the next part
+            raise TooLarge(f"a form must have at most {self.max_parts} parts. Given: more")
+        super().on_part_begin()
 
     def on_end(self) -> None:
         self.is_whole = True
@@ -89,8 +100,9 @@ async def _files(content_type: str, body: bytes, max_images: int) -> list[bytes]
         if not parser.is_whole:  # raised in here, so that the parser closes what it has opened
             raise MultiPartException("one that is cut off")
 
-    # No limit of its own on files: that answer is ours to give, and the size of the body is limited.
-    parser = _FormParser(Headers({"content-type": content_type}), stream(), max_files=len(body), max_fields=max_images)
+    no_limit = len(body)  # of its own: files and fields are both parts
+    parser = _FormParser(Headers({"content-type": content_type}), stream(), max_files=no_limit, max_fields=no_limit)
+    parser.max_parts = _PARTS_PER_IMAGE * max_images
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -112,14 +124,14 @@ def _from_json(document: Any, max_images: int) -> list[Image]:
         return [_decode_base64(_only_key(document, "image"))]
     images = _only_key(document, "images")
     if not (isinstance(images, list) and images):
-        raise Unprocessable(f'"images" must be a list of base64 strings, at least one. Given: {_describe(images)}')
+        raise Unprocessable(f'"images" must be a list of base64 strings, at least one. Given: {describe(images)}')
     _check_count(len(images), max_images)
     return [_decode_base64(image) for image in images]
 
 
 def _decode_base64(text: Any) -> Image:
     if not isinstance(text, str):
-        return Unprocessable(f"an image must be a base64 string. Given: {_describe(text)}")
+        return Unprocessable(f"an image must be a base64 string. Given: {describe(text)}")
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -128,16 +140,9 @@ def _decode_base64(text: Any) -> Image:
         return BadRequest(f"an image must be base64. Given: {error}")
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body must be JSON. Given: {error}") from error
-
-
 def _only_key(document: Any, key: str) -> Any:
     if not isinstance(document, dict) or set(document) != {key}:
-        given = f"the keys {_describe(sorted(document))}" if isinstance(document, dict) else _describe(document)
+        given = f"the keys {describe(sorted(document))}" if isinstance(document, dict) else describe(document)
         raise Unprocessable(f'the body must be a JSON object with "{key}" alone. Given: {given}')
     return document[key]
 
@@ -145,11 +150,3 @@ def _only_key(document: Any, key: str) -> Any:
 def _check_count(count: int, max_images: int) -> None:
     if count > max_images:
         raise TooLarge(f"a request must hold at most {max_images} inputs. Given: {count}")
-
-
-def _describe(value: Any) -> str:
-    try:
-        text = repr(value)
-    except RecursionError:  # the JSON parser goes deeper than repr
-        return f"a {type(value).__name__} of lists or objects in each other"
-    return text if len(text) <= 60 else f"{text[:57]}..."

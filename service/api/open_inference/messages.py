@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import answers, http
+from service.api import answers, documents, http
 from service.api.inference import Computed
 from service.api.open_inference import tensors
 from service.errors import BadRequest, ModelFailed, Unprocessable
@@ -82,17 +82,14 @@ def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
     end = len(body) if length is None else http.whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
-    try:
-        document = orjson.loads(body[:end])
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body must be JSON. Given: {error}") from error
+    document = documents.parse(body[:end])
     try:
         return InferRequest.model_validate(document), tensors.Binary(body[end:])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise BadRequest(
-            f"{where} must be as the protocol says: {first['msg']}. Given: {first['input']!r:.60}"
+            f"{where} must be as the protocol says: {first['msg']}. Given: {documents.describe(first['input'])}"
         ) from error
 
 
