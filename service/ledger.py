@@ -48,12 +48,13 @@ class Ledger:
         """A request begins; `answered` or `refused` must follow."""
         self._in_flight += 1
 
-    def answered(self, request_id: str, model: ServedModel, stages: Stages, seconds: float) -> None:
+    def answered(self, request_id: str, model: ServedModel, stages: Stages) -> None:
         """A request got its predictions."""
         self._in_flight -= 1
-        self._recorder.answered(model, stages, seconds)
+        self._recorder.answered(model, stages)
         if self._log:
-            self._log.add(Request(time.time(), request_id, model.name, str(model.version), OK, 200, seconds, stages))
+            about = request_id, model.name, str(model.version)
+            self._log.add(Request(time.time(), *about, OK, 200, sum(stages), stages))
 
     def refused(
         self, request_id: str, model: ServedModel | None, problem: type[Problem | ClientGone], seconds: float

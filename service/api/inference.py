@@ -37,13 +37,8 @@ class Computed(NamedTuple):
     def stages(self, started: float, read: float, answered: float) -> Stages:
         """Where the time went of a request that came at `started`, whose body was there at `read`."""
         queue, compute = self.queue_seconds, self.compute_seconds
-        return Stages(
-            read=read - started,
-            decode=self.submitted - read,
-            queue=queue,
-            compute=compute,
-            encode=max(0.0, answered - self.submitted - queue - compute),
-        )
+        waited_until = self.submitted + queue + compute
+        return read - started, self.submitted - read, queue, compute, answered - waited_until
 
 
 class Inference:

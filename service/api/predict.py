@@ -76,9 +76,10 @@ class Predict:
         else:
             answer = orjson.dumps({"model": model.name, "version": model.version, "predictions": entries})
             stages = computed.stages(started, read_at, time.monotonic())
-            timing = answers.server_timing(decode=stages.decode, queue=stages.queue, compute=stages.compute)
+            _, decode, queue, compute, _ = stages
+            timing = answers.server_timing(decode=decode, queue=queue, compute=compute)
             shared = answers.model_headers(model)
-            self._ledger.answered(request_id, model, stages, time.monotonic() - started)
+            self._ledger.answered(request_id, model, stages)
             return Response(200, answer, headers=(id_header, timing), shared_headers=shared)
         self._ledger.refused(request_id, model, failure, time.monotonic() - started)
         return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from service.metrics import families
@@ -37,18 +38,14 @@ class GPUs:
             logger.debug("no metrics of GPUs: %s", error)
             return {}
 
-    def _look(self, uuid: str, handle: Any) -> list[Gauge]:
+    def _look(self, uuid: str, handle: Any) -> Iterator[Gauge]:
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
-            utilization = self._nvml.nvmlDeviceGetUtilizationRates(handle)
-        except self._nvml.NVMLError as error:  # lost, or a slice of one, which has no utilisation of its own
-            logger.debug("no metrics of %s: %s", uuid, error)
-            return []
-        return [
-            (families.GPU_MEMORY_USED, (uuid,), float(memory.used)),
-            (families.GPU_MEMORY_TOTAL, (uuid,), float(memory.total)),
-            (families.GPU_UTILIZATION, (uuid,), utilization.gpu / 100),
-        ]
+            yield families.GPU_MEMORY_USED, (uuid,), float(memory.used)
+            yield families.GPU_MEMORY_TOTAL, (uuid,), float(memory.total)
+            yield families.GPU_UTILIZATION, (uuid,), self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        except self._nvml.NVMLError as error:  # it is lost, or a slice of one, which has no utilisation of its own
+            logger.debug("not all metrics of %s: %s", uuid, error)
 
 
 def _text(value: str | bytes) -> str:

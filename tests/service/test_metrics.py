@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.frames import Announcement, Answer
 from service.metrics import exposition, families, retirement
 from service.metrics.families import FAMILIES
-from service.metrics.recorder import Recorder, Stages
+from service.metrics.recorder import STAGES, Recorder, Stages
 from service.metrics.shared import KEEPER, Shared
 from service.metrics.totals import Snapshot, Totals
 from service.offer import ServedModel
@@ -42,7 +42,8 @@ def answer(class_ids: list[int], confidences: list[float], batch_size: int, seco
 
 
 def stages(**seconds: float) -> Stages:
-    return Stages(**{name: seconds.get(name, 0.0) for name in Stages._fields})
+    read, decode, queue, compute, encode = (seconds.get(name, 0.0) for name in STAGES)
+    return read, decode, queue, compute, encode
 
 
 def flush(
@@ -58,8 +59,8 @@ def exposed(folder: Path) -> dict[str, float]:
 
 
 def count(recorder: Recorder, model: ServedModel) -> None:
-    recorder.answered(model, stages(read=0.0001, decode=0.002, queue=0.003), 0.0004)
-    recorder.answered(model, stages(read=0.0001, decode=0.002, queue=0.003), 0.02)
+    recorder.answered(model, stages(read=0.0001, decode=0.0002))
+    recorder.answered(model, stages(read=0.0001, decode=0.0002, queue=0.0197))
     recorder.refused(None, 404, "not_found")
     recorder.refused(model, 429, "queue_full")
     recorder.block(model, answer([7, 7, -1], [0.9, 0.6, float("nan")], batch_size=5))
@@ -80,9 +81,9 @@ def test_the_numbers_of_two_processes_add_up(tmp_path: Path, rows: ServedModel) 
     assert found['inference_image_failures_total{model="rows",reason="model_error",version="1"}'] == 2
     assert found[f'inference_request_duration_seconds_bucket{{le="0.0005",{ROWS}}}'] == 2
     assert found[f'inference_request_duration_seconds_bucket{{le="+Inf",{ROWS}}}'] == 4
-    assert found[f"inference_request_duration_seconds_sum{{{ROWS}}}"] == pytest.approx(0.0408)
+    assert found[f"inference_request_duration_seconds_sum{{{ROWS}}}"] == pytest.approx(2 * 0.0203)
     assert found['inference_queue_depth{model="rows"}'] == 14
-    for stage, seconds in (("read", 0.0001), ("decode", 0.002), ("queue", 0.003)):
+    for stage, seconds in (("read", 0.0001), ("decode", 0.0002), ("queue", 0.00985)):
         labels = f'{{model="rows",stage="{stage}",version="1"}}'
         assert found[f"inference_stage_duration_seconds_count{labels}"] == 4
         assert found[f"inference_stage_duration_seconds_sum{labels}"] == pytest.approx(4 * seconds)
@@ -156,9 +157,9 @@ def test_a_sum_taken_while_a_dead_process_is_absorbed_counts_it_once(tmp_path: P
 
 def test_an_older_snapshot_never_replaces_a_newer_one(tmp_path: Path, rows: ServedModel) -> None:
     recorder = Recorder(tmp_path)
-    recorder.answered(rows, stages(), 0.1)
+    recorder.answered(rows, stages(queue=0.1))
     write_first = recorder.flush([rows], [])
-    recorder.answered(rows, stages(), 0.1)
+    recorder.answered(rows, stages(queue=0.1))
     write_second = recorder.flush([rows], [])
 
     write_second()
@@ -261,7 +262,7 @@ def test_two_hundred_versions_in_a_row_leave_the_numbers_of_a_few(
         clock[0] += 20
         manifest = rows.manifest.model_copy(update={"version": version})
         model = ServedModel(Announcement(handle=0, default=True, aliases=(), manifest=manifest))
-        process.answered(model, stages(), 0.1)
+        process.answered(model, stages(queue=0.1))
         flush(process, model)
         process.prune()
         if version == 100:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from service.metrics.recorder import Stages
 from service.request_log import LineWriter, Request, RequestLog, choose
 
-STAGES = Stages(read=0.0001, decode=0.0002, queue=0.001, compute=0.0005, encode=0.00005)
+STAGES = (0.0001, 0.0002, 0.001, 0.0005, 0.00005)
 
 
 def request(status: int = 200, name: str = "a") -> Request:

@@ -153,7 +153,7 @@ class OpenInference:
             failure = type(error) if isinstance(error, Problem | ClientGone) else Problem
             self._ledger.refused(request_id, request.state.model, failure, time.monotonic() - started)
             raise
-        self._ledger.answered(request_id, request.state.model, stages, time.monotonic() - started)
+        self._ledger.answered(request_id, request.state.model, stages)
         return response
 
     async def _predict(self, request: Request, started: float) -> tuple[Response, Stages]:
