@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from service.manifest import FeatureInput
-from service.model import Model, Outputs, UnfitModelError
+from service.model import Model, Outputs, UnfitModelError, warm_up_sizes
 from service.registry import Registry
 from tests.registries import RGB, BrightestRow, FirstFeature, artifact_of, publish
 
@@ -159,7 +159,11 @@ def golden_images() -> Tensor:
     return torch.arange(2 * 784).remainder(251).to(torch.uint8).view(2, 1, 28, 28)
 
 
-def test_a_warm_up_runs_every_size_up_to_the_largest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [(1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (100, [1, 2, 3, 4, 8, 16, 32, 64, 100])],
+)
+def test_a_warm_up_on_the_cpu_runs_small_large_and_odd_sizes(tmp_path: Path, largest: int, expected: list[int]) -> None:
     sizes: list[int] = []
 
     class Watched(Model):
@@ -171,9 +175,13 @@ def test_a_warm_up_runs_every_size_up_to_the_largest(tmp_path: Path) -> None:
     model = Watched(manifest, Registry(tmp_path).artifact(manifest), CPU)
     sizes.clear()
 
-    model.warm_up(5)
+    model.warm_up(largest)
 
-    assert sizes == [1, 2, 3, 4, 5]
+    assert sizes == expected
+
+
+def test_a_warm_up_on_another_device_runs_every_size() -> None:
+    assert warm_up_sizes(128, torch.device("meta")) == list(range(1, 129))
 
 
 @pytest.mark.gpu
