@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from service import frames
 from service.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, Unavailable
-from service.frames import Announcement, Answer
+from service.frames import Absent, Announced, Answer
 from service.lanes import Client, Lane, Lanes, Part, Ticket
 from service.link import WorkerLink
 from service.offer import Key, Offer, ServedModel
@@ -49,6 +49,7 @@ class _Worker:
     def __init__(self) -> None:
         self.connected = False
         self.models: dict[Key, ServedModel] = {}
+        self.absent: tuple[Absent, ...] = ()
         self.handles: dict[Key, int] = {}
         self.blocks: dict[int, _Block] = {}
 
@@ -230,14 +231,19 @@ class Dispatcher:
 
     # LinkListener
 
-    def models_announced(self, link: WorkerLink, models: tuple[Announcement, ...]) -> None:
+    def models_announced(self, link: WorkerLink, announced: Announced) -> None:
         worker = self._workers[link]
-        served = [ServedModel(announcement) for announcement in models]
+        served = [ServedModel(announcement) for announcement in announced.models]
         worker.models = {model.key: model for model in served}
-        worker.handles = {model.key: a.handle for model, a in zip(served, models, strict=True)}
+        worker.handles = {model.key: a.handle for model, a in zip(served, announced.models, strict=True)}
+        worker.absent = announced.absent
         worker.connected = True
         self._announced.set()
-        self.offer.replace(model for worker in self._workers.values() for model in worker.models.values())
+        workers = self._workers.values()
+        self.offer.replace(
+            (model for worker in workers for model in worker.models.values()),
+            (absent for worker in workers for absent in worker.absent),
+        )
         for ticket in self._lanes.remove(lambda key: not self.offer.has(key)):
             self._finish(ticket, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
         self._flush_soon()

@@ -30,13 +30,19 @@ def follow(
 
 
 def _follow(catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None], poll_seconds: float) -> None:
+    def offer_if_new(found: LineUp) -> None:
+        nonlocal line_up
+        if found != line_up:
+            line_up = found
+            offer(found)
+
     if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
     trouble = ""
     while True:
         time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
         try:
-            found = catalogue.line_up()
+            found = catalogue.line_up(lambda absent: offer_if_new(line_up._replace(absent=absent)))
         except RegistryError as error:
             if str(error) != trouble:
                 trouble = str(error)
@@ -46,6 +52,4 @@ def _follow(catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], Non
             logger.exception("following the registry met a bug")
             continue
         trouble = ""
-        if found != line_up:
-            line_up = found
-            offer(found)
+        offer_if_new(found)

@@ -3,7 +3,7 @@
     BLOCK    HTTP -> worker   images (or features) of one model that travel and are answered together
     ANSWER   worker -> HTTP   class, confidence and logits for each image of a block
     REFUSAL  worker -> HTTP   a block that cannot be computed at all, with the reason
-    MODELS   worker -> HTTP   what the worker serves; sent on connecting and after each change
+    MODELS   worker -> HTTP   what the worker serves and what not; sent on connecting and after each change
 
 A frame is a header (payload size, kind, block id) and a payload. No pickle: the layouts below are everything.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from service.manifest import ModelManifest
 
@@ -72,7 +72,24 @@ class Announcement(BaseModel):
     manifest: ModelManifest
 
 
-_announcements = TypeAdapter(tuple[Announcement, ...])
+class Absent(BaseModel):
+    """A version that is in the registry and that the worker does not serve."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int
+    state: Literal["loading", "refused"]
+    reason: str = ""
+
+
+class Announced(BaseModel):
+    """All that a worker says of versions at one time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[Announcement, ...] = ()
+    absent: tuple[Absent, ...] = ()
 
 
 def pack(kind: Kind, block_id: int, payload: bytes) -> bytes:
@@ -117,12 +134,12 @@ def unpack_answer(payload: bytes) -> Answer:
     )
 
 
-def pack_models(models: tuple[Announcement, ...]) -> bytes:
-    return pack(Kind.MODELS, 0, _announcements.dump_json(models))
+def pack_models(announced: Announced) -> bytes:
+    return pack(Kind.MODELS, 0, announced.model_dump_json().encode())
 
 
-def unpack_models(payload: bytes) -> tuple[Announcement, ...]:
-    return _announcements.validate_json(payload)
+def unpack_models(payload: bytes) -> Announced:
+    return Announced.model_validate_json(payload)
 
 
 class FrameReader:

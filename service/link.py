@@ -7,7 +7,7 @@ import logging
 from typing import Protocol, cast
 
 from service import frames
-from service.frames import Announcement, Answer, Kind
+from service.frames import Announced, Answer, Kind
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _RETRY_SECONDS = 0.1
 class LinkListener(Protocol):
     """What the owner of a link is told."""
 
-    def models_announced(self, link: WorkerLink, models: tuple[Announcement, ...]) -> None: ...
+    def models_announced(self, link: WorkerLink, announced: Announced) -> None: ...
     def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None: ...
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None: ...
     def worker_lost(self, link: WorkerLink) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from service.errors import NotFound, Unavailable
-from service.frames import Announcement
+from service.frames import Absent, Announcement
 from service.manifest import ModelManifest, input_bytes
 
 Key = tuple[str, int]
@@ -32,16 +32,23 @@ class Offer:
     def __init__(self, default_model: str) -> None:
         self._default_model = default_model
         self._models: dict[Key, ServedModel] = {}
+        self._absent: dict[Key, Absent] = {}
         self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
 
-    def replace(self, models: Iterable[ServedModel]) -> None:
-        """Offer exactly `models` from now on."""
+    def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
+        """Offer exactly `models` from now on, and say of those that are absent why."""
         self._models = {model.key: model for model in sorted(models, key=lambda model: model.key)}
+        found = {(version.name, version.version): version for version in absent}
+        self._absent = {key: found[key] for key in sorted(found.keys() - self._models.keys())}
         self._resolved.clear()
 
     def models(self) -> list[ServedModel]:
         """Everything on offer, by name and number."""
         return list(self._models.values())
+
+    def absent(self) -> list[Absent]:
+        """What is in the registry and that no worker serves, by name and number."""
+        return list(self._absent.values())
 
     def has(self, key: Key) -> bool:
         return key in self._models
@@ -58,7 +65,7 @@ class Offer:
 
         Raises:
             NotFound: nothing by that name, version or alias is served.
-            Unavailable: no worker has said yet what it serves.
+            Unavailable: no worker has said yet what it serves, or what is meant is being loaded.
         """
         found = self._resolved.get((name, version))
         if found is None:
@@ -72,10 +79,25 @@ class Offer:
         if name is None:
             name = self.default_name() or self._default_model
         candidates = [model for model in self._models.values() if model.name == name]
-        if not candidates:
-            raise NotFound(f"model must be one of {names}. Given: {name!r}")
         for model in candidates:
             if model.default if version is None else version in (str(model.version), *model.aliases):
                 return model
+        refusals = self._refusals(name, version if candidates else None)
+        if not candidates:
+            raise NotFound(f"model must be one of {names}. Given: {name!r}{refusals}")
         known = [str(model.version) for model in candidates] + [a for model in candidates for a in model.aliases]
-        raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}")
+        raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}{refusals}")
+
+    def _refusals(self, name: str, version: str | None) -> str:
+        """Why a version of `name` that is in the registry, or that one, does not serve.
+
+        Raises:
+            Unavailable: it soon will.
+        """
+        meant = [absent for absent in self._absent.values() if absent.name == name]
+        if version is not None:
+            meant = [absent for absent in meant if str(absent.version) == version]
+        for absent in meant:
+            if absent.state == "loading":
+                raise Unavailable(f"{name}@{absent.version} must be loaded. Given: it is being loaded")
+        return "".join(f"; refused {name}@{absent.version}: {absent.reason}" for absent in meant)

@@ -34,6 +34,7 @@ from litserve.loops.base import LitLoop
 from litserve.loops.loops import inference_worker
 from litserve.server import _Server
 
+from service import torchscript
 from service.api.app import Front, add_routes
 from service.api.gate import Gate
 from service.api.http import BodyReader
@@ -41,7 +42,7 @@ from service.api.inference import Inference
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.api.protocol import Protocol
-from service.catalogue import Catalogue, LineUp, Load
+from service.catalogue import Catalogue, LineUp
 from service.dispatcher import Dispatcher
 from service.follower import follow
 from service.keys import Keys
@@ -51,9 +52,12 @@ from service.manifest import ModelManifest
 from service.metrics.recorder import Recorder
 from service.model import Model
 from service.patience import HOPELESS
+from service.probation import Probation
 from service.registry import Registry, RegistryError
 from service.settings import Settings
 from service.supervisor import Supervisor
+from service.trials import Limits, Trials
+from service.verdicts import Verdicts
 from service.vitals import Vitals
 from service.worker import Worker
 
@@ -76,13 +80,14 @@ class BlockLoop(LitLoop):  # type: ignore[misc]
 class Classifier(ls.LitAPI):  # type: ignore[misc]
     """What LitServe starts in each worker process: `setup` loads the registry's models on the worker's device."""
 
-    def __init__(self, settings: Settings, vitals: Vitals, listeners: list[socket.socket], metrics_dir: Path) -> None:
+    def __init__(self, settings: Settings, vitals: Vitals, listeners: list[socket.socket], run_dir: Path) -> None:
         super().__init__(loop=BlockLoop())
-        self._metrics_dir = metrics_dir
+        self._run_dir = run_dir
         self._settings = settings
         self._vitals = vitals
         self._listeners = listeners
         self._recorder: Recorder  # what this worker counts; survives it, as `Recorder.absorb` says
+        self._verdicts = Verdicts(run_dir / "verdicts.jsonl")
         self._catalogue: Catalogue
         self._line_up: LineUp
         self.number = 0
@@ -93,24 +98,36 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         if self.not_yours:
             self.not_yours.close()
         configure_logging(self._settings.log_level, self._settings.log_format)
-        self._recorder = Recorder(self._metrics_dir)
+        self._recorder = Recorder(self._run_dir)
         settings = self._settings
         torch.set_num_threads(settings.threads)
-        registry = Registry(settings.registry)
-        self._catalogue = Catalogue(registry, self._loader(torch.device(device)), keep_versions=settings.keep_versions)
+        torchscript.start()  # before the prober is forked
+        probation = self._probation(torch.device(device))
+        self._catalogue = Catalogue(
+            Registry(settings.registry),
+            probation.load,
+            keep_versions=settings.keep_versions,
+            on_load=self._recorder.load,
+        )
         try:
             self._line_up = self._catalogue.line_up()
         except RegistryError as error:
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error
 
-    def _loader(self, device: torch.device) -> Load:
+    def _probation(self, device: torch.device) -> Probation:
+        settings = self._settings
+
         def load(manifest: ModelManifest, artifact: bytes) -> Model:
             model = Model(manifest, artifact, device)
-            model.warm_up(self._settings.max_batch_size)
+            model.warm_up(settings.max_batch_size)
             return model
 
-        return load
+        def try_out(manifest: ModelManifest, artifact: bytes) -> None:
+            trials.run(manifest, artifact, gently=self._vitals.is_up(self.number))
+
+        trials = Trials(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
+        return Probation(try_out, load, self._verdicts)
 
     def serve(self) -> None:
         parent = multiprocessing.parent_process()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from service import frames
 from service.catalogue import LineUp
-from service.frames import Announcement, Block, Frame, Kind
+from service.frames import Announced, Announcement, Block, Frame, Kind
 from service.model import Model, Outputs
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Worker:
     ) -> None:
         self._handles = itertools.count()
         self._models: dict[int, Model] = {}
-        self._announced: tuple[Announcement, ...] = ()
+        self._announced = Announced()
         self._retired: dict[int, float] = {}  # handle -> when the last block for it can have come
         self._offered: LineUp | None = line_up
         self._wakes, self._waker = os.pipe()
@@ -128,9 +128,8 @@ class Worker:
                 self._forget_retired()
 
     def _close(self) -> None:
-        for key in self._selector.get_map().values():
-            if key.data:
-                key.data.socket.close()
+        for peer in self._peers():
+            peer.socket.close()
         self._selector.close()
         os.close(self._wakes)
         os.close(self._waker)
@@ -150,20 +149,25 @@ class Worker:
         if line_up is None:
             return
         handles = {id(model): handle for handle, model in self._models.items()}
-        served = {handles.get(id(entry.model), -1): entry for entry in line_up if id(entry.model) in handles}
-        served |= {next(self._handles): entry for entry in line_up if id(entry.model) not in handles}
+        served = {handles.get(id(e.model), -1): e for e in line_up.served if id(e.model) in handles}
+        served |= {next(self._handles): e for e in line_up.served if id(e.model) not in handles}
         self._models |= {handle: entry.model for handle, entry in served.items()}
         # HTTP processes that have not heard yet still send blocks for what is retired.
         until = time.monotonic() + _RETIREMENT_SECONDS
         self._retired = {handle: self._retired.get(handle, until) for handle in self._models if handle not in served}
-        self._announced = tuple(
+        models = tuple(
             Announcement(handle=handle, default=entry.default, aliases=entry.aliases, manifest=entry.model.manifest)
             for handle, entry in served.items()
         )
-        for key in list(self._selector.get_map().values()):
-            if key.data:
-                self._send(key.data, frames.pack_models(self._announced))
-        logger.info("serving %s", ", ".join(f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up))
+        if models != self._announced.models:
+            names = (f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up.served)
+            logger.info("serving %s", ", ".join(names))
+        self._announced = Announced(models=models, absent=line_up.absent)
+        for peer in self._peers():
+            self._send(peer, frames.pack_models(self._announced))
+
+    def _peers(self) -> list[_Peer]:
+        return [key.data for key in self._selector.get_map().values() if key.data]
 
     def _forget_retired(self) -> None:
         now = time.monotonic()

@@ -64,15 +64,16 @@ def add_routes(
             }
             for model in dispatcher.offer.models()
         ]
-        default = dispatcher.offer.default_name()
-        return Response(orjson.dumps({"default": default, "models": listed}), media_type="application/json")
+        absent = [version.model_dump() for version in dispatcher.offer.absent()]
+        document = {"default": dispatcher.offer.default_name(), "models": listed, "absent": absent}
+        return Response(orjson.dumps(document), media_type="application/json")
 
     async def exposition() -> Response:
         return Response(await metrics(), media_type=MEDIA_TYPE)
 
     app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *page.routes()]
     not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
-    app.add_api_route("/models", models, summary="What is served: names, versions, inputs and classes")
+    app.add_api_route("/models", models, summary="What is served, and which versions are being loaded or were refused")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
     app.add_api_route("/readyz", readyz, summary="Whether predictions will come", responses=not_ready)
     app.add_api_route("/health", readyz, summary="The same as /readyz", responses=not_ready)

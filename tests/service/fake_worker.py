@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service import frames
-from service.frames import Announcement, Kind
+from service.frames import Absent, Announced, Announcement, Kind
 
 SECONDS = 30  # what a test waits for at most
 
@@ -74,8 +74,8 @@ class FakeWorker:
         await asyncio.sleep(0.05)
         return [self._blocks.get_nowait() for _ in range(self._blocks.qsize())]
 
-    def announce(self, models: Sequence[Announcement]) -> None:
-        self.send(frames.pack_models(tuple(models)))
+    def announce(self, models: Sequence[Announcement], absent: tuple[Absent, ...] = ()) -> None:
+        self.send(frames.pack_models(Announced(models=tuple(models), absent=absent)))
 
     def answer(self, block: Received) -> None:
         """Answer with each image's first byte as its class."""

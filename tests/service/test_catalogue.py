@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from service.catalogue import Catalogue, LineUp
 from service.manifest import ModelManifest
 from service.model import Model
 from service.registry import Registry, RegistryError
-from tests.registries import artifact_of, publish
+from tests.registries import RGB, artifact_of, publish
 
 CPU = torch.device("cpu")
 
@@ -22,20 +23,20 @@ class OnlyPairs(nn.Module):
         return images.view(2, -1)[:, :10].float()
 
 
-def catalogue(root: Path, *, keep_versions: int = 0) -> Catalogue:
+def catalogue(root: Path, **options: Any) -> Catalogue:
     def load(manifest: ModelManifest, artifact: bytes) -> Model:
         model = Model(manifest, artifact, CPU)
         model.warm_up(2)
         return model
 
-    return Catalogue(Registry(root), load, keep_versions=keep_versions)
+    return Catalogue(Registry(root), load, **{"keep_versions": 0, **options})
 
 
 def said_of(line_up: LineUp) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Version and aliases of each model that answers by default."""
     return {
         entry.model.manifest.name: (entry.model.manifest.version, tuple(sorted(entry.aliases)))
-        for entry in line_up
+        for entry in line_up.served
         if entry.default
     }
 
@@ -144,7 +145,7 @@ def test_a_new_version_takes_over_and_those_before_stay_up_to_the_setting(tmp_pa
     seen = []
     for _ in range(3):
         publish(tmp_path)
-        seen.append([(entry.model.manifest.version, entry.default) for entry in followed.line_up()])
+        seen.append([(entry.model.manifest.version, entry.default) for entry in followed.line_up().served])
 
     assert seen == [[(1, True)], [(2, True), (1, False)], [(3, True), (2, False)]]
 
@@ -205,6 +206,7 @@ def test_a_registry_that_is_gone_or_empty_changes_nothing(tmp_path: Path) -> Non
     (tmp_path / "models").mkdir()
 
     assert before == gone == followed.line_up()
+    assert not gone.absent
 
 
 def test_models_come_and_go(tmp_path: Path) -> None:
@@ -217,3 +219,79 @@ def test_models_come_and_go(tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / ".a")
 
     assert (first, second, set(said_of(followed.line_up()))) == ({"a"}, {"a", "b"}, {"b"})
+
+
+def test_what_is_refused_is_in_the_line_up_with_the_reason_until_it_serves(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path)
+    artifact = tmp_path / "rows" / "2" / "model.pt"
+    whole = artifact.read_bytes()
+
+    artifact.write_bytes(whole[:100])
+    (while_half,) = followed.line_up().absent
+    artifact.write_bytes(whole)
+
+    assert (while_half.name, while_half.version, while_half.state) == ("rows", 2, "refused")
+    assert "rows@2: sha256 of model.pt is" in while_half.reason
+    assert followed.line_up().absent == ()
+
+
+def test_refusals_of_a_model_that_is_gone_are_forgotten_and_of_the_others_the_last_are_kept(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path, "gone")
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path, "gone", artifact=b"no module")
+    followed.line_up()
+    (tmp_path / "gone").rename(tmp_path / ".gone")
+
+    for _ in range(22):
+        publish(tmp_path, artifact=b"no module")
+        last = followed.line_up()
+
+    assert [(absent.name, absent.version) for absent in last.absent] == [("rows", n) for n in range(4, 24)]
+
+
+def test_what_is_about_to_be_loaded_is_told_first(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    told: list[tuple[str, int, str]] = []
+
+    def look() -> None:
+        followed.line_up(lambda absent: told.extend((a.name, a.version, a.state) for a in absent))
+
+    look()
+    publish(tmp_path)
+    publish(tmp_path, "photos", spec=RGB)
+    publish(tmp_path, "bad", artifact=b"no module")
+    look()
+    look()
+    publish(tmp_path)
+    look()
+
+    assert told == [
+        ("rows", 1, "loading"),
+        ("bad", 1, "loading"),
+        ("photos", 1, "loading"),
+        ("rows", 2, "loading"),
+        ("rows", 3, "loading"),
+        ("bad", 1, "refused"),
+    ]
+
+
+def test_every_load_and_every_new_refusal_is_told(tmp_path: Path) -> None:
+    told: list[tuple[str, int, bool]] = []
+    publish(tmp_path)
+    publish(tmp_path, "bad", artifact=b"no module")
+
+    def on_load(model: str, version: int, *, ok: bool, seconds: float) -> None:
+        assert seconds > 0
+        told.append((model, version, ok))
+
+    followed = catalogue(tmp_path, on_load=on_load)
+    for _ in range(3):
+        followed.line_up()
+
+    assert told == [("bad", 1, False), ("rows", 1, True)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from service.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, Dispatcher
-from service.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, Unavailable
-from service.frames import Announcement, Answer
+from service.errors import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
+from service.frames import Absent, Announcement, Answer
 from service.lanes import Part
 from service.offer import ServedModel
 from tests.registries import publish
@@ -371,6 +371,23 @@ def test_a_worker_that_announces_another_version_changes_the_offer(
         await house.until(lambda: len(house.dispatcher.offer.models()) == 1)
 
         assert [model.name for model in house.dispatcher.offer.models()] == ["photos"]
+
+    run(story)
+
+
+def test_what_a_worker_loads_or_refused_is_told_with_the_offer(run: Run, announced: tuple[Announcement, ...]) -> None:
+    async def story(house: House) -> None:
+        absent = (
+            Absent(name="rows", version=9, state="loading"),
+            Absent(name="rows", version=8, state="refused", reason="it is bad"),
+        )
+        house.worker.announce(announced, absent)
+        await house.until(lambda: len(house.dispatcher.offer.absent()) == 2)
+
+        with pytest.raises(Unavailable, match="rows@9 must be loaded"):
+            house.dispatcher.offer.resolve("rows", "9")
+        with pytest.raises(NotFound, match="refused rows@8: it is bad"):
+            house.dispatcher.offer.resolve("rows", "8")
 
     run(story)
 

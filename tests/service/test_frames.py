@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import frames
-from service.frames import Announcement, Frame, FrameReader, Kind
+from service.frames import Absent, Announced, Announcement, Frame, FrameReader, Kind
 from tests.registries import publish
 
 some_frames = st.lists(
@@ -88,7 +88,10 @@ def test_an_answer_arrives_with_a_row_for_each_image(classes: int) -> None:
 
 def test_an_announcement_arrives_with_the_whole_manifest(tmp_path: Path) -> None:
     manifest = publish(tmp_path)
-    announced = (Announcement(handle=3, default=True, aliases=("production",), manifest=manifest),)
+    announced = Announced(
+        models=(Announcement(handle=3, default=True, aliases=("production",), manifest=manifest),),
+        absent=(Absent(name="rows", version=2, state="refused", reason="it is bad"),),
+    )
 
     (frame,) = FrameReader().feed(frames.pack_models(announced))
 

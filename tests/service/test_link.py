@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service import frames
-from service.frames import Announcement, Answer
+from service.frames import Announced, Announcement, Answer
 from service.link import WorkerLink
 from tests.registries import publish
 from tests.service.fake_worker import SECONDS, FakeWorker, listening
@@ -20,8 +20,8 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
 
-    def models_announced(self, link: WorkerLink, models: tuple[Announcement, ...]) -> None:
-        self.told.append(("models", models))
+    def models_announced(self, link: WorkerLink, announced: Announced) -> None:
+        self.told.append(("models", announced.models))
 
     def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None:
         self.told.append(("answer", block_id, answer.class_ids))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import NotFound, Unavailable
-from service.frames import Announcement
+from service.frames import Absent, Announcement
 from service.offer import Offer, ServedModel
 from tests.registries import publish
 
@@ -105,3 +105,41 @@ def test_models_are_listed_by_name_and_number(offer: Offer) -> None:
 
 def test_a_served_model_knows_the_size_of_an_input(offer: Offer) -> None:
     assert offer.resolve().input_bytes == 784
+
+
+def test_a_version_that_is_being_loaded_is_worth_asking_for_again(offer: Offer) -> None:
+    offer.replace(
+        offer.models(),
+        [Absent(name="rows", version=3, state="loading"), Absent(name="new", version=1, state="loading")],
+    )
+
+    for name, version, place in (("rows", "3", "rows@3"), ("new", None, "new@1"), ("new", "1", "new@1")):
+        with pytest.raises(Unavailable) as refusal:
+            offer.resolve(name, version)
+        assert refusal.value.detail == f"{place} must be loaded. Given: it is being loaded"
+        assert refusal.value.headers == {"retry-after": "1"}
+    assert offer.resolve("rows").key == ("rows", 2)
+    with pytest.raises(NotFound):
+        offer.resolve("rows", "4")
+
+
+def test_a_version_that_was_refused_is_not_found_and_the_reason_is_given(offer: Offer) -> None:
+    offer.replace(
+        offer.models(),
+        [
+            Absent(name="rows", version=3, state="refused", reason="it is bad"),
+            Absent(name="new", version=1, state="refused", reason="it is worse"),
+        ],
+    )
+
+    with pytest.raises(NotFound, match=r"Given: '3'; refused rows@3: it is bad$"):
+        offer.resolve("rows", "3")
+    with pytest.raises(NotFound, match=r"Given: 'new'; refused new@1: it is worse$"):
+        offer.resolve("new")
+
+
+def test_what_one_worker_serves_is_not_absent_because_another_still_loads_it(offer: Offer) -> None:
+    offer.replace(offer.models(), [Absent(name="rows", version=2, state="loading")])
+
+    assert offer.absent() == []
+    assert offer.resolve("rows", "2").key == ("rows", 2)

@@ -13,7 +13,7 @@ import pytest
 from service.manifest import FeatureInput
 from service.registry import Registry
 from tests import load, pictures
-from tests.registries import FirstFeature, publish
+from tests.registries import Endless, FirstFeature, artifact_of, publish
 from tests.service.conftest import Service, serving
 
 PNG = pictures.row_png(4)
@@ -23,7 +23,9 @@ SWAPS = 200
 @pytest.fixture
 def followed(tmp_path: Path) -> Iterator[Service]:
     publish(tmp_path)
-    with serving(tmp_path, "--poll-seconds", "0.05", "--http-processes", "1", traced=False) as service:
+    with serving(
+        tmp_path, "--poll-seconds", "0.05", "--http-processes", "1", "--trial-seconds", "1", traced=False
+    ) as service:
         yield service
         assert service.stop() == 0, service.text
 
@@ -64,30 +66,61 @@ def test_promoting_and_going_back_moves_what_is_served(followed: Service, tmp_pa
     wait_for_version(followed, 2)
 
 
-def test_what_is_wrong_with_a_new_version_is_logged_and_the_old_one_serves_on(
-    followed: Service, tmp_path: Path
-) -> None:
-    publish(tmp_path, logits=[[0.0] * 10] * 2)
+def test_what_is_wrong_with_a_new_version_is_said_and_the_old_one_serves_on(followed: Service, tmp_path: Path) -> None:
+    (worker,) = followed.processes("worker")
+    publish(tmp_path, artifact=artifact_of(Endless()))
+    followed.wait_for_log(r"refused rows@2: ")
     publish(tmp_path, artifact=b"no module")
     followed.wait_for_log(r"refused rows@3: ")
 
     assert served_version(followed) == 1
+    reasons = {
+        2: "it must load, answer its golden sample and warm up within 1 s of computing. Given: no answer",
+        3: "the artifact must be a TorchScript module",
+    }
+    until = time.monotonic() + 30
+    absent: list[dict[str, str]] = []
+    while [entry["state"] for entry in absent] != ["refused"] * 2:
+        assert time.monotonic() < until
+        absent = followed.client.get("/models").json()["absent"]
+    index = followed.client.post("/v2/repository/index").json()
+    for version, reason in reasons.items():
+        answer = followed.client.get(f"/v2/models/rows/versions/{version}/ready")
+        assert answer.status_code == 404
+        assert f"refused rows@{version}: rows@{version}: {reason}" in answer.json()["error"]
+        assert reason in absent[version - 2]["reason"]
+        assert [entry["reason"][8:].startswith(reason) for entry in index if entry["version"] == str(version)] == [True]
+    assert [entry["state"] for entry in index] == ["READY", "UNAVAILABLE", "UNAVAILABLE"]
+    assert len(followed.client.post("/v2/repository/index", content=b'{"ready": true}').json()) == 1
+    assert followed.metric("inference_model_load_total", model="rows", result="refused") == 2
+    assert followed.text.count("refused rows@3: ") == 1
+    assert followed.processes("worker") == [worker]
+
+    # Its replacement serves the same, and what is published next.
+    worker.kill()
+    followed.wait_for_log("worker 0 .* ended with code -9")
+    assert served_version(followed) == 1
+    assert followed.client.get("/models").json()["absent"] == absent
     publish(tmp_path)
     wait_for_version(followed, 4)
-    assert followed.text.count("refused rows@3: ") == 1
 
 
 def test_models_come_and_go(followed: Service, tmp_path: Path) -> None:
     publish(tmp_path, "other")
-    followed.wait_for_log("serving .*other@1")
-    there = followed.predict(PNG, query="?model=other")
-    (tmp_path / "other").rename(tmp_path / ".other")
+    statuses = []
     until = time.monotonic() + 30
+    while not statuses or statuses[-1] != 200:
+        assert time.monotonic() < until
+        answer = followed.predict(PNG, query="?model=other")
+        statuses.append(answer.status_code)
+        assert answer.status_code != 503 or answer.headers["retry-after"] == "1"
+        time.sleep(0.01)
+    (tmp_path / "other").rename(tmp_path / ".other")
     while followed.predict(PNG, query="?model=other").status_code != 404:
         assert time.monotonic() < until
         time.sleep(0.01)
 
-    assert there.status_code == 200
+    assert list(dict.fromkeys(statuses)) in ([404, 503, 200], [503, 200])  # not there, loading, there
     assert served_version(followed) == 1
 
 

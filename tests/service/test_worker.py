@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import service.worker
 from service import frames
-from service.catalogue import Served
-from service.frames import Announcement, Answer, Frame, Kind
+from service.catalogue import LineUp, Served
+from service.frames import Absent, Announced, Announcement, Answer, Frame, Kind
 from service.manifest import FeatureInput, ImageInput
 from service.model import Model, Outputs
 from service.registry import Registry
@@ -53,6 +53,7 @@ class Client:
     """What an HTTP process is to the worker."""
 
     announced: tuple[Announcement, ...] = ()
+    absent: tuple[Absent, ...] = ()
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -98,7 +99,7 @@ class Running:
         self._held = threading.Event()
         self.beats: list[float] = []
         self._clients: list[Client] = []
-        line_up = tuple(Served(model, default=True, aliases=("best",)) for model in models)
+        line_up = LineUp(tuple(Served(model, default=True, aliases=("best",)) for model in models))
         worker = Worker(line_up, self._listener, max_batch_size=max_batch_size, beat=self._beat)
         self.offer = worker.offer
         self.thread = threading.Thread(target=worker.run, args=(self._stop,))
@@ -120,7 +121,8 @@ class Running:
     def connect(self) -> Client:
         client = Client(self._path)
         self._clients.append(client)
-        client.announced = frames.unpack_models(client.receive().payload)
+        announced = frames.unpack_models(client.receive().payload)
+        client.announced, client.absent = announced.models, announced.absent
         return client
 
     def hold(self) -> None:
@@ -419,16 +421,27 @@ def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Ca
 def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, models: list[Model]) -> None:
     clients = [worker.connect(), worker.connect()]
 
-    worker.offer((Served(models[1], default=True, aliases=("next",)),))
+    worker.offer(LineUp((Served(models[1], default=True, aliases=("next",)),)))
 
     for client in clients:
-        announced = frames.unpack_models(client.receive().payload)
+        announced = frames.unpack_models(client.receive().payload).models
         assert [(a.handle, a.manifest.name, a.aliases) for a in announced] == [(1, "sign", ("next",))]
+
+
+def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: list[Model]) -> None:
+    client = worker.connect()
+    before = client.announced
+    absent = (Absent(name="sign", version=2, state="refused", reason="it is bad"),)
+
+    worker.offer(LineUp(tuple(Served(model, default=True, aliases=("best",)) for model in models), absent))
+
+    assert frames.unpack_models(client.receive().payload) == Announced(models=before, absent=absent)
+    assert worker.connect().absent == absent
 
 
 def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: Running, models: list[Model]) -> None:
     client = worker.connect()
-    worker.offer((Served(models[1], default=True, aliases=()),))
+    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
     client.receive()
 
     client.send(1, images(3), handle=0)
@@ -441,7 +454,7 @@ def test_a_retired_version_is_let_go_in_the_end(
 ) -> None:
     monkeypatch.setattr(service.worker, "_RETIREMENT_SECONDS", 0.0)
     client = worker.connect()
-    worker.offer((Served(models[1], default=True, aliases=()),))
+    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
     client.receive()
     worker.wait_for_a_turn()
 

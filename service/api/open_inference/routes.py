@@ -17,7 +17,7 @@ from service.api.http import BodyReader
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InputTensor
-from service.errors import ClientGone, Problem, TooLarge, Unavailable, Unprocessable
+from service.errors import BadRequest, ClientGone, Problem, TooLarge, Unavailable, Unprocessable
 from service.ledger import Ledger
 from service.manifest import ImageInput
 from service.metrics.recorder import Stages
@@ -31,6 +31,7 @@ PLATFORM = "pytorch_torchscript"
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 _CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BYTES": "TYPE_STRING"}
+_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE"}
 
 
 def inputs_of(model: ServedModel) -> list[dict[str, Any]]:
@@ -94,11 +95,16 @@ class OpenInference:
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Response:
-        await request.body()  # may ask for ready models alone, and all are
+        body = await request.body()
         listed = [
             {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
             for model in self._offer.models()
         ]
+        if not _asks_for_ready(body):
+            listed += [
+                {"name": v.name, "version": str(v.version), "state": _STATES[v.state], "reason": v.reason}
+                for v in self._offer.absent()
+            ]
         return _json(listed)
 
     async def _metadata(self, request: Request) -> Response:
@@ -212,6 +218,15 @@ class OpenInference:
             return response
 
         return endpoint
+
+
+def _asks_for_ready(body: bytes) -> bool:
+    """Whether an index of ready versions alone is asked for."""
+    try:
+        document = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body must be JSON. Given: {error}") from error
+    return isinstance(document, dict) and document.get("ready") is True
 
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
