@@ -96,7 +96,7 @@ class Recorder:
     # Now and then
 
     def load(self, model: str, version: int, *, ok: bool, seconds: float) -> None:
-        """A worker tried to load a version."""
+        """A worker tried to load a version; one that it loaded has passed its first self-test."""
         with self._lock:
             for result in ("ok", "refused"):  # both are there from the first attempt on: Prometheus sees the first 1
                 self._totals.numbers(families.LOADS, (model, result))
@@ -105,21 +105,24 @@ class Recorder:
             self._totals.observe(families.LOAD_SECONDS, (model, result), [seconds])
             if ok:
                 self._gauges[families.LOADED_TIME, (model, str(version))] = time.time()
+                self._count_selftest((model, str(version)), ok=True)
             self._seen[model, str(version)] = time.monotonic()
         self._write()
         self.prune()
 
     def selftest(self, model: str, version: int, *, ok: bool) -> None:
-        """A worker computed a version's golden sample, rightly or not."""
-        labels = (model, str(version))
+        """A worker computed the golden sample of a version that it serves, rightly or not."""
         with self._lock:
-            for result in ("ok", "failed"):
-                self._totals.numbers(families.SELF_TESTS, (*labels, result))
-            self._totals.add(families.SELF_TESTS, (*labels, "ok" if ok else "failed"))
-            self._seen[labels] = now = time.monotonic()
-            if ok:
-                self._gauges[families.SELF_TEST_AGE, labels] = now
+            self._count_selftest((model, str(version)), ok=ok)
         self._write()
+
+    def _count_selftest(self, labels: tuple[str, str], *, ok: bool) -> None:
+        for result in ("ok", "failed"):
+            self._totals.numbers(families.SELF_TESTS, (*labels, result))
+        self._totals.add(families.SELF_TESTS, (*labels, "ok" if ok else "failed"))
+        self._seen[labels] = now = time.monotonic()
+        if ok:
+            self._gauges[families.SELF_TEST_AGE, labels] = now
 
     def worker_restart(self, pid: int | None, reason: str) -> None:
         """The supervisor replaces a worker, whose process was `pid`, for one of RESTART_REASONS."""

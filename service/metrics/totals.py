@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Totals:
     ) -> None:
         """Put values into a histogram's buckets, each counted once or as much as it weighs."""
         array = np.asarray(values, np.float64)
-        places = np.searchsorted(family.buckets, array)
+        places = _bounds(family).searchsorted(array)
         counts = np.bincount(places, weights, minlength=len(family.buckets) + 1)
         total = array.sum() if weights is None else array @ weights
         numbers = self.numbers(family, labels)
@@ -78,6 +79,11 @@ class Totals:
         for name, labels, numbers in dumped:
             totals.series[name] = dict(zip(map(tuple, labels), numbers, strict=True))
         return totals
+
+
+@lru_cache(len(FAMILIES))
+def _bounds(family: Family) -> npt.NDArray[np.float64]:
+    return np.array(family.buckets)
 
 
 _COMBINE: dict[Kind, Callable[[float, float], float]] = {

@@ -206,6 +206,7 @@ def test_loads_and_self_tests_are_counted_with_when_they_last_went_well(tmp_path
     assert found['inference_model_load_total{model="rows",result="refused"}'] == 1
     assert found['inference_model_load_duration_seconds_sum{model="rows",result="ok"}'] == 3
     assert found['inference_selftest_total{model="rows",result="failed",version="1"}'] == 1
+    assert found['inference_selftest_total{model="rows",result="ok",version="1"}'] == 2  # one of them at the load
     assert 0 <= found[f"inference_selftest_age_seconds{{{ROWS}}}"] < 60
     assert abs(found[f"inference_model_loaded_timestamp_seconds{{{ROWS}}}"] - time.time()) < 60
 
