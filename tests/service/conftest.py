@@ -74,7 +74,7 @@ class Service:
 
     def start(self) -> Service:
         """Wait until the service is ready."""
-        self.url = self.wait_for_log(r"listening on (http://\S+)")[1]
+        self.url = self.wait_for_log(r"listening on (http://[^\s\"]+)")[1]
         # No limit on idle connections: to keep one, httpcore closes such as it has just given to another thread
         # (https://github.com/encode/httpcore/issues/1110).
         self.client = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits())
