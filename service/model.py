@@ -22,6 +22,13 @@ class UnfitModelError(Exception):
     """A version that must not serve: it does not load, or does not compute what its manifest promises."""
 
 
+class DeviceFailedError(Exception):
+    """The device is of no use to this process any more: whatever it is asked next fails too.
+
+    Not a RuntimeError, which says that a batch failed and that another may not.
+    """
+
+
 class Outputs(NamedTuple):
     """What a model says of a batch, on the CPU."""
 
@@ -60,11 +67,21 @@ class Model:
 
     @torch.inference_mode()
     def run(self, inputs: Tensor) -> Outputs:
-        """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says."""
-        logits = torchscript.call(self._module, inputs.to(self.device, non_blocking=True)).float()
-        confidences, class_ids = torch.softmax(logits / self.manifest.temperature, dim=1).max(dim=1)
-        class_ids = torch.where(torch.isfinite(confidences), class_ids, -1).int()
-        return Outputs(class_ids.cpu(), confidences.cpu(), logits.contiguous().cpu())
+        """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says.
+
+        Raises:
+            RuntimeError: the model cannot compute these inputs.
+            DeviceFailedError: it cannot compute any more.
+        """
+        try:
+            logits = torchscript.call(self._module, inputs.to(self.device, non_blocking=True)).float()
+            confidences, class_ids = torch.softmax(logits / self.manifest.temperature, dim=1).max(dim=1)
+            class_ids = torch.where(torch.isfinite(confidences), class_ids, -1).int()
+            return Outputs(class_ids.cpu(), confidences.cpu(), logits.contiguous().cpu())
+        except RuntimeError as error:
+            if _is_of_device(error):
+                raise DeviceFailedError(str(error)) from error
+            raise
 
     def failed(self) -> Outputs:
         """What stands for one image that the model cannot compute."""
@@ -107,6 +124,12 @@ class Model:
             except RuntimeError as error:
                 raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
         logger.info("warmed %s up to %d on %s in %.1f s", self, max_batch_size, self.device, time.monotonic() - started)
+
+
+def _is_of_device(error: RuntimeError) -> bool:
+    """Whether it is one of CUDA's errors that stay: an illegal access, a failed assertion, a device that is gone."""
+    # Through TorchScript's interpreter only the text arrives. Memory that ran out says "CUDA out of memory".
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
 
 
 def warm_up_sizes(max_batch_size: int, device: torch.device) -> list[int]:

@@ -15,6 +15,9 @@ from service.settings import Settings
 HOPELESS = 3
 """A worker's exit code that says: another start would fail in the same way."""
 
+UNSOUND = 4
+"""A worker's exit code that says: what I computed was wrong."""
+
 _SOUND_SECONDS = 10.0
 _SOUND_BATCHES = 10
 _AT_ONCE = 3  # dispatcher.MAX_ATTEMPTS: what one bad input costs

@@ -50,10 +50,11 @@ from service.ledger import Ledger
 from service.logs import configure_logging
 from service.manifest import ModelManifest
 from service.metrics.recorder import Recorder
-from service.model import Model
-from service.patience import HOPELESS
+from service.model import DeviceFailedError, Model
+from service.patience import HOPELESS, UNSOUND
 from service.probation import Probation
 from service.registry import Registry, RegistryError
+from service.selftest import SelfTests, UnsoundWorkerError
 from service.settings import Settings
 from service.supervisor import Supervisor
 from service.trials import Limits, Trials
@@ -138,9 +139,17 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             self._listeners[self.number],
             max_batch_size=self._settings.max_batch_size,
             beat=functools.partial(self._vitals.beat, self.number),
+            self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
         follow(self._catalogue, self._line_up, worker.offer, poll_seconds=self._settings.poll_seconds)
-        worker.run(stop=parent.sentinel)
+        try:
+            worker.run(stop=parent.sentinel)
+        except UnsoundWorkerError as error:
+            logger.error("ends, to be replaced: %s", error)
+            raise SystemExit(UNSOUND) from error
+        except DeviceFailedError as error:
+            logger.error("ends, to be replaced: the device must compute. Given: %s", error)
+            raise SystemExit(1) from error
 
     def predict(self, x: Any, **_: object) -> Any:
         raise NotImplementedError("blocks are computed by Worker")

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(30.0, gt=0, description="A worker that is silent this long is replaced.")
     max_failed_starts: int = Field(3, ge=1, description="Failed worker starts in a row before the service gives up.")
     max_short_lives: int = Field(10, ge=1, description="Workers in a row that may die soon after they came up.")
+    selftest_seconds: float = Field(30.0, gt=0, description="How often a worker runs each golden sample again.")
     trial_seconds: float = Field(60.0, gt=0, description="Computing time that a version may take to be loaded.")
     trial_memory_bytes: int = Field(4 * 2**30, gt=0, description="Memory that a version may take to be loaded.")
     drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")

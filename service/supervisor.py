@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 
-from service.patience import Life, Patience, ServiceFailed
+from service.patience import UNSOUND, Life, Patience, ServiceFailed
 from service.settings import Settings
 from service.vitals import Vitals
 
@@ -103,12 +103,17 @@ class Supervisor:
         for number, process in list(self._workers.items()):
             reason = self._kill_if_stuck(number, process) if process.is_alive() else ""
             if not process.is_alive():
-                reason = reason or ("crashed" if self._vitals.is_up(number) else "failed_start")
+                reason = reason or self._reason_of(number, process)
                 self._on_worker_death(process.pid, reason)
                 self._replace_worker(number, process)
         for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
             del self._due[number]
             self._launch_worker(number)
+
+    def _reason_of(self, number: int, process: BaseProcess) -> str:
+        if process.exitcode == UNSOUND:
+            return "selftest"
+        return "crashed" if self._vitals.is_up(number) else "failed_start"
 
     def _kill_if_stuck(self, number: int, process: BaseProcess) -> str:
         """End a process that gives no sign of life; gives what to call that, '' if it was not done."""

@@ -21,6 +21,7 @@ from service import frames
 from service.catalogue import LineUp
 from service.frames import Announced, Announcement, Block, Frame, Kind
 from service.model import Model, Outputs
+from service.selftest import SelfTests
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Worker:
         *,
         max_batch_size: int,
         beat: Callable[[float, int], None],
+        self_tests: SelfTests,
     ) -> None:
         self._handles = itertools.count()
         self._models: dict[int, Model] = {}
@@ -92,6 +94,7 @@ class Worker:
         self._max_batch_size = max_batch_size
         self._beat = beat
         self._batches = 0
+        self._self_tests = self_tests
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
         self._swap()
@@ -102,7 +105,18 @@ class Worker:
         os.write(self._waker, b".")
 
     def run(self, stop: int) -> None:
-        """Serve until the file descriptor `stop` becomes readable."""
+        """Serve until the file descriptor `stop` becomes readable.
+
+        Raises:
+            UnsoundWorkerError: a golden sample came out wrong.
+            DeviceFailedError: the device is of no use any more.
+        """
+        try:
+            self._serve(stop)
+        finally:
+            self._close()  # at once: who waits for an answer asks another worker
+
+    def _serve(self, stop: int) -> None:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(stop, selectors.EVENT_READ)
@@ -111,7 +125,6 @@ class Worker:
             self._beat(time.monotonic(), self._batches)
             for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
                 if key.fd == stop:
-                    self._close()
                     return
                 if key.fd == self._wakes:
                     os.read(self._wakes, 512)
@@ -126,6 +139,7 @@ class Worker:
                 self._compute(self._next_batch())
             if self._retired:
                 self._forget_retired()
+            self._self_tests.run_one()
 
     def _close(self) -> None:
         for peer in self._peers():
@@ -163,6 +177,7 @@ class Worker:
             names = (f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up.served)
             logger.info("serving %s", ", ".join(names))
         self._announced = Announced(models=models, absent=line_up.absent)
+        self._self_tests.follow(entry.model for entry in line_up.served)
         for peer in self._peers():
             self._send(peer, frames.pack_models(self._announced))
 

@@ -19,13 +19,19 @@ from service import frames
 from service.catalogue import LineUp, Served
 from service.frames import Absent, Announced, Announcement, Answer, Frame, Kind
 from service.manifest import FeatureInput, ImageInput
-from service.model import Model, Outputs
+from service.model import DeviceFailedError, Model, Outputs
 from service.registry import Registry
+from service.selftest import SelfTests, UnsoundWorkerError
 from service.worker import Worker
 from tests.registries import FirstFeature, publish
 
 SMALL = ImageInput(shape=(1, 10, 1), colour="grey")
-POISON, SPOILT = 255, 254  # what a test of its own sends, and neither warm-up nor golden sample has
+POISON, SPOILT, STICKY, CORRUPTING = (
+    255,
+    254,
+    253,
+    252,
+)  # what a test of its own sends, and neither warm-up nor golden sample has
 
 
 class Touchy(nn.Module):
@@ -37,6 +43,21 @@ class Touchy(nn.Module):
         logits = images[:, 0, :10].float().sum(dim=2)
         spoilt = (images == 254).flatten(1).any(dim=1, keepdim=True)
         return torch.where(spoilt, torch.full_like(logits, float("nan")), logits)
+
+
+class Fragile(nn.Module):
+    """The brightest row, until an image with the value CORRUPTING sets its weight to zero; STICKY harms the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if bool((images == 253).any()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if bool((images == 252).any()):
+            self.weight.zero_()
+        return images[:, 0, :10].float().sum(dim=2) * self.weight
 
 
 class WatchedModel(Model):
@@ -87,7 +108,7 @@ class Client:
 class Running:
     """A worker in a thread, which `hold` stops between two turns of its loop."""
 
-    def __init__(self, models: list[Model], path: str, max_batch_size: int) -> None:
+    def __init__(self, models: list[Model], path: str, max_batch_size: int, selftest_seconds: float) -> None:
         self.models = models
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -100,10 +121,23 @@ class Running:
         self.beats: list[float] = []
         self._clients: list[Client] = []
         line_up = LineUp(tuple(Served(model, default=True, aliases=("best",)) for model in models))
-        worker = Worker(line_up, self._listener, max_batch_size=max_batch_size, beat=self._beat)
+        self.ended: Exception | None = None
+        worker = self._worker = Worker(
+            line_up,
+            self._listener,
+            max_batch_size=max_batch_size,
+            beat=self._beat,
+            self_tests=SelfTests(selftest_seconds),
+        )
         self.offer = worker.offer
-        self.thread = threading.Thread(target=worker.run, args=(self._stop,))
+        self.thread = threading.Thread(target=self._run)
         self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._worker.run(self._stop)
+        except (DeviceFailedError, UnsoundWorkerError) as error:
+            self.ended = error
 
     def _beat(self, now: float, batches: int) -> None:
         self.beats.append(now)
@@ -159,25 +193,26 @@ def block(block_id: int, data: bytes, *, handle: int = 0, size: int = 0, seconds
 
 @pytest.fixture
 def models(tmp_path: Path) -> list[Model]:
-    """`touchy` and `sign`; their handles are 0 and 1."""
+    """`touchy`, `sign` and `fragile`; their handles are 0, 1 and 2."""
     registry = Registry(tmp_path)
     manifests = [
         publish(tmp_path, "touchy", Touchy(), spec=SMALL),
         publish(tmp_path, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive")),
+        publish(tmp_path, "fragile", Fragile(), spec=SMALL),
     ]
     cpu = torch.device("cpu")
     return [WatchedModel(manifest, registry.artifact(manifest), cpu) for manifest in manifests]
 
 
 @pytest.fixture
-def start(models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Running]]:
+def start(models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
     monkeypatch.setattr(service.worker, "_IDLE_SECONDS", 0.02)  # how soon an idle worker can be held
     running: list[Running] = []
 
-    def start(max_batch_size: int) -> Running:
+    def start(max_batch_size: int, *, selftest_seconds: float = 3600) -> Running:
         for model in models:
             model.sizes = ()
-        running.append(Running(models, str(tmp_path / f"{len(running)}.sock"), max_batch_size))
+        running.append(Running(models, str(tmp_path / f"{len(running)}.sock"), max_batch_size, selftest_seconds))
         return running[-1]
 
     yield start
@@ -186,7 +221,7 @@ def start(models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def worker(start: Callable[[int], Running]) -> Running:
+def worker(start: Callable[..., Running]) -> Running:
     return start(8)
 
 
@@ -196,6 +231,7 @@ def test_who_connects_is_told_what_is_served(worker: Running, models: list[Model
     assert client.announced == (
         Announcement(handle=0, default=True, aliases=("best",), manifest=models[0].manifest),
         Announcement(handle=1, default=True, aliases=("best",), manifest=models[1].manifest),
+        Announcement(handle=2, default=True, aliases=("best",), manifest=models[2].manifest),
     )
 
 
@@ -235,7 +271,7 @@ def test_blocks_of_two_connections_are_computed_together(worker: Running) -> Non
     assert worker.models[0].sizes == (5,)
 
 
-def test_a_batch_is_no_larger_than_the_limit_and_is_filled_by_what_fits(start: Callable[[int], Running]) -> None:
+def test_a_batch_is_no_larger_than_the_limit_and_is_filled_by_what_fits(start: Callable[..., Running]) -> None:
     worker = start(4)
     client = worker.connect()
     worker.hold()
@@ -259,7 +295,7 @@ def test_blocks_of_two_models_are_not_mixed(worker: Running) -> None:
     worker.go_on()
 
     assert [client.answer(block_id).class_ids for block_id in (1, 3, 2)] == [[1], [3], [1]]
-    assert [model.sizes for model in worker.models] == [(2,), (1,)]
+    assert [model.sizes for model in worker.models] == [(2,), (1,), ()]
 
 
 def test_an_image_that_makes_the_model_raise_fails_alone(worker: Running) -> None:
@@ -319,7 +355,7 @@ def test_a_block_of_a_model_that_is_not_served_is_refused(worker: Running) -> No
     assert client.answer(2).class_ids == [2]
 
 
-def test_what_a_peer_left_behind_is_not_computed(start: Callable[[int], Running]) -> None:
+def test_what_a_peer_left_behind_is_not_computed(start: Callable[..., Running]) -> None:
     worker = start(2)
     leaving, staying = worker.connect(), worker.connect()
     worker.hold()
@@ -360,7 +396,7 @@ def test_a_block_that_arrives_in_pieces_is_one_block(worker: Running) -> None:
     assert [client.answer(1).class_ids, client.answer(2).class_ids] == [[1, 2, 3], [4]]
 
 
-def test_a_block_larger_than_what_is_read_at_once_is_whole(start: Callable[[int], Running]) -> None:
+def test_a_block_larger_than_what_is_read_at_once_is_whole(start: Callable[..., Running]) -> None:
     client = start(8).connect()
     rows = np.arange(300_000) % 10  # 3 MB: three reads
 
@@ -369,7 +405,7 @@ def test_a_block_larger_than_what_is_read_at_once_is_whole(start: Callable[[int]
     assert client.answer(1).class_ids == rows.tolist()
 
 
-def test_a_slow_reader_gets_its_large_answer_and_holds_up_nobody(start: Callable[[int], Running]) -> None:
+def test_a_slow_reader_gets_its_large_answer_and_holds_up_nobody(start: Callable[..., Running]) -> None:
     worker = start(50_000)
     slow, quick = worker.connect(), worker.connect()
     rows = np.arange(50_000) % 10  # an answer of 2.4 MB, where a socket holds a tenth of it
@@ -395,6 +431,39 @@ def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
     assert worker.beats == sorted(worker.beats)
 
 
+@pytest.mark.parametrize("handle", [0, 2], ids=["another model", "the same"])
+def test_an_error_of_the_device_ends_the_worker_and_its_blocks_are_left_to_another(
+    start: Callable[..., Running], handle: int
+) -> None:
+    worker = start(8)
+    client, other = worker.connect(), worker.connect()
+    worker.hold()
+
+    client.send(1, images(1) + images(2, value=STICKY), handle=2)
+    other.send(1, images(3), handle=handle)
+    worker.go_on()
+    worker.thread.join(30)
+
+    assert isinstance(worker.ended, DeviceFailedError)
+    assert client.socket.recv(1) == b""
+    assert other.socket.recv(1) == b""
+
+
+def test_a_worker_whose_weights_have_changed_finds_it_out_by_itself_and_ends(start: Callable[..., Running]) -> None:
+    worker = start(8, selftest_seconds=0.1)
+    client = worker.connect()
+    client.send(1, images(3), handle=2)
+    right = client.answer(1)
+
+    client.send(2, images(3) + images(1, value=CORRUPTING), handle=2)
+    wrong = client.answer(2)
+    worker.thread.join(30)
+
+    assert (right.class_ids, list(wrong.logits)) == ([3], [0.0] * 20)
+    assert "fragile@1 has passed before and must pass again" in str(worker.ended)
+    assert client.socket.recv(1) == b""
+
+
 def test_the_batches_that_were_answered_are_counted(worker: Running) -> None:
     client = worker.connect()
 
@@ -406,7 +475,7 @@ def test_the_batches_that_were_answered_are_counted(worker: Running) -> None:
     assert worker.batches == 3
 
 
-def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Callable[[int], Running]) -> None:
+def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Callable[..., Running]) -> None:
     worker = start(8)
     worker.connect()
     was_alive = worker.thread.is_alive()
