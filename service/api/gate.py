@@ -28,7 +28,7 @@ class Gate:
         path: str = scope["path"]
         if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
             return None
-        kind, _, bearer = http.header(scope, b"authorization").partition(" ")
+        kind, _, bearer = (http.header(scope, b"authorization") or "").partition(" ")
         presented = bearer.strip() if kind.lower() == "bearer" else http.header(scope, b"x-api-key")
         key = self._keys.find(presented) if presented else None
         if key is None:

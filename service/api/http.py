@@ -29,12 +29,12 @@ class Response(NamedTuple):
     shared_headers: tuple[Header, ...] = ()
 
 
-def header(scope: Scope, name: bytes) -> str:
-    """The value of the header `name` (lower case), or ''."""
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of the header `name` (lower case), which may be '', or None."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value).decode("latin-1")
-    return ""
+    return None
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

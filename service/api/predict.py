@@ -62,7 +62,7 @@ class Predict:
             body = await read(started)
             read_at = time.monotonic()
             ask = Ask(model, started + seconds, client, asked.bulk)
-            entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type"), body)
+            entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type") or "", body)
         except ClientGone:
             failure: type[Problem | ClientGone] = ClientGone
             response = Response(ClientGone.status, b"")

@@ -61,12 +61,12 @@ def timeout_seconds(scope: Scope, limit: float) -> float:
         BadRequest: the header is no whole number of milliseconds.
     """
     text = http.header(scope, b"x-request-timeout-ms")
-    return min(http.whole_number(text, "x-request-timeout-ms") / 1000, limit) if text else limit
+    return min(http.whole_number(text, "x-request-timeout-ms") / 1000, limit) if text is not None else limit
 
 
 def request_id(scope: Scope) -> str:
     """The id that the request came with, or one of ours if it has none that can be sent back."""
-    text = http.header(scope, b"x-request-id")
+    text = http.header(scope, b"x-request-id") or ""
     usable = text and len(text) <= 128 and text.isascii() and text.isprintable()
     return text if usable else f"{_process()}-{next(_numbers):x}"
 
