@@ -285,7 +285,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         front = Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger)
         return uvicorn.Config(
             app=front,
-            http=partial(Protocol, front.predict, settings.max_body_bytes),  # type: ignore[arg-type] # called like a class
+            http=partial(Protocol, front.predict, settings.max_body_bytes, settings.timeout_seconds),  # type: ignore[arg-type] # called like a class
             host=settings.host,
             port=settings.port,
             log_config=None,  # lines like all others

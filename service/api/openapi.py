@@ -24,7 +24,7 @@ _REFUSALS = {
     "401": "An API key is needed",
     "403": "The API key is not for this",
     "404": "No such model or version",
-    "408": "The body did not come in time",
+    "408": "The head or the body did not come in time",
     "413": "The body, an image or the number of inputs is over its limit",
     "415": "A content type that is not taken",
     "422": "Well-formed, but of the wrong shape or value for the model",

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.http import Header, Read, Response, Scope
+from service.api.http import Header, Read, Response, Scope, problem_response
+from service.errors import RequestTimeout
 from service.lanes import Client
 
 logger = logging.getLogger(__name__)
@@ -89,13 +90,18 @@ class _HeadParser:
 
 
 class Protocol(HttpToolsProtocol):
-    """A client's connection. It is the client, too: it knows when that has gone."""
+    """A client's connection. It is the client, too: it knows when that has gone.
 
-    def __init__(self, answer: Answer, max_body_bytes: int, **of_uvicorn: Any) -> None:
+    A head that is not whole after `head_seconds` is given up; bodies have a `BodyReader` for that.
+    """
+
+    def __init__(self, answer: Answer, max_body_bytes: int, head_seconds: float, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self.disconnected = False
         self._answer = answer
         self._max_body_bytes = max_body_bytes
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
         self._amid_message = False  # uvicorn's parser has seen the start of a request and not its end
         self._answering: Coroutine[Any, Any, Response] | None = None
         self._held = bytearray()  # what came while a request on the short way was being answered
@@ -158,17 +164,43 @@ class Protocol(HttpToolsProtocol):
 
     # What uvicorn tells
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        # uvicorn lets a client that never says a word stay for ever.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.disconnected = True
+        self._unset_keepalive_if_required()
+        self._unset_head_timer()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         self._amid_message = True
+        self._unset_head_timer()
+        self._head_timer = self.loop.call_later(self._head_seconds, self._give_up_head)
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._unset_head_timer()
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._amid_message = False
         super().on_message_complete()
+
+    def _unset_head_timer(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        if not self.cycle or self.cycle.response_complete:  # else another request's answer is under way
+            late = f"the request's head must come within {self._head_seconds:g} s. Given: a slower one"
+            self.transport.write(_serialise(problem_response(RequestTimeout(late)), closes=True))
+        self.transport.close()
 
     def shutdown(self) -> None:
         """Close once what is being answered is."""

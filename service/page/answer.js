@@ -99,7 +99,7 @@ function fill(element, share, text, best) {
 
 // Never 100 % of what is not certain, nor 0 of what is not impossible.
 function percent(share) {
-  if (share > 0 && share < 0.001) return "< 0.1 %";
+  if (share < 0.001) return "< 0.1 %";
   if (share > 0.999) return "> 99.9 %";
   return `${(100 * share).toFixed(1)} %`;
 }

@@ -79,7 +79,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def living(keep_alive: float = 60) -> AsyncIterator[House]:
+async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncIterator[House]:
     house = House()
     config = uvicorn.Config(house.long, interface="asgi3", log_config=None, timeout_keep_alive=keep_alive)  # type: ignore[arg-type]
     state = ServerState()
@@ -87,7 +87,7 @@ async def living(keep_alive: float = 60) -> AsyncIterator[House]:
     loop.set_exception_handler(lambda _, context: house.errors.append(context["exception"]))
 
     def connected() -> Protocol:
-        protocol = Protocol(house.short, MAX_BODY, config=config, server_state=state, app_state={})
+        protocol = Protocol(house.short, MAX_BODY, head_seconds, config=config, server_state=state, app_state={})
         house.protocols.append(protocol)
         return protocol
 
@@ -316,6 +316,38 @@ def test_a_connection_that_rests_for_too_long_is_closed() -> None:
         assert await house.is_closed()
 
     run(story, keep_alive=0.05)
+
+
+def test_a_client_that_never_says_a_word_is_sent_away() -> None:
+    async def story(house: House) -> None:
+        assert await house.is_closed()
+
+    run(story, keep_alive=0.05)
+
+
+@pytest.mark.parametrize("before", [(), (PLAIN,), (GET,)], ids=["at first", "after a short one", "after a long one"])
+def test_a_head_that_does_not_end_is_answered_408_and_closed(before: tuple[bytes, ...]) -> None:
+    async def story(house: House) -> None:
+        for request in before:
+            await house.exchange(request)
+
+        answer = await house.exchange(b"POST /predict HTTP/1.1\r\n", b"X-A: b")
+
+        assert house.head.startswith(b"HTTP/1.1 408 ")
+        assert b"the request's head must come within 0.05 s. Given: a slower one" in answer
+        assert await house.is_closed()
+
+    run(story, head_seconds=0.05)
+
+
+def test_a_head_is_not_late_while_its_body_comes() -> None:
+    async def story(house: House) -> None:
+        house.writer.write(PLAIN[:-4])
+        await asyncio.sleep(0.2)
+
+        assert await house.exchange(b"abcd") == b"long:abcd"
+
+    run(story, head_seconds=0.05)
 
 
 def test_a_connection_does_not_rest_while_its_request_is_answered() -> None:
