@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import numpy as np
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.api import documents
+from service.api import documents, form
 from service.api.documents import describe
 from service.api.http import media_type
 from service.errors import BadRequest, Problem, TooLarge, Unprocessable, UnsupportedMediaType
@@ -29,7 +26,7 @@ Image = bytes | Problem
 """An encoded image, or what is wrong with it; one bad image does not spoil its neighbours."""
 
 
-async def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
+def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
     """The encoded images of a request, in its order; at least one.
 
     Raises:
@@ -42,7 +39,11 @@ async def find_images(content_type: str, body: bytes, max_images: int) -> list[I
     if kind in RAW_TYPES:
         return [body]
     if kind == FORM:
-        return [*await _files(content_type, body, max_images)]
+        found = form.files(content_type, body, max_parts=_PARTS_PER_IMAGE * max_images)
+        if not found:
+            raise Unprocessable("the form must hold at least one file. Given: none")
+        _check_count(len(found), max_images)
+        return [*found]
     if kind == JSON:
         return _from_json(documents.parse(body), max_images)
     raise UnsupportedMediaType(
@@ -75,48 +76,6 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
     if not np.isfinite(vectors).all():
         raise Unprocessable(f"{required} that fit into float32. Given: a number that does not")
     return vectors.tobytes()
-
-
-class _FormParser(MultiPartParser):
-    """Starlette's parser, which does not say by itself whether it came to the last boundary, nor counts its parts."""
-
-    is_whole = False
-    parts = 0
-    max_parts = 0
-
-    def on_part_begin(self) -> None:
-        self.parts += 1
-        if self.parts > self.max_parts:  # raised in here, before the work of the next part
-            raise TooLarge(f"a form must have at most {self.max_parts} parts. Given: more")
-        super().on_part_begin()
-
-    def on_end(self) -> None:
-        self.is_whole = True
-
-
-async def _files(content_type: str, body: bytes, max_images: int) -> list[bytes]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-        if not parser.is_whole:  # raised in here, so that the parser closes what it has opened
-            raise MultiPartException("one that is cut off")
-
-    no_limit = len(body)  # of its own: files and fields are both parts
-    parser = _FormParser(Headers({"content-type": content_type}), stream(), max_files=no_limit, max_fields=no_limit)
-    parser.max_parts = _PARTS_PER_IMAGE * max_images
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise BadRequest(
-            f"the form must be well-formed multipart/form-data with its boundary. Given: {error}"
-        ) from error
-    try:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        if not files:
-            raise Unprocessable("the form must hold at least one file. Given: none")
-        _check_count(len(files), max_images)
-        return [await file.read() for file in files]
-    finally:
-        await form.close()
 
 
 def _from_json(document: Any, max_images: int) -> list[Image]:

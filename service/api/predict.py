@@ -89,7 +89,7 @@ class Predict:
         if not isinstance(spec, ImageInput):
             data = inputs.find_features(content_type, body, spec, self._settings.max_images)
             return await self._run(ask, asked, data, len(data) // ask.model.input_bytes)
-        found = await inputs.find_images(content_type, body, self._settings.max_images)
+        found = inputs.find_images(content_type, body, self._settings.max_images)
         if len(found) > 1:
             return await self._predict_several(ask, asked, spec, found)
         if isinstance(found[0], Problem):

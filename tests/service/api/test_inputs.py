@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -24,7 +23,7 @@ MAX = 3
 
 
 def images(content_type: str, body: bytes) -> list[inputs.Image]:
-    return asyncio.run(inputs.find_images(content_type, body, MAX))
+    return inputs.find_images(content_type, body, MAX)
 
 
 def features(body: object, content_type: str = JSON) -> list[list[float]]:
@@ -58,8 +57,37 @@ def test_the_files_of_a_form_are_taken_in_order_whatever_they_are_called() -> No
     assert images(FORM, body) == [b"first", b"second", b"third"]
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ('Multipart/Form-Data; charset=utf-8; Boundary="cut"', part(b"x") + END),
+        (FORM, b"a preamble\r\n" + part(b"x") + END + b"an epilogue"),
+        (FORM, part(b"x").replace(b"Content-Disposition: ", b"Content-Type: image/png\r\ncontent-disposition:") + END),
+        (FORM, part(b"x", name='a; filename=b"', filename="c").replace(b'b""', b'b\\""') + END),
+        (FORM, part(b"x").replace(b'"', b"") + END),
+        (FORM, part(b"x").replace(b'filename="a.png"', b"filename*=UTF-8''%e2%82%ac.png") + END),
+        (FORM, part(b"x", filename="C:\\") + END),
+    ],
+    ids=["quoted boundary", "preamble", "other headers", "quotes", "no quotes", "extended name", "backslash"],
+)
+def test_a_form_may_be_written_in_other_ways(content_type: str, body: bytes) -> None:
+    assert images(content_type, body) == [b"x"]
+
+
+def test_a_file_may_hold_what_looks_like_a_boundary() -> None:
+    content = b"--cut\r\n\r\n--cu\r\n--CUT\r\n"
+
+    assert images(FORM, part(b"\n" + content) + END) == [b"\n" + content]
+
+
+def test_a_field_that_only_speaks_of_a_filename_is_no_file() -> None:
+    body = part(b"text", name='a"; x="; filename=b', filename=None) + part(b"x") + END
+
+    assert images(FORM, body) == [b"x"]
+
+
 def test_a_large_file_of_a_form_is_whole() -> None:
-    large = bytes(range(256)) * 20_000  # 5 MB, which the parser keeps on disk
+    large = bytes(range(256)) * 20_000
 
     assert images(FORM, part(large) + part(b"small") + END) == [large, b"small"]
 
@@ -118,6 +146,8 @@ BAD_IMAGES = {
     "a form of text": (FORM, part(b"x", filename=None) + END, Unprocessable, "at least one file. Given: none"),
     "a form without its end": (FORM, part(b"x"), BadRequest, "Given: one that is cut off"),
     "a form cut in a file": (FORM, part(b"x") + part(b"yyyy")[:-4], BadRequest, "Given: one that is cut off"),
+    "a form with a file between boundaries": (FORM, part(b"x") + b"--cutter\r\n" + END, BadRequest, "without a head"),
+    "a part that is no form's": (FORM, part(b"x").replace(b"form-data", b"attachment") + END, BadRequest, "a name"),
     "a nameless part": (FORM, b"--cut\r\n\r\nx\r\n" + END, BadRequest, "the form must be well-formed"),
     "a file too many": (FORM, part(b"x") * 4 + END, TooLarge, "at most 3 inputs. Given: 4"),
     "many files too many": (FORM, part(b"x") * 50 + END, TooLarge, "at most 6 parts. Given: more"),
