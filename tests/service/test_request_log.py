@@ -142,14 +142,14 @@ def test_lines_of_two_processes_on_one_pipe_do_not_mix() -> None:
     pipe = Pipe()
     logs = [RequestLog(1e6, "json", LineWriter(pipe.writer)) for _ in range(2)]
     for log in logs:
-        for number in range(150):
+        for number in range(2000):
             log.add(request(name=f"{number:0100d}"))
         log.flush()
 
     lines: list[bytes] = []
     until = time.monotonic() + 30
-    while len(lines) < 300 and time.monotonic() < until:
+    while len(lines) < 4000 and time.monotonic() < until:
         lines += pipe.lines()
 
-    assert len([orjson.loads(line) for line in lines]) == 300
+    assert len([orjson.loads(line) for line in lines]) == 4000
     os.close(pipe.reader)

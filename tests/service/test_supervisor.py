@@ -174,6 +174,26 @@ def test_a_worker_may_take_longer_to_come_up_than_it_may_be_silent(start: Start)
     assert not [line for line in rest if line.startswith("worker 0 lives")]
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "settings", "reason"),
+    [
+        ("dies", {}, "crashed"),
+        ("fails", {}, "failed_start"),
+        ("hangs", {"hang_seconds": 0.3}, "hung"),
+        ("never up", {"startup_seconds": 0.3}, "slow_start"),
+    ],
+)
+def test_a_replacement_is_reported_with_its_reason(
+    start: Start, behaviour: str, settings: dict[str, float], reason: str
+) -> None:
+    program = start(worker=(behaviour, "steady"), **settings)
+
+    reported = program.wait_for("on_worker_death")
+    program.stop()
+
+    assert reported.split()[2] == reason
+
+
 # Giving up
 
 
