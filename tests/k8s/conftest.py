@@ -1,0 +1,58 @@
+"""The manifests as a cluster would get them: what `kubectl kustomize` makes of each overlay and component."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+K8S = Path(__file__).parents[2] / "k8s"
+COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
+BUILDS = ("overlays/local", "overlays/production", *(f"base and {name}" for name in COMPONENTS))
+
+Manifest = dict[str, Any]
+
+
+@functools.cache
+def build(name: str) -> tuple[Manifest, ...]:
+    """The manifests of an overlay, or of the base with one component."""
+    if not shutil.which("kubectl"):
+        pytest.skip("needs kubectl on the PATH")
+    if name.startswith("overlays/"):
+        return _kustomize(K8S / name)
+    with tempfile.TemporaryDirectory() as folder:
+        up = Path(os.path.relpath(K8S, Path(folder).resolve()))
+        component = name.removeprefix("base and ")
+        content = {"resources": [f"{up / 'base'}"], "components": [f"{up / 'components' / component}"]}
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(content))
+        return _kustomize(Path(folder))
+
+
+def _kustomize(folder: Path) -> tuple[Manifest, ...]:
+    built = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return tuple(yaml.safe_load_all(built.stdout))
+
+
+def of_kind(manifests: tuple[Manifest, ...], *kinds: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def pod_templates(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
+    """The pod template of each Deployment, Job and CronJob, by its kind."""
+    jobs = {m["kind"]: m["spec"]["template"] for m in of_kind(manifests, "Deployment", "Job")}
+    return jobs | {m["kind"]: m["spec"]["jobTemplate"]["spec"]["template"] for m in of_kind(manifests, "CronJob")}
+
+
+def settings(manifests: tuple[Manifest, ...], name: str) -> dict[str, str]:
+    """The data of the generated ConfigMap `name`, whatever hash its name ends with."""
+    (found,) = (m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"].startswith(f"{name}-"))
+    data: dict[str, str] = found["data"]
+    return data
