@@ -3,6 +3,8 @@
     <root>/<model>/<version>/model.pt, manifest.json, ...   a version exists once its manifest does
     <root>/<model>/aliases/<alias>                          holds one version number
     <root>/<model>/history/production                       what was promoted, one version number a line, oldest first
+    <root>/<model>/decisions/<version>                      whether whoever trained it promoted it, in words
+    <root>/<model>/turns/<number>                           there while somebody changes what is production
 
 Knows nothing about torch or HTTP; what a version's files mean is the manifest's business.
 """
@@ -20,6 +22,7 @@ import fsspec
 from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import Artifact, ModelManifest, Name
+from service.turns import turn
 
 ARTIFACT = "model.pt"
 MANIFEST = "manifest.json"
@@ -173,19 +176,25 @@ class Registry:
         _name.validate_python(alias)
         self._write(f"{self._existing(model, self.versions(model), version)}\n".encode(), model, "aliases", alias)
 
-    def promote(self, model: str, version: int) -> list[int]:
+    def promote(self, model: str, version: int, *, when: Callable[[int], bool] | None = None) -> list[int]:
         """Make `version`, which must exist, production, and return the history, in which it is now the last.
+
+        With `when` only if that says so of what is served: nobody changes production between its answer and the
+        promotion.
 
         The history is written first: a promotion that is cut off between the two files has changed nothing that is
         served, and the next one puts the history right.
         """
         self._existing(model, self.versions(model), version)
-        history = self.history(model)
-        if history[-1:] != [version]:
-            history.append(version)
-        self._write("".join(f"{n}\n" for n in history).encode(), model, "history", PRODUCTION)
-        self.set_alias(model, PRODUCTION, version)
-        return history
+        with self._turn(model):
+            history = self.history(model)
+            if when is not None and not when(history[-1]):
+                return history
+            if history[-1:] != [version]:
+                history.append(version)
+            self._write("".join(f"{n}\n" for n in history).encode(), model, "history", PRODUCTION)
+            self.set_alias(model, PRODUCTION, version)
+            return history
 
     def rollback(self, model: str) -> tuple[int, int]:
         """Make production what it was before, and return (what it was until now, what it is now).
@@ -193,14 +202,27 @@ class Registry:
         Raises:
             NotInRegistryError: there is no such model, or no version before this one.
         """
-        current = self.resolve(model)
-        earlier = self.history(model)[:-1]
-        if not earlier:
-            raise NotInRegistryError(
-                f"a rollback of {model} must have a version to return to. Given: {current} is the first in production."
-            )
-        self.set_alias(model, PRODUCTION, earlier[-1])  # and by that the history ends there
-        return current, earlier[-1]
+        self.resolve(model)
+        with self._turn(model):
+            *earlier, current = self.history(model)
+            if not earlier:
+                raise NotInRegistryError(
+                    f"a rollback of {model} must have a version to return to. "
+                    f"Given: {current} is the first in production."
+                )
+            self.set_alias(model, PRODUCTION, earlier[-1])  # and by that the history ends there
+            return current, earlier[-1]
+
+    def decide(self, model: str, version: int, decision: str) -> None:
+        """Write down, for people, whether `version` was promoted when it was published, and why."""
+        self._write(f"{decision}\n".encode(), model, "decisions", str(version))
+
+    def decision(self, model: str, version: int) -> str | None:
+        """What was written down of `version` by `decide`, if anything was."""
+        try:
+            return self._read(model, "decisions", str(version)).decode().strip()
+        except NotInRegistryError:
+            return None
 
     def history(self, model: str) -> list[int]:
         """What is and was production, oldest first, the present one last; versions that are gone are left out.
@@ -220,6 +242,11 @@ class Registry:
         return [*promoted, current]
 
     # The store
+
+    @contextlib.contextmanager
+    def _turn(self, model: str) -> Iterator[None]:
+        with self._store("writable"), turn(self._fs, self._path(model, "turns")):
+            yield
 
     def _claim(self, model: str) -> int:
         version = max(self._numbers(model), default=0) + 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = {"service.manifest", "service.registry"}
+CONTRACT = {"service.manifest", "service.registry", "service.turns"}
 
 
 def modules_of(package: str) -> list[Path]:

@@ -8,24 +8,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
-from service.registry import ARTIFACT, Registry, RegistryError
+from service.registry import Registry, RegistryError
 from training import device as devices
-from training import listing, pipeline
+from training import job, listing, outcomes, pipeline
 from training.distributed import joined
-from training.errors import TrainingError, option_error
+from training.errors import OptionError, TrainingError, option_error
+from training.figures import Figures
 from training.hyper_parameters import HyperParameters
 from training.options import Parser, add_options, given
-from training.pipeline import Outcome
 from training.progress import NoProgress, open_progress
 from training.recipes import RECIPES, Recipe, find
-from training.settings import Settings
+from training.settings import JobSettings, Settings
 from training.sources import OWN, SOURCES
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -75,6 +78,21 @@ def _parser() -> argparse.ArgumentParser:
             epilog="Example: python -m training train neural_net --data-dir PATH --publish",
         )
     )
+    _add_run(
+        command(
+            "run",
+            _run,
+            "Train, publish and promote as a job: again or twice at once does no harm.",
+            description="Do of a run what is still to be done: train (from the last checkpoint, if there is one), "
+            "publish what the gate lets through, promote what is better than production on the same data. The same "
+            "recipe, hyper-parameters, data, seed and code are the same run; one that has published is not trained "
+            "again.",
+            epilog="Exit codes: 0 done, also when there was nothing left to do or production is no worse; "
+            f"{job.REFUSED} the gate refused it, as it will again; {job.TRY_AGAIN} try again: the registry or a "
+            "download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted. "
+            "Example: python -m training run neural_net --publish --promote-if-better",
+        )
+    )
     models = command("models", _models, "Show what is in the registry and what is served of it.")
     show = command("show", _show, "Show all that one version says of itself.")
     promote = command("promote", _promote, "Serve this version of a model, whichever is published later.")
@@ -89,10 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
-    train.add_argument("recipe", metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.")
-    train.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
-    train.add_argument("--publish", action="store_true", help="Write the result to the registry.")
-    train.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
+    _add_what(train)
     train.add_argument(
         "--force",
         action="store_true",
@@ -103,8 +118,29 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Go on from the last checkpoint of the same recipe, hyper-parameters and data, if there is one.",
     )
-    add_options(train, Settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
-    add_options(train, HyperParameters, title="hyper-parameters", default="the recipe's")
+    _add_how(train, Settings)
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    _add_what(run)
+    run.add_argument(
+        "--promote-if-better",
+        action="store_true",
+        help="Serve it if it is more accurate than what is in production, on the same data; else that stays.",
+    )
+    _add_how(run, JobSettings)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.")
+    parser.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
+    parser.add_argument("--publish", action="store_true", help="Write the result to the registry.")
+    parser.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
+
+
+def _add_how(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+    add_options(parser, settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
+    add_options(parser, HyperParameters, title="hyper-parameters", default="the recipe's")
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -136,12 +172,12 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _registry(arguments: argparse.Namespace) -> Registry:
-    return pipeline.open_registry(_settings(arguments).registry)
+    return pipeline.open_registry(_settings(arguments, Settings).registry)
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: argparse.Namespace, kind: type[AnySettings]) -> AnySettings:
     try:
-        return Settings(**given(arguments, Settings.model_fields))
+        return kind(**given(arguments, kind.model_fields))
     except ValidationError as error:
         raise option_error(error) from error
 
@@ -154,10 +190,8 @@ def _print(table: RenderableType) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     recipe = find(arguments.recipe)
     hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
-    settings = _settings(arguments)
+    settings = _settings(arguments, Settings)
     devices.keep_freed_memory()
-    kind = (arguments.data or recipe.data).partition(":")[0]
-    own_name = recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"
     with joined(devices.choose(settings.device)) as world, devices.cpu_threads(settings.threads or recipe.threads):
         outcome = pipeline.run(
             recipe,
@@ -165,52 +199,82 @@ def _train(arguments: argparse.Namespace) -> int:
             settings=settings,
             progress=open_progress(sys.stdout) if world.leads else NoProgress(),
             data=arguments.data,
-            publish_as=(arguments.name or own_name) if arguments.publish and world.leads else None,
+            publish_as=_name(arguments, recipe) if arguments.publish and world.leads else None,
             force=arguments.force,
             resume=arguments.resume,
             world=world,
         )
         if not world.leads:
             return 0
-    print(_measured(outcome, recipe))
+    print(outcomes.measured(outcome, recipe))
     if outcome.refusal is not None and outcome.manifest is None:
         raise TrainingError(
             f"{outcome.refusal}. Nothing was published; --force publishes it all the same, and with --resume at once."
         )
-    print(_published(outcome, settings))
+    print(outcomes.published(outcome.manifest, settings))
     return 0
 
 
-def _measured(outcome: Outcome, recipe: Recipe) -> str:
-    lines = [f"trained in {outcome.training_seconds:.1f} s"]
-    for evaluation in outcome.evaluations:
-        floor = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
-        lines.append(
-            f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
-            f"of {evaluation.n:,} examples{floor}, calibration error {evaluation.calibrated.ece:.2%} "
-            f"({evaluation.uncalibrated.ece:.2%} at temperature 1)"
-        )
-    lines.append(f"temperature {outcome.evaluation.calibrated.temperature:g}")
-    return "\n".join(lines)
+def _run(arguments: argparse.Namespace) -> int:
+    recipe = find(arguments.recipe)
+    hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
+    settings = _settings(arguments, JobSettings)
+    if arguments.promote_if_better and not arguments.publish:
+        raise OptionError("--promote-if-better must be given with --publish. Given: alone")
+    name = _name(arguments, recipe)
+    devices.keep_freed_memory()
+    began, code, result = time.monotonic(), 1, None
+    try:
+        with job.stopped_by_sigterm(), devices.cpu_threads(settings.threads or recipe.threads):
+            result = job.run(
+                recipe,
+                hyper,
+                settings=settings,
+                progress=open_progress(sys.stdout),
+                data=arguments.data,
+                publish_as=name if arguments.publish else None,
+                promote=arguments.promote_if_better,
+            )
+        code = _told(result, recipe, settings)
+    except (TrainingError, RegistryError) as error:
+        code = job.exit_code(error)
+        print(f"error: {error}", file=sys.stderr)
+    except job.Stopped:
+        code = job.TRY_AGAIN
+        print("stopped by SIGTERM; the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        raise
+    finally:
+        _figures(name, code, result, seconds=time.monotonic() - began).send(settings)
+    return code
 
 
-def _published(outcome: Outcome, settings: Settings) -> str:
-    manifest = outcome.manifest
-    if manifest is None:
-        return "not published; run it again with --publish --resume to write it to the registry"
-    body = {
-        "image": "--data-binary @digit.png -H 'content-type: image/png'",
-        "features": """--json '{"features": [[...]]}'""",
-    }[manifest.input.kind]
-    forced = f" by force, although {manifest.forced}" if manifest.forced is not None else ""
-    return (
-        f"published {manifest.name}@{manifest.version}{forced}\n"
-        f"  path    {settings.registry.rstrip('/')}/{manifest.name}/{manifest.version}/{ARTIFACT}\n"
-        f"  size    {manifest.artifact.size_bytes:,} bytes\n"
-        f"  sha256  {manifest.artifact.sha256}\n"
-        f"serve it:  python -m service --registry {settings.registry}\n"
-        f"ask it:    curl {body} 'localhost:8000/predict?model={manifest.name}'"
-    )
+def _told(result: job.Result, recipe: Recipe, settings: Settings) -> int:
+    """Print what a job gave, and return its exit code."""
+    if result.outcome is None and result.manifest is not None:
+        print(f"already published as {result.manifest.name}@{result.manifest.version}: nothing to train")
+    if result.outcome is not None:
+        print(outcomes.measured(result.outcome, recipe))
+        if result.outcome.refusal is not None:
+            print(f"error: {result.outcome.refusal}. Nothing was published.", file=sys.stderr)
+            return job.REFUSED
+        published = result.manifest is not None
+        print(outcomes.published(result.manifest, settings) if published else "not published; --publish does that")
+    if result.decision is not None:
+        print(result.decision)
+    return 0
+
+
+def _figures(name: str, code: int, result: job.Result | None, *, seconds: float) -> Figures:
+    version = result.manifest.version if result is not None and result.manifest is not None else None
+    metrics = result.metrics if result is not None else ()
+    return Figures(name, exit_code=code, seconds=seconds, metrics=metrics, version=version)
+
+
+def _name(arguments: argparse.Namespace, recipe: Recipe) -> str:
+    kind = (arguments.data or recipe.data).partition(":")[0]
+    return str(arguments.name or (recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from training import pictures
 from training.data import Dataset
-from training.errors import TrainingError
+from training.errors import TrainingError, UnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ def _files(source: str, split: str, data_dir: Path) -> Any:
     """The dataset `source` of torchvision, e.g. "MNIST".
 
     Raises:
-        TrainingError: its files do not parse, or are neither there nor to be downloaded.
+        TrainingError: its files do not parse.
+        UnreachableError: they are neither there nor to be downloaded.
     """
     from torchvision import datasets
 
@@ -101,7 +102,7 @@ def _download(kind: Any, source: str, folder: Path, data_dir: Path, *, train: bo
         return kind(data_dir, train=train, download=True)
     except (RuntimeError, URLError, OSError) as error:
         reason = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise TrainingError(
+        raise UnreachableError(
             f"{source} must be in {folder} or downloadable. Given: no files there, and the download failed ({reason}). "
             f"Either pass --data-dir PATH, the folder with {folder.relative_to(data_dir)} and its files as published, "
             "or go online and run this again; --data digits needs neither."

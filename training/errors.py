@@ -20,6 +20,10 @@ class OptionError(TrainingError):
     exit_code = 2
 
 
+class UnreachableError(TrainingError):
+    """Something elsewhere did not answer, and may another time."""
+
+
 def option_error(error: ValidationError) -> OptionError:
     """The first complaint of `error` as one line, in the words of the option that it is about."""
     first = error.errors()[0]

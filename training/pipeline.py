@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from service.manifest import ModelManifest, Name, Provenance
+from service.manifest import ModelManifest, Name
 from service.registry import CorruptVersionError, NotInRegistryError, Registry
 from training import device as devices
 from training import sources
@@ -27,8 +27,8 @@ from training.gate import refusal
 from training.hyper_parameters import HyperParameters
 from training.latency import latencies
 from training.progress import Progress
-from training.provenance import commit
-from training.publish import golden_sample, publish
+from training.provenance import commit, provenance
+from training.publish import golden_sample, publish, published
 from training.recipes import Recipe
 from training.report import Report, command
 from training.settings import Settings
@@ -65,13 +65,16 @@ def run(
     publish_as: str | None = None,
     force: bool = False,
     resume: bool = False,
+    once: bool = False,
+    train_split: Dataset | None = None,
     world: World = ALONE,
 ) -> Outcome:
     """Train `recipe` with `hyper` on its data, or on `data`, and publish it when `publish_as` names a model.
 
     What the gate refuses is published with `force` alone, and then its manifest says so. With `resume` the run goes on
-    from its checkpoint, where there is one. Of several processes that train together, each runs this; all of them
-    measure the same network, and one is told to publish.
+    from its checkpoint, where there is one; with `once` it gives the version that the same run has published meanwhile,
+    elsewhere, in place of another. `train_split` is that of the data, where it has been loaded already. Of several
+    processes that train together, each runs this; all of them measure the same network, and one is told to publish.
 
     Raises:
         OptionError: something that was asked for cannot be; nothing was trained.
@@ -79,8 +82,8 @@ def run(
         RegistryError: the registry cannot be read or written.
     """
     device = world.place(devices.choose(settings.device))
-    registry = _registry_for(settings.registry, publish_as)
-    whole = sources.load(data or recipe.data, "train", settings.data_dir)
+    registry = registry_for(settings.registry, publish_as)
+    whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
@@ -127,9 +130,19 @@ def run(
 
     manifest = refused = None
     if registry is not None and publish_as is not None:
+        origin = provenance(
+            recipe,
+            hyper,
+            whole,
+            commit=settings.commit or commit(),
+            device=devices.describe(device) + together,
+            seconds=training_seconds,
+        )
+        manifest = published(registry, publish_as, origin) if once else None
         production = _production(registry, publish_as)
-        refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
-    if registry is not None and publish_as is not None and (force or not refused):
+        if manifest is None:
+            refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
+    if registry is not None and publish_as is not None and manifest is None and (force or not refused):
         check(On(model, device), classifier, test_data.inputs)
         report = Report(
             recipe=recipe,
@@ -147,17 +160,7 @@ def run(
             test=test_data,
             style=recipe.style,
             evaluations=outcome.evaluations,
-            provenance=Provenance(
-                recipe=recipe.name,
-                hyper_parameters=hyper.effective(),
-                dataset=whole.title,
-                dataset_digest=whole.digest,
-                seed=hyper.seed,
-                commit=commit(),
-                torch_version=torch.__version__,
-                device=devices.describe(device) + together,
-                seconds=round(training_seconds, 3),
-            ),
+            provenance=origin,
             report=report.files,
             forced=refused,
         )
@@ -208,7 +211,7 @@ def open_registry(url: str) -> Registry:
         raise OptionError(f"registry must be a folder or a URL that fsspec knows. Given: {url} ({error})") from error
 
 
-def _registry_for(url: str, publish_as: str | None) -> Registry | None:
+def registry_for(url: str, publish_as: str | None) -> Registry | None:
     """The registry to publish to; a name or URL that cannot work is found before hours of training, not after."""
     if publish_as is None:
         return None

@@ -1,9 +1,16 @@
-"""Which code is running: the commit of this repository."""
+"""Where a version comes from: the commit of this repository, and whether two versions come from the same run."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+
+import torch
+
+from service.manifest import Provenance
+from training.data import Dataset
+from training.hyper_parameters import HyperParameters
+from training.recipes import Recipe
 
 HERE = Path(__file__).resolve()
 
@@ -17,6 +24,29 @@ def commit(file: Path = HERE) -> str:
         return f"{head}-dirty" if _git(file, "status", "--porcelain", "--untracked-files=no") else head
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def provenance(
+    recipe: Recipe, hyper: HyperParameters, data: Dataset, *, commit: str, device: str, seconds: float = 0.0
+) -> Provenance:
+    """What a manifest says of the run that trains `recipe` with `hyper` on `data`, whole."""
+    return Provenance(
+        recipe=recipe.name,
+        hyper_parameters=hyper.effective(),
+        dataset=data.title,
+        dataset_digest=data.digest,
+        seed=hyper.seed,
+        commit=commit,
+        torch_version=torch.__version__,
+        device=device,
+        seconds=round(seconds, 3),
+    )
+
+
+def same_run(one: Provenance, other: Provenance) -> bool:
+    """Whether both tell of the same run: all but where it happened and how long it took."""
+    apart = {"device", "seconds"}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 
 def _git(file: Path, *arguments: str) -> str:

@@ -24,10 +24,11 @@ from service.manifest import (
     Provenance,
     pack_floats,
 )
-from service.registry import Registry
+from service.registry import CorruptVersionError, Registry
 from training.data import Dataset
 from training.evaluate import Evaluation, logits_of
 from training.export import LOGIT_TOLERANCE
+from training.provenance import same_run
 
 GOLDEN_INPUTS = 8
 EVALUATION = "evaluation.json"
@@ -73,6 +74,18 @@ def publish(
         return {EVALUATION: evaluation_file(evaluations[0]), **(report(manifest) if report is not None else {})}
 
     return registry.publish(name, artifact, describe, files=files)
+
+
+def published(registry: Registry, name: str, provenance: Provenance) -> ModelManifest | None:
+    """The newest version of `name` that the run of `provenance` has published, but not by force; None without one."""
+    for version in reversed(registry.versions(name)):
+        try:
+            manifest = registry.manifest(name, version)
+        except CorruptVersionError:
+            continue
+        if manifest.forced is None and same_run(manifest.provenance, provenance):
+            return manifest
+    return None
 
 
 def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:

@@ -30,3 +30,17 @@ class Settings(BaseSettings):
     tolerance: float = Field(0.005, ge=0, le=1, description="How much less accurate than production may be published.")
     runs_dir: Path = Field(Path("runs"), description="Folder of checkpoints and TensorBoard logs.")
     checkpoint_seconds: float = Field(10, ge=0, description="Time between checkpoints; each waits for an epoch's end.")
+    commit: str = Field(
+        "",
+        pattern=r"^[\w.-]*$",
+        description="Commit of this code for the manifest, where git cannot tell it: in an image.",
+    )
+
+
+class JobSettings(Settings):
+    """What a job needs beyond that: where its figures go."""
+
+    metrics_textfile: Path | None = Field(
+        None, description="File for the node exporter's textfile collector, written when the run ends."
+    )
+    pushgateway: str | None = Field(None, description="URL of a Prometheus Pushgateway that gets the same figures.")
