@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from service.manifest import ImageInput
 from service.metrics.recorder import Stages
 from service.offer import ServedModel
 from service.settings import Settings
+
+_TURN_SECONDS = 0.005  # that a request of many images may hold the loop, while other requests wait
 
 
 class Ask(NamedTuple):
@@ -62,8 +65,18 @@ class Inference:
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
 
-    async def decode_or_problem(self, image: bytes | Problem, spec: ImageInput) -> bytes | Problem:
-        """The same, with what is wrong with the image as a value."""
+    async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput) -> list[bytes | Problem]:
+        """Each image as the model takes it, or what is wrong with it; other requests have their turns in between."""
+        decoded = []
+        turn_ends = time.monotonic() + _TURN_SECONDS
+        for image in found:
+            if time.monotonic() >= turn_ends:
+                await _let_others()
+                turn_ends = time.monotonic() + _TURN_SECONDS
+            decoded.append(await self._decode_or_problem(image, spec))
+        return decoded
+
+    async def _decode_or_problem(self, image: bytes | Problem, spec: ImageInput) -> bytes | Problem:
         if isinstance(image, Problem):
             return image
         try:
@@ -92,6 +105,15 @@ class Inference:
         waited = time.monotonic() - submitted
         compute = min(waited, compute)
         return Computed(parts, submitted, waited - compute, compute)
+
+
+async def _let_others() -> None:
+    """Until the loop has been round once."""
+    # asyncio.sleep(0) yields no future, and `Protocol` goes on when a future says so.
+    loop = asyncio.get_running_loop()
+    turn = loop.create_future()
+    loop.call_soon(turn.set_result, None)
+    await turn
 
 
 async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:

@@ -108,7 +108,7 @@ class Predict:
         Raises:
             Problem: the first image's, when all are bad.
         """
-        decoded = [await self._inference.decode_or_problem(image, spec) for image in found]
+        decoded = await self._inference.decode_all(found, spec)
         good = [data for data in decoded if isinstance(data, bytes)]
         problems = [data for data in decoded if isinstance(data, Problem)]
         if not good:

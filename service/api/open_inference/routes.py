@@ -189,7 +189,7 @@ class OpenInference:
         if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(raw, binary)
             binary.expect_end()
-            return b"".join([await self._inference.decode(file, spec) for file in files]), len(files)
+            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec))), len(files)
         data = tensors.read_numbers(raw, _DATATYPES[spec.dtype], spec.shape, binary)
         binary.expect_end()
         return data, size
@@ -231,3 +231,9 @@ def _asks_for_ready(body: bytes) -> bool:
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json", headers=headers)
+
+
+def _expect_good(decoded: bytes | Problem) -> bytes:
+    if isinstance(decoded, Problem):
+        raise decoded
+    return decoded
