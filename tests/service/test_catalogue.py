@@ -295,3 +295,42 @@ def test_every_load_and_every_new_refusal_is_told(tmp_path: Path) -> None:
         followed.line_up()
 
     assert told == [("bad", 1, False), ("rows", 1, True)]
+
+
+def test_a_manifest_of_an_unknown_schema_is_left_out_and_said(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    path = tmp_path / "rows" / "2" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+
+    line_up = catalogue(tmp_path).line_up()
+
+    assert said_of(line_up) == {"rows": (1, ())}
+    assert "schema_version" in line_up.absent[0].reason
+
+
+class FullRegistry(Registry):
+    """A registry whose store has no room and fails every read that would need some."""
+
+    full = False
+
+    def artifact(self, manifest: ModelManifest) -> bytes:
+        if self.full:
+            raise RegistryError("it must be readable. Given: OSError: [Errno 28] No space left on device")
+        return super().artifact(manifest)
+
+
+def test_a_version_that_a_full_store_cannot_give_is_served_once_it_can(tmp_path: Path) -> None:
+    publish(tmp_path)
+    registry = FullRegistry(tmp_path)
+    followed = Catalogue(registry, lambda m, a: Model(m, a, CPU), keep_versions=0)
+    followed.line_up()
+    publish(tmp_path)
+
+    registry.full = True
+    while_full = followed.line_up()
+    registry.full = False
+
+    assert said_of(while_full) == {"rows": (1, ())}
+    assert "No space left" in while_full.absent[0].reason
+    assert said_of(followed.line_up()) == {"rows": (2, ())}

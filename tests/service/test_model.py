@@ -27,6 +27,13 @@ class NineClasses(nn.Module):
         return images[:, 0, :9].float().sum(dim=2) / 255
 
 
+class Greedy(nn.Module):
+    """Asks for more memory than any machine has."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.ones(1 << 50)[:10].expand(len(images), 10)
+
+
 class OnlyPairs(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.view(2, -1)[:, :10].float()
@@ -133,6 +140,11 @@ def test_logits_within_the_tolerance_are_fit_and_beyond_it_are_not(tmp_path: Pat
 def test_a_model_that_computes_no_numbers_is_unfit(tmp_path: Path) -> None:
     with pytest.raises(UnfitModelError, match="off by nan"):
         load(tmp_path, artifact=artifact_of(AlwaysNaN()))
+
+
+def test_a_model_that_asks_for_more_memory_than_there_is_is_unfit(tmp_path: Path) -> None:
+    with pytest.raises(UnfitModelError, match=r"the golden sample must compute\. Given: [\s\S]*allocate memory"):
+        load(tmp_path, artifact=artifact_of(Greedy()))
 
 
 def test_another_number_of_classes_than_the_manifests_is_unfit(tmp_path: Path) -> None:
