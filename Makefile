@@ -5,9 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RECIPE ?= neural_net
 URL    ?= http://127.0.0.1:8000
+ENGINE ?= docker
+REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types tests fuzz bench train clean
+.PHONY: help serve test lint types tests fuzz bench train image clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,10 @@ train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS
 
 bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="argmax ceiling")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+image:  ## Build the images argmax-service and argmax-training (ENGINE=podman)
+	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
+	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
 
 clean:  ## Remove the environment and everything that was generated
 	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
