@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests import load, pictures
+from tests import load
 from tests.registries import publish
+from tests.service import faults
 from tests.service.conftest import Service, serving
 
 REQUESTS = 100_000
@@ -24,11 +24,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
     publish(tmp_path, "rows")
     with serving(tmp_path, "--http-processes", "2", traced=False) as running:
         yield running
-
-
-def kill_one(service: Service, kind: str) -> None:
-    for process in service.processes(kind)[:1]:
-        process.kill()
 
 
 async def under_load(
@@ -48,7 +43,7 @@ def test_workers_killed_in_mid_batch_again_and_again_cost_no_request(service: Se
         nonlocal kills
         await asyncio.sleep(0.5)
         if service.processes("worker"):
-            kill_one(service, "worker")
+            faults.kill_one(service, "worker")
             kills += 1
 
     tally = asyncio.run(under_load(service, 15_000, fault))
@@ -65,7 +60,7 @@ def test_an_http_process_that_is_killed_takes_only_its_own_connections_with_it(s
         nonlocal killed
         await asyncio.sleep(0.3)
         if not killed:
-            kill_one(service, "http")
+            faults.kill_one(service, "http")
             killed = True
 
     tally = asyncio.run(under_load(service, 10_000, fault, retry_lost=True))
@@ -97,7 +92,7 @@ def test_a_worker_that_dies_at_every_start_ends_the_service_with_the_reason(tmp_
     with serving(tmp_path) as service:
         # From now on nothing in the registry can be loaded, and the worker has to come back from it.
         (tmp_path / "rows" / "1" / "model.pt").write_bytes(b"broken")
-        kill_one(service, "worker")
+        faults.kill_one(service, "worker")
 
         assert service.wait() == 1
         assert "failed to start" in service.text
@@ -139,41 +134,16 @@ def test_a_hundred_thousand_requests_with_faults_at_random_are_answered_once_eac
 ) -> None:
     rng = random.Random(1)
     for kind in ("worker", "http", "http"):  # a process that is forked later inherits a few descriptors more
-        kill_one(service, kind)
-        wait_until_idle(service)
-    before = descriptors(service)
+        faults.kill_one(service, kind)
+        faults.wait_until_idle(service)
+    before = faults.descriptors(service)
 
-    async def fault() -> None:
-        await asyncio.gather(
-            asyncio.sleep(2 + rng.random() * 2), load.misbehave(service.port, 1.0, seed=rng.randrange(1_000))
-        )
-        kill_one(service, rng.choice(["worker", "worker", "http"]))
-
-    tally = asyncio.run(under_load(service, REQUESTS, fault, retry_lost=True))
+    tally = asyncio.run(under_load(service, REQUESTS, lambda: faults.at_random(service, rng), retry_lost=True))
 
     assert (tally.sent, tally.right, tally.wrong) == (REQUESTS, REQUESTS, [])
     assert tally.slowest < 10 + 1  # the deadline and a second
-    wait_until_idle(service)
-    assert descriptors(service) <= before + 4
+    faults.wait_until_idle(service)
+    assert faults.descriptors(service) <= before + 4
     assert service.metric_at_rest("inference_queue_depth") == 0
     assert service.stop() == 0
     assert service.log.count("Traceback") == 0
-
-
-def descriptors(service: Service) -> int:
-    """Open descriptors of the supervisor and every child."""
-    processes = [psutil.Process(service.process.pid), *service.processes("http"), *service.processes("worker")]
-    return sum(process.num_fds() for process in processes)
-
-
-def wait_until_idle(service: Service) -> None:
-    """Until both HTTP processes and the worker are up and no client's connection is left."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        http = service.processes("http")
-        if len(http) == 2 and service.processes("worker"):
-            states = [state for process in http for state in service.sockets(process) or []]
-            if states.count(psutil.CONN_ESTABLISHED) <= 1:
-                break
-        time.sleep(0.1)
-    assert service.predict(pictures.row_png(1)).status_code == 200
