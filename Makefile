@@ -9,7 +9,7 @@ ENGINE ?= docker
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types tests fuzz bench train image clean
+.PHONY: help serve test lint types tests fuzz bench bench-peers train image clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,12 +38,14 @@ train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS
 bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="argmax ceiling")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
+bench-peers: .peers/torchserve/installed .peers/bentoml/installed .peers/ray/installed  ## Install others to measure: TorchServe (needs Java 17), BentoML, Ray Serve
+
 image:  ## Build the images argmax-service and argmax-training (ENGINE=podman)
 	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
 	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
 
 clean:  ## Remove the environment and everything that was generated
-	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
 # One stamp for each set of packages: it is redone only when the list of packages changes.
 $(VENV)/bin/python:
@@ -62,3 +64,11 @@ $(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.service $(VENV)/.training
+
+# Each peer has an environment of its own, which finds torch in ours: another would be gigabytes more.
+.peers/%/installed: benchmarks/serving/peers/%.txt | $(VENV)/.dev
+	$(BIN)/python -m venv $(@D)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/argmax.pth
+	mv $(@D)/argmax.pth $(@D)/lib/python*/site-packages/
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

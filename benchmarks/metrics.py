@@ -25,8 +25,8 @@ from typing import NamedTuple
 import psutil
 from PIL import Image, ImageDraw
 
-from benchmarks.serving.contestants import Contestant, running
-from benchmarks.serving.load import closed_loop
+from benchmarks.serving.contestants import Contestant, Running, running
+from benchmarks.serving.load import Posts, closed_loop
 from service.ledger import Ledger
 from service.settings import Settings
 
@@ -56,34 +56,31 @@ class Cost(NamedTuple):
     rate: float
 
 
-def cpu_seconds(port: int) -> float:
-    """What all processes of the service on `port` have used."""
-    mine = [child for child in psutil.Process().children(recursive=True) if f"--port={port}" in child.cmdline()]
-    return sum(sum(child.cpu_times()[:2]) for child in mine)
-
-
-def measure(url: str, port: int, image: bytes, arguments: argparse.Namespace) -> Cost:
-    before = cpu_seconds(port)
-    result = closed_loop(url, [image], "image/png", connections=arguments.connections, seconds=arguments.seconds)
+def measure(service: Running, posts: Posts, arguments: argparse.Namespace) -> Cost:
+    before = service.cpu_seconds()
+    result = closed_loop(service.url, posts, connections=arguments.connections, seconds=arguments.seconds)
     if result.errors:
         raise RuntimeError(f"every request must be answered. Given: {result.errors} were not")
-    return Cost((cpu_seconds(port) - before) / (result.rate * arguments.seconds), result.rate)
+    return Cost((service.cpu_seconds() - before) / (result.rate * arguments.seconds), result.rate)
 
 
 def play_round(image: bytes, arguments: argparse.Namespace) -> dict[bool, list[Cost]]:
     """Both services, started anew: the costs of each."""
     costs: dict[bool, list[Cost]] = {True: [], False: []}
+    posts = Posts([image], {"Content-Type": "image/png"})
     with service_of(True, image, arguments) as loud, service_of(False, image, arguments) as silent:
-        urls = {True: (loud, arguments.port), False: (silent, arguments.port + 1)}
-        for recording in (True, False):
-            closed_loop(urls[recording][0], [image], "image/png", connections=arguments.connections, seconds=2)  # warm
+        services = {True: loud, False: silent}
+        for service in services.values():
+            closed_loop(service.url, posts, connections=arguments.connections, seconds=2)  # warm
         for recording in (True, False, False, True):
-            costs[recording].append(measure(*urls[recording], image, arguments))
+            costs[recording].append(measure(services[recording], posts, arguments))
     return costs
 
 
-def service_of(recording: bool, image: bytes, arguments: argparse.Namespace) -> contextlib.AbstractContextManager[str]:
-    """A service with or without metrics, until the block is left; gives its URL."""
+def service_of(
+    recording: bool, image: bytes, arguments: argparse.Namespace
+) -> contextlib.AbstractContextManager[Running]:
+    """A service with or without metrics, until the block is left."""
     port = arguments.port + (not recording)
     command = [sys.executable, "-m", "benchmarks.metrics", "serve", f"--port={port}", f"--model={arguments.model}"]
     silent = [] if recording else ["--silent"]

@@ -152,8 +152,8 @@ def main() -> int:
         manifest = registry.manifest(options.model, registry.resolve(options.model))
         image = png_of(manifest)
         artifact = root / options.model / str(manifest.version) / "model.pt"
-        with running(CONTESTANTS["argmax"], root, artifact, image=image, port=free_port()) as url:
-            load = Load(int(url.split(":")[2].split("/")[0]), options.model, image)
+        with running(CONTESTANTS["argmax"], root, artifact, image=image, port=free_port()) as argmax:
+            load = Load(int(argmax.url.split(":")[2].split("/")[0]), options.model, image)
             windows = uvloop.run(
                 measure(load, registry, options.model, swaps=options.swaps, connections=options.connections)
             )

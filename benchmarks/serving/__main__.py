@@ -1,6 +1,6 @@
-"""Start each contestant in turn on loopback, drive it, and print a table of medians and ratios.
+"""Start each contestant in turn on loopback, drive it, and print tables of medians and ratios, in Markdown.
 
-    python -m benchmarks.serving                      all of them
+    python -m benchmarks.serving                      all that are installed (`make bench-peers` installs the peers)
     python -m benchmarks.serving argmax ceiling       only these
 
 Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT. Server and client share the machine's cores, so only
@@ -10,33 +10,47 @@ the ratios within one table mean anything.
 from __future__ import annotations
 
 import argparse
-import io
+import math
 import os
-import platform
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
-from benchmarks.serving.contestants import CONTESTANTS, body_of, running
-from benchmarks.serving.load import Result, closed_loop, open_loop
+from benchmarks.machine import describe
+from benchmarks.pictures import mnist, pngs
+from benchmarks.serving import several
+from benchmarks.serving.contestants import CONTESTANTS, Running, running
+from benchmarks.serving.load import Posts, Result, closed_loop, open_loop
+from service import torchscript
 from service.registry import ARTIFACT, Registry
 
-IMAGES = 256
+AT = 64  # connections, where contestants are compared
+WARM_SECONDS = 2
+FLOOR = "constant"
 
 
-def mnist_pngs(root: Path) -> list[bytes]:
-    """The first MNIST test images, as PNG."""
-    raw = (root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()
-    pixels = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)[:IMAGES]
-    encoded = []
-    for image in pixels:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        encoded.append(buffer.getvalue())
-    return encoded
+class Closed(NamedTuple):
+    """A round of closed loop; `cpu` are the seconds of the contestant's processes for each answer."""
+
+    result: Result
+    cpu: float
+
+
+class Rounds:
+    """What was measured, round by round."""
+
+    def __init__(self) -> None:
+        self.closed: dict[tuple[str, int], list[Closed]] = {}
+        self.opened: dict[str, list[Result]] = {}
+        self.several: dict[str, list[float]] = {}
+
+    def of(self, name: str, connections: int) -> Closed:
+        """The medians of a contestant."""
+        measured = self.closed[name, connections]
+        cpu = statistics.median(closed.cpu for closed in measured)
+        return Closed(median([closed.result for closed in measured]), cpu)
 
 
 def median(results: list[Result]) -> Result:
@@ -48,77 +62,105 @@ def median(results: list[Result]) -> Result:
     )
 
 
+def measure(contestant: Running, posts: Posts, connections: int, seconds: float) -> Closed:
+    before = contestant.cpu_seconds()
+    result = closed_loop(contestant.url, posts, connections=connections, seconds=seconds)
+    spent = contestant.cpu_seconds() - before
+    return Closed(result, spent / (result.rate * seconds) if result.rate else math.nan)
+
+
 def main() -> None:
+    installed = [name for name, contestant in CONTESTANTS.items() if contestant.is_installed]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("contestants", nargs="*", default=list(CONTESTANTS))
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64, 256])
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("contestants", nargs="*", default=installed, metavar="|".join(CONTESTANTS))
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, AT, 256])
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds over all contestants")
     parser.add_argument("--registry", type=Path, default=Path("models"))
     parser.add_argument("--model", default="neural_net")
     parser.add_argument("--mnist", type=Path, default=Path(os.environ.get("MNIST_ROOT", "data")))
-    parser.add_argument("--open-loop", type=float, default=0.7, help="share of the own peak; 0 leaves it out")
+    parser.add_argument("--open-loop", type=float, default=0.7, help="share of Argmax's peak; 0 leaves it out")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.contestants if name not in installed]:
+        parser.error(f"contestants must be of {installed}. Given: {unknown}. `make bench-peers` installs the peers")
 
     os.environ["SERVICE_DEFAULT_MODEL"] = arguments.model
-    version = Registry(arguments.registry).resolve(arguments.model)
+    version = Registry(str(arguments.registry)).resolve(arguments.model)
     model = (arguments.registry / arguments.model / str(version) / ARTIFACT).resolve()
-    images = mnist_pngs(arguments.mnist)
-    closed: dict[tuple[str, int], list[Result]] = {}
-    opened: dict[str, list[Result]] = {}
+    pixels = mnist(arguments.mnist)
+    images = pngs(pixels)
+    class_id = int(torchscript.load(model.read_bytes(), torch.device("cpu"))(several.tensor(pixels[:1])).argmax())
+    rounds = Rounds()
+    rate = 0.0
     # Round after round over all contestants, so that a noisy minute harms all of them alike.
     for _ in range(arguments.repeats):
         for port, name in enumerate(arguments.contestants, 18_300):
             contestant = CONTESTANTS[name]
-            bodies = [body_of(contestant, image)[0] for image in images]
-            content_type = body_of(contestant, b"")[1]
-            with running(contestant, arguments.registry.resolve(), model, image=images[0], port=port) as url:
-                closed_loop(url, bodies, content_type, connections=64, seconds=2)  # warm
+            posts = contestant.posts(images)
+            place = arguments.registry.resolve(), model
+            expected = None if name == FLOOR else class_id
+            with running(contestant, *place, image=images[0], port=port, class_id=expected) as runs:
+                closed_loop(runs.url, posts, connections=AT, seconds=WARM_SECONDS)
                 for connections in arguments.connections:
-                    result = closed_loop(url, bodies, content_type, connections=connections, seconds=arguments.seconds)
-                    closed.setdefault((name, connections), []).append(result)
-                if arguments.open_loop and name == "argmax":
-                    peak = max(closed[name, c][-1].rate for c in arguments.connections)
-                    result = open_loop(
-                        url, bodies, content_type, rate=arguments.open_loop * peak, seconds=arguments.seconds
+                    closed = measure(runs, posts, connections, arguments.seconds)
+                    rounds.closed.setdefault((name, connections), []).append(closed)
+                if name == "argmax":
+                    rate = arguments.open_loop * max(
+                        rounds.closed[name, count][-1].result.rate for count in arguments.connections
                     )
-                    opened.setdefault(name, []).append(result)
-    print(
-        _hardware(), f"{arguments.model}@{version}, {arguments.repeats} rounds of {arguments.seconds:.0f} s, medians\n"
-    )
-    _print_closed(arguments.contestants, arguments.connections, {key: median(runs) for key, runs in closed.items()})
-    for name, runs in opened.items():
-        result = median(runs)
-        print(
-            f"\nOpen loop, {CONTESTANTS[name].title} at {arguments.open_loop:.0%} of its own peak: {result.rate:,.0f} "
-            f"requests/s, p50 {result.p50 * 1e3:.2f} ms, p99 {result.p99 * 1e3:.2f} ms, {result.errors} errors"
-        )
+                    for form, images_per_second in several.drive(runs.url, arguments.model, pixels, arguments.seconds):
+                        rounds.several.setdefault(form, []).append(images_per_second)
+                if rate and name in ("argmax", FLOOR):
+                    opened = open_loop(runs.url, posts, rate=rate, seconds=arguments.seconds)
+                    rounds.opened.setdefault(name, []).append(opened)
+    how = f"{arguments.model}@{version}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians."
+    print(f"{describe()}; {how}\n")
+    print_closed(arguments.contestants, arguments.connections, rounds)
+    print_opened(rounds, arguments.open_loop)
+    print_several(rounds)
 
 
-def _print_closed(names: list[str], connections: list[int], results: dict[tuple[str, int], Result]) -> None:
-    columns = [f"{c} connection{'s' if c > 1 else ''}" for c in connections]
-    print("| requests/s (p50, p99 in ms) |", " | ".join(columns), "| Argmax is, at 64 |")
-    print("|---|" + "---:|" * (len(columns) + 1))
+def print_closed(names: list[str], connections: list[int], rounds: Rounds) -> None:
+    columns = [f"{count} connection{'s' if count > 1 else ''}" for count in connections]
+    compares = AT in connections
+    if compares:
+        columns += [f"Argmax, at {AT}", f"CPU µs, at {AT}"]
+    print("| requests/s (p50, p99 in ms) |", " | ".join(columns), "|")
+    print("|---|" + "---:|" * len(columns))
     for name in names:
-        cells = []
-        for count in connections:
-            result = results[name, count]
-            errors = f", {result.errors} errors" if result.errors else ""
-            cells.append(f"{result.rate:,.0f} ({result.p50 * 1e3:.2f}, {result.p99 * 1e3:.2f}{errors})")
-        ratio = ""
-        if ("argmax", 64) in results and (name, 64) in results:
-            ratio = f"{results['argmax', 64].rate / results[name, 64].rate:.2f} times"
-        print(f"| {CONTESTANTS[name].title} |", " | ".join(cells), f"| {ratio} |")
+        cells = [_cell(rounds.of(name, count).result) for count in connections]
+        if compares:
+            result, cpu = rounds.of(name, AT)
+            compared = "argmax" in names and result.rate
+            ratio = f"{rounds.of('argmax', AT).result.rate / result.rate:.2f} times" if compared else ""
+            cells += [ratio, f"{cpu * 1e6:,.0f}"]
+        print(f"| {CONTESTANTS[name].title} |", " | ".join(cells), "|")
 
 
-def _hardware() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {model}, Python {platform.python_version()}, torch {torch.__version__};"
+def _cell(result: Result) -> str:
+    errors = f", {result.errors} errors" if result.errors else ""
+    return f"{result.rate:,.0f} ({result.p50 * 1e3:.2f}, {result.p99 * 1e3:.2f}{errors})"
+
+
+def print_opened(rounds: Rounds, share: float) -> None:
+    if not rounds.opened:
+        return
+    print(f"\n| open loop, {share:.0%} of Argmax's peak | requests/s | p50 ms | p99 ms | errors |")
+    print("|---|---:|---:|---:|---:|")
+    for name, results in rounds.opened.items():
+        rate, p50, p99, errors = median(results)
+        floor = ": what the generator adds" if name == FLOOR else ""
+        print(f"| {CONTESTANTS[name].title}{floor} | {rate:,.0f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} | {errors} |")
+
+
+def print_several(rounds: Rounds) -> None:
+    if not rounds.several:
+        return
+    one = statistics.median(rounds.several[several.ONE])
+    print("\n| images in a request to Argmax | images/s | times |\n|---|---:|---:|")
+    for form, measured in rounds.several.items():
+        rate = statistics.median(measured)
+        print(f"| {form} | {rate:,.0f} | {rate / one:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""How much of the machine reaches the model: images/s served over images/s of a bare loop over full batches.
+
+    python -m benchmarks.saturation --model xigua
+
+Both have the same TorchScript and the same cores; the service shares them with HTTP, decoding and the client (wrk).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.pictures import mnist, noise, pngs
+from benchmarks.serving.contestants import CONTESTANTS, running
+from benchmarks.serving.load import closed_loop
+from benchmarks.serving.several import tensor
+from service import torchscript
+from service.manifest import ImageInput
+from service.registry import ARTIFACT, Registry
+from service.settings import Settings, usable_cores
+
+CONNECTIONS = 256
+WARM_SECONDS = 2
+
+
+def bare_rate(module: torch.jit.ScriptModule, batch: torch.Tensor, seconds: float) -> float:
+    """Images/s of `module` alone, with all cores."""
+    torch.set_num_threads(usable_cores())
+    with torch.inference_mode():
+        for _ in range(3):  # TorchScript optimises in its first calls
+            module(batch)
+        begin, count = time.monotonic(), 0
+        while time.monotonic() < begin + seconds:
+            module(batch)
+            count += len(batch)
+        return count / (time.monotonic() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--registry", type=Path, default=Path("models"))
+    parser.add_argument("--model", default="xigua")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, usable_cores()], help="of the worker, in turn")
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--mnist", type=Path, default=Path(os.environ.get("MNIST_ROOT", "data")))
+    arguments = parser.parse_args()
+
+    registry = Registry(str(arguments.registry))
+    manifest = registry.manifest(arguments.model, registry.resolve(arguments.model))
+    spec = manifest.input
+    if not isinstance(spec, ImageInput):
+        parser.error(f"--model must take images. Given: {arguments.model}")
+    pixels = mnist(arguments.mnist) if spec.shape == (1, 28, 28) else noise(spec.shape)
+    images = pngs(pixels)
+    path = (arguments.registry / arguments.model / str(manifest.version) / ARTIFACT).resolve()
+    module = torchscript.load(path.read_bytes(), torch.device("cpu"))
+    batch = tensor(pixels)[: Settings().max_batch_size]
+    class_id = int(module(batch[:1]).argmax())
+    argmax = CONTESTANTS["argmax"]
+    os.environ["SERVICE_DEFAULT_MODEL"] = arguments.model
+    bare: list[float] = []
+    served: dict[int, list[float]] = {threads: [] for threads in arguments.threads}
+    for _ in range(arguments.repeats):
+        bare.append(bare_rate(module, batch, arguments.seconds))
+        for port, threads in enumerate(arguments.threads, 18_400):
+            os.environ["SERVICE_THREADS"] = str(threads)
+            place = arguments.registry.resolve(), path
+            with running(argmax, *place, image=images[0], class_id=class_id, port=port) as runs:
+                posts = argmax.posts(images)
+                closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=WARM_SECONDS)
+                result = closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=arguments.seconds)
+                served[threads].append(result.rate)
+    whole = statistics.median(bare)
+    name = f"{manifest.name}@{manifest.version}"
+    print(f"{describe()}; {name}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians.\n")
+    print("| | images/s | of the bare loop |\n|---|---:|---:|")
+    print(f"| bare loop, batches of {len(batch)} | {whole:,.0f} | 1.00 |")
+    for threads, rates in served.items():
+        rate = statistics.median(rates)
+        print(f"| served, {threads} thread(s) in the worker | {rate:,.0f} | {rate / whole:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
