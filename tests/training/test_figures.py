@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import http.server
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from service.manifest import Metric
 from training.figures import Figures
 from training.settings import JobSettings
 
+DASHBOARD = Path(__file__).parents[2] / "k8s" / "base" / "dashboard.json"
 MEASURED = [
     Metric(name="accuracy", value=0.98, data="mnist/test", n=10),
     Metric(name="accuracy", value=0.97, data="mnist/held-out", n=10),
@@ -119,3 +122,13 @@ def test_a_textfile_that_is_none_is_written_anew(tmp_path: Path) -> None:
     Figures("mnist", exit_code=0, seconds=1).send(JobSettings(metrics_textfile=file))
 
     assert samples(file.read_text())["training_last_run_exit_code", ""] == 0
+
+
+def test_the_dashboard_looks_for_figures_that_a_run_has() -> None:
+    collected = Figures("mnist", exit_code=0, seconds=1, metrics=MEASURED, version=1).collected()
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+    wanted = set(re.findall(r"training_\w+", " ".join(t["expr"] for panel in panels for t in panel["targets"])))
+
+    assert len(wanted) >= 4
+    assert wanted <= {family.name for family in collected.collect()}
