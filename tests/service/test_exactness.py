@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from service.registry import Registry
 from tests import load, pictures
 from tests.conftest import ROOT
 from tests.service.conftest import serving
@@ -37,7 +38,8 @@ def test_what_we_ship_answers_a_digit_without_being_named() -> None:
 @pytest.mark.parametrize("model", ["neural_net", "mnist"])
 def test_all_mnist_test_images_are_answered_as_training_recorded(mnist_root: Path, model: str) -> None:
     encoded = [pictures.encode(Image.fromarray(image)) for image in mnist_test_images(mnist_root)]
-    recorded = json.loads((ROOT / "models" / model / "1" / "evaluation.json").read_text())
+    version = str(Registry(ROOT / "models").resolve(model))
+    recorded = json.loads((ROOT / "models" / model / version / "evaluation.json").read_text())
 
     with serving(ROOT / "models", "--default-model", model, traced=False) as service:
         served = asyncio.run(load.classes_of(service.port, encoded, connections=IN_FLIGHT))
