@@ -15,6 +15,7 @@ from service.settings import Settings
 from tests.k8s.conftest import BUILDS, Manifest, build, of_kind, pod_templates, settings
 from tests.registries import publish
 from tests.service.conftest import Service, serving
+from training.settings import JobSettings
 
 KUBERNETES = "1.32"
 
@@ -65,8 +66,13 @@ def test_a_field_that_a_definition_lacks_is_found() -> None:
     assert PodMonitor.model_validate(misspelt).model_dump(mode="json", by_alias=True, exclude_unset=True) != misspelt
 
 
-@pytest.mark.parametrize("name", BUILDS)
-@pytest.mark.parametrize(("config_map", "settings_class"), [("argmax-settings", Settings)])
+@pytest.mark.parametrize(
+    ("name", "config_map", "settings_class"),
+    [
+        *((name, "argmax-settings", Settings) for name in BUILDS),
+        ("overlays/production", "argmax-training", JobSettings),
+    ],
+)
 def test_every_setting_is_a_field_of_the_settings_class_with_a_value_that_it_takes(
     name: str, config_map: str, settings_class: type[BaseSettings]
 ) -> None:
