@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,15 +49,29 @@ def test_threads_are_put_back_as_they_were() -> None:
     assert (inside, torch.get_num_threads()) == (2, before)
 
 
+NEW_PAGES = """
+import resource, sys, torch
+from training.device import keep_freed_memory
+
+def new_pages_of_ten_large_tensors():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(20_000_000)  # 80 MB, 19,532 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+new_pages_of_ten_large_tensors()
+print(new_pages_of_ten_large_tensors())
+"""
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs the GNU C library")
 def test_memory_that_was_freed_is_taken_again_without_new_pages() -> None:
-    def new_pages_of_ten_large_tensors() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(10):
-            torch.ones(20_000_000)  # 80 MB, 19,532 pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", NEW_PAGES, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("kept", "given back")
+    )
 
-    keep_freed_memory()
-    new_pages_of_ten_large_tensors()
-
-    assert new_pages_of_ten_large_tensors() < 2000
+    assert kept < 2000
+    assert given_back > 100_000
