@@ -36,7 +36,7 @@ class Ledger:
         self._gpus = GPUs()
         self._log: RequestLog | None = None
         if settings.log_requests:
-            self._log = RequestLog(settings.log_requests / settings.http_processes, settings.log_format, LineWriter())
+            self._log = RequestLog(settings.log_requests / settings.front_processes, settings.log_format, LineWriter())
         self._in_flight = 0
         self._writer = ThreadPoolExecutor(1, "numbers")  # its thread starts with the first task, after the fork
         self._writing: Future[None] | None = None

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import importlib.util
 import ipaddress
 import logging
 import multiprocessing
@@ -39,6 +40,7 @@ from service.api.app import Front, add_routes
 from service.api.gate import Gate
 from service.api.http import BodyReader
 from service.api.inference import Inference
+from service.api.open_inference.repository import Repository
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.api.protocol import Protocol
@@ -92,12 +94,11 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._catalogue: Catalogue
         self._line_up: LineUp
         self.number = 0
-        self.not_yours: socket.socket | None = None
+        self.not_yours: list[socket.socket] = []
 
     def setup(self, device: str) -> None:
         _leave_signals_to_supervisor()
-        if self.not_yours:
-            self.not_yours.close()
+        _close(self.not_yours)
         configure_logging(self._settings.log_level, self._settings.log_format)
         self._recorder = Recorder(self._run_dir)
         settings = self._settings
@@ -182,15 +183,16 @@ class Server(ls.LitServer):  # type: ignore[misc]
             self._paths,
             default_model=settings.default_model,
             max_batch_size=settings.max_batch_size,
-            max_queue=max(1, settings.max_queue // settings.http_processes),
+            max_queue=max(1, settings.max_queue // settings.front_processes),
             on_answer=self._ledger.block_answered,
         )
         self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
-        inference = Inference(self._dispatcher, settings, self._executor)
-        self._predict = Predict(inference, self._bodies, self._ledger)
-        self._open_inference = OpenInference(inference, self._bodies, self._ledger, self._vitals, version("argmax"))
+        self._inference = Inference(self._dispatcher, settings, self._executor)
+        self._predict = Predict(self._inference, self._bodies, self._ledger)
+        self._repository = Repository(self._dispatcher, settings, self._vitals, version("argmax"))
+        self._open_inference = OpenInference(self._inference, self._repository, self._bodies, self._ledger)
         super().__init__(
             Classifier(settings, self._vitals, self._listeners, run_dir),
             accelerator="cpu" if devices == ["cpu"] else "cuda",
@@ -216,6 +218,12 @@ class Server(ls.LitServer):  # type: ignore[misc]
     @contextlib.asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002 - FastAPI's signature
         """The life of one HTTP process."""
+        async with self._life():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _life(self) -> AsyncIterator[None]:
+        """The life of one process that takes requests."""
         if parent := multiprocessing.parent_process():
             # Without a supervisor nobody would end this process: finish what was accepted, then go.
             asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
@@ -240,24 +248,25 @@ class Server(ls.LitServer):  # type: ignore[misc]
         settings = self._settings
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         web = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        reserved = [reserve(settings.host, settings.grpc_port, family)] if settings.grpc_port else []
         host, port = web.getsockname()[:2]
         if not self._keys and not ipaddress.ip_address(host).is_loopback:
             logger.warning("%s can be reached from other machines and asks for no key; see --api-keys-file", host)
         # Inherited by forks, and none of a worker's business: it would keep the port after the service is gone.
-        self.lit_api.not_yours = web
+        self.lit_api.not_yours = [web, *reserved]
         self._events.open()
         gc.collect()
         gc.freeze()  # what exists now is shared with every fork; collecting it would copy the pages
         Supervisor(
             self._start_worker,
-            lambda number: self._start_http(number, web),
+            lambda number: self._start_front(number, web, reserved),
             self._vitals,
             settings,
             workers=len(self._paths),
             on_start=lambda: logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port),
             on_worker_death=self._events.worker_restart,
             on_http_death=self._events.http_restart,
-            on_stop=web.close,
+            on_stop=partial(_close, [web, *reserved]),
         ).run()
 
     def _start_worker(self, number: int) -> BaseProcess:
@@ -268,21 +277,42 @@ class Server(ls.LitServer):  # type: ignore[misc]
         arguments: tuple[Any, ...] = (self.lit_api, device, number, None, None, {}, self._callback_runner, False)
         return _start(context.Process(target=inference_worker, args=arguments, name=f"worker-{number}"))
 
-    def _start_http(self, number: int, web: socket.socket) -> BaseProcess:
+    def _start_front(self, number: int, web: socket.socket, reserved: list[socket.socket]) -> BaseProcess:
         context = multiprocessing.get_context("fork")
-        return _start(context.Process(target=self._http_main, args=(number, web), name=f"http-{number}"))
+        if number < self._settings.http_processes:
+            return _start(context.Process(target=self._http_main, args=(number, web, reserved), name=f"http-{number}"))
+        return _start(context.Process(target=self._grpc_main, args=([web, *reserved],), name="grpc"))
 
-    def _http_main(self, number: int, web: socket.socket) -> None:
+    def _http_main(self, number: int, web: socket.socket, reserved: list[socket.socket]) -> None:
+        self._begin_front(reserved)
+        HTTPServer(self._uvicorn_config()).run(number, [web])
+
+    def _grpc_main(self, reserved: list[socket.socket]) -> None:
+        self._begin_front(reserved)
+        asyncio.run(self._serve_grpc())
+
+    async def _serve_grpc(self) -> None:
+        # Here alone: gRPC is not to be forked once it has begun, and HTTP needs neither its packages nor its memory.
+        from service.api.open_inference.grpc.server import serve
+        from service.api.open_inference.grpc.servicer import Servicer
+
+        servicer = Servicer(self._inference, self._repository, self._gate(), self._ledger)
+        async with self._life():
+            await serve(servicer.handler(), self._settings)
+
+    def _begin_front(self, not_its: list[socket.socket]) -> None:
+        """What a process that takes requests does first."""
         _leave_signals_to_supervisor()
-        for listener in self._listeners:
-            listener.close()
+        _close([*not_its, *self._listeners])
         torch.set_num_threads(1)
         gc.set_threshold(50_000, 20, 100)  # a request makes few cycles; the default looks for them every 700 objects
-        HTTPServer(self._uvicorn_config()).run(number, [web])
+
+    def _gate(self) -> Gate | None:
+        return Gate(self._keys) if self._keys else None
 
     def _uvicorn_config(self) -> uvicorn.Config:
         settings = self._settings
-        front = Front(self.app, self._predict, Gate(self._keys) if self._keys else None, self._ledger)
+        front = Front(self.app, self._predict, self._gate(), self._ledger)
         return uvicorn.Config(
             app=front,
             http=partial(Protocol, front.predict, settings.max_body_bytes, settings.timeout_seconds),  # type: ignore[arg-type] # called like a class
@@ -322,6 +352,23 @@ def worker_devices(device: str) -> list[str]:
     return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
 
 
+def reserve(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
+    """A bound socket that keeps the port for gRPC, whose server can only be told an address, not given a socket.
+
+    Raises:
+        OSError: the port is taken.
+        ValueError: what speaks gRPC is not installed.
+    """
+    if not all(map(importlib.util.find_spec, ("grpc", "google", "google.protobuf"))):
+        raise ValueError("SERVICE_GRPC_PORT needs grpcio and protobuf. Given: neither or one. pip install argmax[grpc]")
+    # Two sockets with SO_REUSEPORT share a port without a word, and so would two services; without it, bind refuses.
+    socket.create_server((host, port), family=family).close()
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((host, port))
+    return reserved
+
+
 def _start(process: BaseProcess) -> BaseProcess:
     """Start a child that feels no signal before it has called `_leave_signals_to_supervisor`.
 
@@ -342,6 +389,11 @@ def _leave_signals_to_supervisor() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _listen(path: str) -> socket.socket:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    grpc_port: int = Field(0, ge=0, le=65535, description="Port for gRPC, answered by one more process; 0 is none.")
     registry: str = Field("models", description="Folder or fsspec URL of the model registry.")
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Versions that stay servable by ?version= after the next one.")
@@ -54,3 +55,8 @@ class Settings(BaseSettings):
     log_requests: float = Field(
         0.0, ge=0, description="Request lines a second, at most, failures first; 0 logs no requests."
     )
+
+    @property
+    def front_processes(self) -> int:
+        """Those that take requests, which share the queue between them: the HTTP processes and, if any, gRPC's."""
+        return self.http_processes + bool(self.grpc_port)

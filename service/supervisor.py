@@ -28,7 +28,10 @@ Start = Callable[[int], BaseProcess]
 
 
 class Supervisor:
-    """Runs the workers and HTTP processes until SIGTERM or SIGINT, replacing what dies or hangs."""
+    """Runs the workers and HTTP processes until SIGTERM or SIGINT, replacing what dies or hangs.
+
+    A gRPC process is one more HTTP process here, the last: it begins, ends and is replaced as they are.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Supervisor:
             try:
                 for number in range(self._worker_count):
                     self._launch_worker(number)
-                for number in range(self._settings.http_processes):
+                for number in range(self._settings.front_processes):
                     self._launch_http(number)
                 while not self._stop_asked:
                     self._wait(wakeup)
@@ -146,12 +149,13 @@ class Supervisor:
         for number, process in list(self._http.items()):
             if process.is_alive():
                 continue
-            logger.error("HTTP process %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
+            title = f"HTTP process {number}" if number < self._settings.http_processes else "gRPC process"
+            logger.error("%s (pid %s) ended with code %s", title, process.pid, process.exitcode)
             self._on_http_death(process.pid)
             quick = time.monotonic() - self._started[process] < _QUICK_DEATH_SECONDS
             failures = self._quick_deaths[number] = self._quick_deaths.get(number, 0) + 1 if quick else 0
             if failures >= self._settings.max_failed_starts:
-                raise ServiceFailed(f"HTTP process {number} ended {failures} times in a row right after its start")
+                raise ServiceFailed(f"{title} ended {failures} times in a row right after its start")
             del self._http[number]
             self._forget(process)
             self._launch_http(number)
@@ -182,7 +186,7 @@ class Supervisor:
             self._wait(wakeup, [*alive, *self._workers.values()])
             self._tend_workers()
         if alive:
-            logger.error("%d HTTP process(es) had unanswered requests at the end of the shutdown time", len(alive))
+            logger.error("%d process(es) had unanswered requests at the end of the shutdown time", len(alive))
 
     def _stop_all(self) -> None:
         processes = [*self._http.values(), *self._workers.values()]

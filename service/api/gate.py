@@ -10,9 +10,20 @@ from service.errors import Forbidden, Problem, Unauthorized
 from service.keys import Keys
 
 OPEN_PATHS = frozenset(
-    {"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready", "/", "/docs"}
+    {
+        "/livez",
+        "/readyz",
+        "/health",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+        "/",
+        "/docs",
+    }
 )
-"""Probes and metrics, and the pages, which are nothing but files that everybody has."""
+"""Probes, also gRPC's, and metrics, and the pages, which are nothing but files that everybody has."""
 
 OPEN_PREFIXES = ("/page/",)
 

@@ -72,6 +72,10 @@ class Tensor(NamedTuple):
         return flat
 
 
+Outputs = list[tuple[Tensor, bool]]
+"""The tensors of an answer, and whether each is to be raw bytes behind its JSON."""
+
+
 def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
     """A request's JSON and the raw bytes behind it.
 
@@ -82,9 +86,17 @@ def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
     end = len(body) if length is None else http.whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
-    document = documents.parse(body[:end])
+    return validated(documents.parse(body[:end])), tensors.Binary(body[end:])
+
+
+def validated(document: Any) -> InferRequest:
+    """A request as the protocol's JSON has it.
+
+    Raises:
+        BadRequest: it is not.
+    """
     try:
-        return InferRequest.model_validate(document), tensors.Binary(body[end:])
+        return InferRequest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
@@ -93,8 +105,8 @@ def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
         ) from error
 
 
-def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> list[tuple[Tensor, bool]]:
-    """The tensors that were asked for, all of them if none was named, and whether each is to be raw bytes.
+def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outputs:
+    """The tensors that were asked for, all of them if none was named.
 
     Raises:
         ModelFailed: the model cannot compute one of the inputs.
@@ -144,7 +156,7 @@ def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top
     return Tensor(name, "BYTES", list(order.shape), strings)
 
 
-def answer(model: ServedModel, asked: InferRequest, outputs: list[tuple[Tensor, bool]], computed: Computed) -> Response:
+def answer(model: ServedModel, asked: InferRequest, outputs: Outputs, computed: Computed) -> Response:
     """The answer to an inference request."""
     listed = []
     chunks = []

@@ -15,55 +15,26 @@ from starlette.routing import Route
 from service.api import query
 from service.api.http import BodyReader
 from service.api.inference import Ask, Inference
-from service.api.open_inference import messages, tensors
-from service.api.open_inference.messages import InputTensor
-from service.errors import BadRequest, ClientGone, Problem, TooLarge, Unavailable, Unprocessable
+from service.api.open_inference import messages
+from service.api.open_inference.repository import Repository
+from service.api.open_inference.tensor_inference import TensorInference
+from service.errors import BadRequest, ClientGone, Problem
 from service.ledger import Ledger
-from service.manifest import ImageInput
 from service.metrics.recorder import Stages
 from service.offer import ServedModel
-from service.vitals import Vitals
 
 logger = logging.getLogger(__name__)
-
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
-PLATFORM = "pytorch_torchscript"
-
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-_CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BYTES": "TYPE_STRING"}
-_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE"}
-
-
-def inputs_of(model: ServedModel) -> list[dict[str, Any]]:
-    """The ways to say a model's input: its tensor or, for images, encoded files as BYTES."""
-    spec = model.manifest.input
-    if isinstance(spec, ImageInput):
-        return [
-            {"name": "images", "datatype": "UINT8", "shape": [-1, *spec.shape]},
-            {"name": "files", "datatype": "BYTES", "shape": [-1]},
-        ]
-    return [{"name": "features", "datatype": "FP32", "shape": [-1, *spec.shape]}]
-
-
-def outputs_of(model: ServedModel) -> list[dict[str, Any]]:
-    classes = len(model.classes)
-    return [
-        {"name": "class_ids", "datatype": "INT32", "shape": [-1]},
-        {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-        {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
-    ]
 
 
 class OpenInference:
     """Everything below /v2."""
 
-    def __init__(self, inference: Inference, bodies: BodyReader, ledger: Ledger, vitals: Vitals, version: str) -> None:
+    def __init__(self, inference: Inference, repository: Repository, bodies: BodyReader, ledger: Ledger) -> None:
         self._inference = inference
-        self._offer = inference.dispatcher.offer
+        self._tensors = TensorInference(inference)
+        self._repository = repository
         self._bodies = bodies
         self._ledger = ledger
-        self._vitals = vitals
-        self._version = version
 
     def routes(self) -> list[Route]:
         """The protocol's paths; those of a model come with and without a version."""
@@ -85,65 +56,28 @@ class OpenInference:
     # What is there
 
     async def _server(self, _: Request) -> Response:
-        return _json({"name": "argmax", "version": self._version, "extensions": EXTENSIONS})
+        return _json(self._repository.server())
 
     async def _live(self, _: Request) -> Response:
         return _json({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        ready = not self._vitals.draining and any(map(self._inference.dispatcher.is_ready, self._offer.models()))
+        ready = self._repository.is_ready()
         return _json({"ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Response:
-        body = await request.body()
-        listed = [
-            {"name": model.name, "version": str(model.version), "state": "READY", "reason": ""}
-            for model in self._offer.models()
-        ]
-        if not _asks_for_ready(body):
-            listed += [
-                {"name": v.name, "version": str(v.version), "state": _STATES[v.state], "reason": v.reason}
-                for v in self._offer.absent()
-            ]
-        return _json(listed)
+        return _json(self._repository.index(ready=_asks_for_ready(await request.body())))
 
     async def _metadata(self, request: Request) -> Response:
-        model = self._model(request)
-        versions = [str(other.version) for other in self._offer.models() if other.name == model.name]
-        return _json(
-            {
-                "name": model.name,
-                "versions": versions,
-                "platform": PLATFORM,
-                "inputs": inputs_of(model),
-                "outputs": outputs_of(model),
-            }
-        )
+        return _json(self._repository.metadata(self._model(request)))
 
     async def _model_ready(self, request: Request) -> Response:
         model = self._model(request)
-        if not self._inference.dispatcher.is_ready(model):
-            raise Unavailable(f"a worker must serve {model.name}. Given: none at the moment")
+        self._repository.expect_ready(model)
         return _json({"name": model.name, "ready": True})
 
     async def _config(self, request: Request) -> Response:
-        model = self._model(request)
-
-        def listed(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return [
-                {"name": d["name"], "data_type": _CONFIG_TYPES[d["datatype"]], "dims": d["shape"][1:] or [1]}
-                for d in described
-            ]
-
-        return _json(
-            {
-                "name": model.name,
-                "platform": PLATFORM,
-                "max_batch_size": self._inference.settings.max_images,
-                "input": listed(inputs_of(model)),
-                "output": listed(outputs_of(model)),
-            }
-        )
+        return _json(self._repository.config(self._model(request)))
 
     # Inference
 
@@ -170,35 +104,15 @@ class OpenInference:
         read = time.monotonic()
         asked, binary = messages.parse(request, body)
         ask = Ask(model, started + seconds, query.client_behind(request.receive))
-        data, size = await self._read_input(model, asked.inputs[0], binary)
-        computed = await self._inference.compute(ask, data, size)
-        outputs = messages.outputs(model, computed, asked)
+        outputs, computed = await self._tensors.run(ask, asked, binary)
         response = messages.answer(model, asked, outputs, computed)
         return response, computed.stages(started, read, time.monotonic())
-
-    async def _read_input(self, model: ServedModel, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
-        described = {d["name"]: d for d in inputs_of(model)}.get(tensor.name)
-        if described is None:
-            names = [d["name"] for d in inputs_of(model)]
-            raise Unprocessable(f"input of {model.name} must be one of {names}. Given: {tensor.name!r}")
-        size, limit = tensor.shape[0], self._inference.settings.max_images
-        if size > limit:
-            raise TooLarge(f"a request must hold at most {limit} inputs. Given: {size}")
-        spec = model.manifest.input
-        raw = tensor.model_dump(exclude_none=True)
-        if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
-            files = tensors.read_bytes(raw, binary)
-            binary.expect_end()
-            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec))), len(files)
-        data = tensors.read_numbers(raw, _DATATYPES[spec.dtype], spec.shape, binary)
-        binary.expect_end()
-        return data, size
 
     # The common way
 
     def _model(self, request: Request) -> ServedModel:
         parameters: Mapping[str, str] = request.path_params
-        return self._offer.resolve(parameters["model"], parameters.get("version"))
+        return self._repository.find(parameters["model"], parameters.get("version"))
 
     def _answering(self, handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """`handle`, with what it raises in the protocol's own shape: `{"error": ...}`."""
@@ -231,9 +145,3 @@ def _asks_for_ready(body: bytes) -> bool:
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json", headers=headers)
-
-
-def _expect_good(decoded: bytes | Problem) -> bytes:
-    if isinstance(decoded, Problem):
-        raise decoded
-    return decoded

@@ -1,0 +1,4 @@
+"""The Open Inference Protocol over gRPC: the service inference.GRPCInferenceService, as far as REST has it.
+
+Its process alone imports what is below here, for grpcio and protobuf come with the extra `grpc` only.
+"""

@@ -1,0 +1,37 @@
+"""The gRPC server of one process. Knows nothing about what its methods do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+import grpc.aio
+
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(handler: Any, settings: Settings) -> None:
+    """Answer calls until SIGTERM, then finish those that were accepted.
+
+    Raises:
+        RuntimeError: the address cannot be bound.
+    """
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    options = [
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 1),  # the supervisor holds the port for whoever replaces this process
+    ]
+    server = grpc.aio.server(handlers=[handler], options=options)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    server.add_insecure_port(address)
+    await server.start()
+    logger.info("listening for gRPC on %s", address)
+    await stop.wait()
+    await server.stop(settings.shutdown_seconds)

@@ -1,0 +1,73 @@
+"""An inference request and its answer, between gRPC's messages and what REST makes of its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.api.open_inference import messages, tensors
+from service.api.open_inference.grpc.schema import CLASSES, Message
+from service.api.open_inference.messages import InferRequest, Outputs, Parameters
+from service.errors import BadRequest
+from service.offer import ServedModel
+
+_CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
+"""Where the elements of a datatype that some model takes are, when they are not raw bytes."""
+
+
+def parse(message: Message) -> tuple[InferRequest, tensors.Binary]:
+    """A ModelInferRequest, and the raw bytes of its inputs.
+
+    Raises:
+        BadRequest: it is not as the protocol says.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise BadRequest(
+            f"raw_input_contents must hold the bytes of each of {len(message.inputs)} inputs. Given: {len(raw)}"
+        )
+    inputs = []
+    chunks = []
+    for number, tensor in enumerate(message.inputs):
+        described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        contents = _contents(tensor)
+        if raw and len(contents):
+            raise BadRequest(f"input {tensor.name!r} must have contents or raw contents. Given: both")
+        if raw or tensor.datatype == "BYTES":
+            chunks.append(raw[number] if raw else tensors.join(list(contents)))
+            described["parameters"] = {"binary_data_size": len(chunks[-1])}
+        else:
+            described["data"] = list(contents)
+        inputs.append(described)
+    document = {
+        "id": message.id or None,
+        "parameters": _parameters(message),
+        "inputs": inputs,
+        "outputs": [{"name": output.name, "parameters": _parameters(output)} for output in message.outputs] or None,
+    }
+    return messages.validated(document), tensors.Binary(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+
+def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> Message:
+    """The ModelInferResponse: every output as raw bytes."""
+    described = [{"name": output.name, "datatype": output.datatype, "shape": output.shape} for output, _ in outputs]
+    return CLASSES["ModelInferResponse"](
+        model_name=model.name,
+        model_version=str(model.version),
+        id=asked.id or "",
+        outputs=described,
+        raw_output_contents=[output.raw() for output, _ in outputs],
+    )
+
+
+def _contents(tensor: Message) -> Any:
+    """The elements of an input in the field of its datatype; none if it is of a datatype that no model takes."""
+    field = _CONTENTS.get(tensor.datatype)
+    return getattr(tensor.contents, field) if field else ()
+
+
+def _parameters(message: Message) -> Parameters:
+    parameters = {}
+    for name, parameter in message.parameters.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        parameters[name] = getattr(parameter, choice) if choice else None
+    return parameters

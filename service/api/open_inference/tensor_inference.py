@@ -1,0 +1,54 @@
+"""From the tensors of a request to those of its answer."""
+
+from __future__ import annotations
+
+from service.api.inference import Ask, Computed, Inference
+from service.api.open_inference import messages, tensors
+from service.api.open_inference.messages import InferRequest, InputTensor, Outputs
+from service.api.open_inference.repository import inputs_of
+from service.errors import Problem, TooLarge, Unprocessable
+from service.manifest import ImageInput
+from service.offer import ServedModel
+
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+
+
+class TensorInference:
+    """What REST and gRPC have in common once they have taken a request apart."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def run(self, ask: Ask, asked: InferRequest, binary: tensors.Binary) -> tuple[Outputs, Computed]:
+        """The outputs that were asked for.
+
+        Raises:
+            Problem, ClientGone: the request is wrong, or not answered.
+        """
+        data, size = await self._read_input(ask.model, asked.inputs[0], binary)
+        computed = await self._inference.compute(ask, data, size)
+        return messages.outputs(ask.model, computed, asked), computed
+
+    async def _read_input(self, model: ServedModel, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
+        described = {d["name"]: d for d in inputs_of(model)}.get(tensor.name)
+        if described is None:
+            names = [d["name"] for d in inputs_of(model)]
+            raise Unprocessable(f"input of {model.name} must be one of {names}. Given: {tensor.name!r}")
+        size, limit = tensor.shape[0], self._inference.settings.max_images
+        if size > limit:
+            raise TooLarge(f"a request must hold at most {limit} inputs. Given: {size}")
+        spec = model.manifest.input
+        raw = tensor.model_dump(exclude_none=True)
+        if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
+            files = tensors.read_bytes(raw, binary)
+            binary.expect_end()
+            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec))), len(files)
+        data = tensors.read_numbers(raw, _DATATYPES[spec.dtype], spec.shape, binary)
+        binary.expect_end()
+        return data, size
+
+
+def _expect_good(decoded: bytes | Problem) -> bytes:
+    if isinstance(decoded, Problem):
+        raise decoded
+    return decoded
