@@ -288,7 +288,8 @@ class Dispatcher:
         was_busy = False
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            is_busy = bool(self._lanes)
+            # What a worker that is being replaced does not answer says nothing of how fast its successor will be.
+            is_busy = bool(self._lanes) and any(worker.connected for worker in self._workers.values())
             if is_busy and was_busy:  # more waits than the workers can hold: this is as fast as they are
                 self._learn_rate(self._answered / _SWEEP_SECONDS)
             self._answered, was_busy = 0, is_busy

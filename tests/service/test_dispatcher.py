@@ -487,19 +487,37 @@ def test_the_queue_takes_again_once_it_was_answered(run: Run) -> None:
     run(story)
 
 
+async def keep_busy_until_the_rate_is_known(house: House) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not house.dispatcher._peak_rate:  # answered while more waits: the dispatcher learns how fast it goes
+            while house.dispatcher.depth < QUEUE - 1:
+                house.ask(1)
+            house.worker.answer(await house.worker.block())
+
+
 def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_is_full(run: Run) -> None:
     async def story(house: House) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not house.dispatcher._peak_rate:  # answered while more waits: the dispatcher learns how fast it goes
-                while house.dispatcher.depth < QUEUE - 1:
-                    house.ask(1)
-                house.worker.answer(await house.worker.block())
+        await keep_busy_until_the_rate_is_known(house)
 
         house.dispatcher.admit(1, 3600)
         with pytest.raises(QueueFull, match="head start") as refusal:
             house.dispatcher.admit(1, 0.001)
 
         assert 1 <= int(refusal.value.headers["retry-after"]) <= 60
+
+    run(story)
+
+
+def test_while_a_worker_is_being_replaced_its_silence_is_not_taken_for_slowness(run: Run) -> None:
+    async def story(house: House) -> None:
+        await keep_busy_until_the_rate_is_known(house)
+        rate = house.dispatcher._peak_rate
+
+        await house.worker.close()
+        await asyncio.sleep(0.5)  # five looks at what was answered
+
+        assert house.dispatcher.depth
+        assert house.dispatcher._peak_rate == rate
 
     run(story)
 

@@ -50,7 +50,7 @@ def test_workers_killed_in_mid_batch_again_and_again_cost_no_request(service: Se
     tally = asyncio.run(under_load(service, 15_000, fault))
 
     assert kills >= 2
-    assert (tally.right, tally.lost, tally.wrong) == (15_000, 0, [])
+    assert (tally.statuses, tally.right, tally.lost, tally.wrong) == ({200: 15_000}, 15_000, 0, [])
     assert service.stop() == 0
 
 

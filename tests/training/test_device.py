@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from training.device import choose, cpu_threads, describe, keep_freed_memory
+from training.device import choose, cpu_threads, describe
 from training.errors import OptionError
 
 
