@@ -36,7 +36,8 @@ def load(data: bytes, device: torch.device) -> torch.jit.ScriptModule:
                 io.BytesIO(data), map_location=device
             )
             return module if _is_frozen(module) else torch.jit.freeze(module.eval())
-        except (RuntimeError, LookupError, ValueError) as error:  # the last two from damaged names and maps
+        # From damaged names, maps and sizes: the others.
+        except (RuntimeError, LookupError, ValueError, MemoryError) as error:
             raise TorchScriptError(f"the artifact must be a TorchScript module. Given: {error}") from error
 
 

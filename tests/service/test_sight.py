@@ -52,6 +52,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         options = ("--default-model", "rows", "--http-processes", "2", "--log-format", "json", "--log-requests", "1000")
         with serving(root, *options) as service:
             ask_everything(service)
+            service.metric_at_rest("inference_requests_total")
             yield service
 
 

@@ -112,7 +112,7 @@ def test_a_recipe_for_cifar10_is_measured_on_the_hold_out_and_on_the_jpegs_each_
 
     outcome = pipeline.run(
         recipe,
-        recipe.hyper.override({"epochs": 1}),
+        recipe.hyper.override({"epochs": 1, "held_out": 0.0}),
         settings=Settings(registry=str(tmp_path / "models"), data_dir=tmp_path / "data", device="cpu"),
         progress=Silent(),
         publish_as="xigua",

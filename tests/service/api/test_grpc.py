@@ -60,7 +60,7 @@ def free_port() -> int:
 def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
     root = tmp_path_factory.mktemp("grpc")
     publish(root / "models", "rows")
-    publish(root / "models", "slow", Slow())
+    publish(root / "models", "slow", Slow(1600))
     publish(root / "models", "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     keys = root / "keys"
     keys.write_text(f"{LINE}\n{ADMIN_LINE}\n")
