@@ -11,17 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from service.frames import Absent
-from service.manifest import ModelManifest
-from service.model import Model, UnfitModelError
+from service.model import Load, Model, UnfitModelError
 from service.registry import Registry, RegistryError
 
 logger = logging.getLogger(__name__)
 
 _REFUSALS = 20
 """Refused versions that are remembered at a time; older ones are no longer told of."""
-
-Load = Callable[[ModelManifest, bytes], Model]
-"""Makes a model of a verified artifact, ready to serve, or raises UnfitModelError."""
 
 
 class OnLoad(Protocol):

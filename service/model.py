@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -139,3 +140,7 @@ def warm_up_sizes(max_batch_size: int, device: torch.device) -> list[int]:
     # benchmarks/first_requests.py: what a first run sets up serves other sizes too; all 128 took most of the start.
     doubling = itertools.takewhile(lambda size: size < max_batch_size, (2**power for power in itertools.count()))
     return sorted({*doubling, min(3, max_batch_size), max_batch_size})
+
+
+Load = Callable[[ModelManifest, bytes], Model]
+"""Makes a model of a verified artifact, ready to serve, or raises UnfitModelError."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.manifest import ModelManifest
-from service.model import Model, UnfitModelError
+from service.model import Load, Model, UnfitModelError
 from service.verdicts import Verdicts
 
 Try = Callable[[ModelManifest, bytes], None]
 """Tries a version out without harm, or raises UnfitModelError."""
-
-Load = Callable[[ModelManifest, bytes], Model]
-"""Makes a model of a verified artifact, ready to serve, or raises UnfitModelError."""
 
 
 class Probation:
