@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from service import torchscript
+from service.forms import Form
 from service.model import Model, warm_up_sizes
 from service.registry import Registry
 
@@ -41,7 +42,7 @@ def load_and_run(registry: str, name: str, device: str, largest: int, warm: str)
     torchscript.start()
     source = Registry(registry)
     manifest = source.manifest(name, source.resolve(name))
-    model = Model(manifest, source.artifact(manifest), torch.device(device))
+    model = Model(manifest, source.artifact(manifest), Form(device=device))
     started = time.perf_counter()
     every = list(range(1, largest + 1))
     for size in {"0": [], "service": warm_up_sizes(largest, model.device), "all": every}[warm]:

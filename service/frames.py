@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from service.forms import Form
 from service.manifest import ModelManifest
 
 _HEADER = struct.Struct("<IIQ")
@@ -70,6 +71,7 @@ class Announcement(BaseModel):
     default: bool  # what a request gets that names the model but no version
     aliases: tuple[str, ...]
     manifest: ModelManifest
+    form: Form = Form()
 
 
 class Absent(BaseModel):

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from service.forms import FormName
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 """A model's or an alias's name. It is a path segment, so it can hold no separator."""
 
@@ -127,6 +129,9 @@ class ModelManifest(_Value):
     temperature: float = Field(1.0, gt=0, description="Probabilities are softmax(logits / temperature).")
     metrics: tuple[Metric, ...] = ()
     golden: GoldenSample
+    forms: tuple[FormName, ...] = Field(
+        (), description="Forms whose classes agreed with the artifact's as published on every image of the test set."
+    )
     provenance: Provenance
     forced: str | None = Field(None, description="What the gate refused this version for; it was published by force.")
 

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from service import torchscript
+from service.forms import HALF, Form
 from service.manifest import ModelManifest, input_bytes
 
 logger = logging.getLogger(__name__)
+
+_HALF_TOLERANCE = 0.05
+"""How far logits in half precision may be off, as a share of the largest one of the golden sample."""
 
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
@@ -43,18 +47,19 @@ class Outputs(NamedTuple):
 
 
 class Model:
-    """A TorchScript module on a device, ready for `run`.
+    """A TorchScript module in one form, ready for `run`.
 
     Raises:
         UnfitModelError: the artifact does not load, or its golden sample comes out wrong.
     """
 
-    def __init__(self, manifest: ModelManifest, artifact: bytes, device: torch.device) -> None:
+    def __init__(self, manifest: ModelManifest, artifact: bytes, form: Form | None = None) -> None:
         self.manifest = manifest
-        self.device = device
+        self.form = form or Form()
+        self.device = torch.device(self.form.device)
         self.input_bytes = input_bytes(manifest.input)
         try:
-            self._module = torchscript.load(artifact, device)
+            self._network = torchscript.load(artifact, self.device, self.form.name)
             self.prove()
         except torchscript.TorchScriptError as error:
             raise UnfitModelError(f"{self}: {error}") from error
@@ -74,8 +79,9 @@ class Model:
             RuntimeError: the model cannot compute these inputs.
             DeviceFailedError: it cannot compute any more.
         """
+        torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
         try:
-            logits = torchscript.call(self._module, inputs.to(self.device, non_blocking=True)).float()
+            logits = self._network(inputs.to(self.device, non_blocking=True)).float()
             confidences, class_ids = torch.softmax(logits / self.manifest.temperature, dim=1).max(dim=1)
             class_ids = torch.where(torch.isfinite(confidences), class_ids, -1).int()
             return Outputs(class_ids.cpu(), confidences.cpu(), logits.contiguous().cpu())
@@ -96,10 +102,14 @@ class Model:
         """Compute the golden sample and compare.
 
         Raises:
-            UnfitModelError: the logits differ by more than the manifest's tolerance.
+            UnfitModelError: the logits differ by more than the manifest's tolerance (in half precision: by more than
+                a twentieth of the largest).
         """
         golden = self.manifest.golden
         expected = torch.tensor(golden.logits)
+        tolerance = golden.tolerance
+        if self.form.name in HALF:
+            tolerance = max(tolerance, _HALF_TOLERANCE * expected.abs().max().item())
         try:
             logits = self.run(self.batch(bytearray(golden.raw_inputs()))).logits
         except RuntimeError as error:
@@ -107,9 +117,9 @@ class Model:
         if logits.shape != expected.shape:
             raise UnfitModelError(f"{self}: golden logits must be {list(expected.shape)}. Given: {list(logits.shape)}")
         difference = (logits - expected).abs().max().item()
-        if not difference <= golden.tolerance:  # written so that NaN fails
+        if not difference <= tolerance:  # written so that NaN fails
             raise UnfitModelError(
-                f"{self}: golden logits must be within {golden.tolerance} of the manifest's. Given: off by {difference}"
+                f"{self}: golden logits must be within {tolerance:g} of the manifest's. Given: off by {difference}"
             )
 
     def warm_up(self, max_batch_size: int) -> None:
@@ -124,7 +134,8 @@ class Model:
                 self.run(self.batch(bytearray(size * self.input_bytes)))
             except RuntimeError as error:
                 raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
-        logger.info("warmed %s up to %d on %s in %.1f s", self, max_batch_size, self.device, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
 
 
 def _is_of_device(error: RuntimeError) -> bool:

@@ -17,6 +17,7 @@ class ServedModel:
 
     def __init__(self, announcement: Announcement) -> None:
         self.manifest: ModelManifest = announcement.manifest
+        self.form = announcement.form
         self.name = self.manifest.name
         self.version = self.manifest.version
         self.key: Key = (self.name, self.version)

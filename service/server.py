@@ -35,7 +35,7 @@ from litserve.loops.base import LitLoop
 from litserve.loops.loops import inference_worker
 from litserve.server import _Server
 
-from service import torchscript
+from service import torchscript, tuning
 from service.api.app import Front, add_routes
 from service.api.gate import Gate
 from service.api.http import BodyReader
@@ -57,7 +57,7 @@ from service.patience import HOPELESS, UNSOUND
 from service.probation import Probation
 from service.registry import Registry, RegistryError
 from service.selftest import SelfTests, UnsoundWorkerError
-from service.settings import Settings
+from service.settings import Settings, usable_cores
 from service.supervisor import Supervisor
 from service.trials import Limits, Trials
 from service.verdicts import Verdicts
@@ -102,7 +102,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         configure_logging(self._settings.log_level, self._settings.log_format)
         self._recorder = Recorder(self._run_dir)
         settings = self._settings
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(1)
         torchscript.start()  # before the prober is forked
         probation = self._probation(torch.device(device))
         self._catalogue = Catalogue(
@@ -121,7 +121,14 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         settings = self._settings
 
         def load(manifest: ModelManifest, artifact: bytes) -> Model:
-            model = Model(manifest, artifact, device)
+            model = tuning.fastest(
+                manifest,
+                artifact,
+                device,
+                cores=usable_cores(),
+                threads=settings.threads,
+                forms=settings.form == "fastest",
+            )
             model.warm_up(settings.max_batch_size)
             return model
 

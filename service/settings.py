@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -11,9 +13,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.logs import Format
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on; a container's CPU limit by affinity counts, one by quota does not."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that this process may use, by affinity and by a container's limit (`quota`, of cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+        return cores if limit == "max" else max(1, min(cores, math.ceil(int(limit) / int(period))))
+    except (OSError, ValueError):  # another system, or none of its words
+        return cores
 
 
 class Settings(BaseSettings):
@@ -33,7 +40,12 @@ class Settings(BaseSettings):
     http_processes: int = Field(
         default_factory=lambda: max(1, usable_cores() - 1), ge=1, le=256, description="Processes that speak HTTP."
     )
-    threads: int = Field(1, ge=1, le=256, description="Threads of a CPU worker inside one model call.")
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of a CPU worker in one model call; 0: all cores where it pays, else 1."
+    )
+    form: Literal["fastest", "published"] = Field(
+        "fastest", description="How versions are computed: the fastest way that was proved to agree, or as published."
+    )
     max_batch_size: int = Field(128, ge=1, le=65536, description="Most images that are computed together.")
     max_queue: int = Field(4096, ge=1, description="Most images that wait; beyond it the answer is 429.")
     timeout_seconds: float = Field(10.0, gt=0, le=3600, description="Deadline of a request, from its arrival.")

@@ -170,7 +170,13 @@ class Worker:
         until = time.monotonic() + _RETIREMENT_SECONDS
         self._retired = {handle: self._retired.get(handle, until) for handle in self._models if handle not in served}
         models = tuple(
-            Announcement(handle=handle, default=entry.default, aliases=entry.aliases, manifest=entry.model.manifest)
+            Announcement(
+                handle=handle,
+                default=entry.default,
+                aliases=entry.aliases,
+                manifest=entry.model.manifest,
+                form=entry.model.form,
+            )
             for handle, entry in served.items()
         )
         if models != self._announced.models:

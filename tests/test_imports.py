@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = {"service.manifest", "service.registry", "service.turns"}
+CONTRACT = {"service.forms", "service.manifest", "service.registry", "service.turns"}
+PROVED = {"service.torchscript"}  # what training proves an artifact with must be what serves it
 
 
 def modules_of(package: str) -> list[Path]:
@@ -60,7 +61,7 @@ def test_the_service_never_imports_training(file: Path) -> None:
 
 @pytest.mark.parametrize("file", modules_of("training"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_training_imports_nothing_of_the_service_but_the_contract(file: Path) -> None:
-    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT
+    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | PROVED
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACT))
@@ -71,6 +72,17 @@ def test_the_contract_imports_only_pydantic_fsspec_and_the_standard_library(name
 
     assert tops - {"service"} <= {"pydantic", "fsspec"} | sys.stdlib_module_names
     assert {imported for imported in imports_of(file) if imported.startswith("service")} <= CONTRACT
+
+
+@pytest.mark.parametrize("name", sorted(PROVED))
+def test_what_runs_an_artifact_imports_torch_and_the_contract_alone(name: str) -> None:
+    imports = set(imports_of(ROOT / f"{name.replace('.', '/')}.py"))
+
+    assert {top for top in (name.split(".")[0] for name in imports) if top != "service"} <= {
+        "torch",
+        *sys.stdlib_module_names,
+    }
+    assert {name for name in imports if name.startswith("service")} <= CONTRACT
 
 
 def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() -> None:
@@ -84,4 +96,4 @@ def test_importing_the_command_line_of_training_loads_no_server_and_starts_nothi
     loaded = modules_loaded_by("import training.__main__")
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}
-    assert {name for name in loaded if name.startswith("service.")} == CONTRACT
+    assert {name for name in loaded if name.startswith("service.")} == CONTRACT | PROVED

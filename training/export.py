@@ -1,7 +1,7 @@
 """From a trained network to the artifact: TorchScript bytes with the preprocessing inside, checked against the network.
 
-The only module of training/ that touches torch.jit, which is deprecated upstream and warns: here is where it would be
-replaced.
+Only here, of all of training/, TorchScript is made, which is deprecated upstream and warns. It is run through the
+service's own door, so that what is proved of an artifact holds for what will serve it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import time
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from service import torchscript
+from service.forms import FORM_NAMES, FormName
 from training.errors import TrainingError
 from training.evaluate import logits_of
 from training.models import class_logits
@@ -23,6 +27,10 @@ from training.preprocessing import Preprocessing
 
 LOGIT_TOLERANCE = 1e-3
 """Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
+
+_MUCH_SLOWER = 2.0
+_SETTING_UP_SECONDS = 1.0  # of a form, in its first calls
+_PART = 256
 
 BATCH_SIZES = (1, 7, 256)
 """What the service sends: one request alone, a few together, a full batch."""
@@ -51,23 +59,21 @@ def export(model: Exported) -> bytes:
 
 
 class On(nn.Module):
-    """`module`, which computes on `device`, for inputs from anywhere; its outputs are where the inputs were."""
+    """`compute`, which does so on `device`, for inputs from anywhere; its outputs are where the inputs were."""
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, compute: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
-        self.module = module
+        self.compute = compute
         self.device = device
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.module(inputs.to(self.device))
-        return outputs.to(inputs.device)
+        outputs = self.compute(inputs.to(self.device))
+        return outputs.float().to(inputs.device)
 
 
-def load(artifact: bytes, device: torch.device) -> nn.Module:
-    """The classifier in `artifact`, on `device`, as the service will load it; inputs may be elsewhere."""
-    with _torchscript():
-        module: nn.Module = torch.jit.load(io.BytesIO(artifact), map_location=device)  # type: ignore[no-untyped-call]
-    return On(module, device)
+def load(artifact: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> nn.Module:
+    """The classifier in `artifact`, on `device`, as the service will compute it; inputs may be elsewhere."""
+    return On(torchscript.load(artifact, device, form), device)
 
 
 def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
@@ -87,6 +93,30 @@ def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
                 f"Given: {differing} of {len(inputs):,} classes differ and logits by up to {difference:.2g}, in "
                 f"batches of {batch_size}. Nothing was published."
             )
+
+
+def agreeing_forms(artifact: bytes, device: torch.device, inputs: Tensor) -> tuple[FormName, ...]:
+    """The forms that give every one of `inputs` the class that the artifact as published gives it.
+
+    A form that is far slower here than the published one is not asked for all of them: it would serve nowhere.
+    """
+    published = load(artifact, device)
+    started = time.process_time()
+    expected = logits_of(published, inputs).argmax(1)
+    patience = _SETTING_UP_SECONDS + _MUCH_SLOWER * (time.process_time() - started)
+    return tuple(name for name in FORM_NAMES if _agrees(load(artifact, device, name), inputs, expected, patience))
+
+
+def _agrees(classifier: nn.Module, inputs: Tensor, expected: Tensor, patience: float) -> bool:
+    """Whether `classifier` gives `inputs` the classes `expected`, and in less than `patience` seconds of computing."""
+    until = time.process_time() + patience
+    for start in range(0, len(inputs), _PART):
+        part = slice(start, start + _PART)
+        if time.process_time() > until or not torch.equal(
+            logits_of(classifier, inputs[part]).argmax(1), expected[part]
+        ):
+            return False
+    return True
 
 
 def _without_sources(artifact: bytes) -> bytes:

@@ -22,7 +22,7 @@ from training.data import Dataset
 from training.distributed import World
 from training.errors import OptionError, TrainingError
 from training.evaluate import Evaluation, evaluate, logits_of
-from training.export import Exported, On, check, export, load
+from training.export import Exported, On, agreeing_forms, check, export, load
 from training.gate import refusal
 from training.hyper_parameters import HyperParameters
 from training.latency import latencies
@@ -144,6 +144,7 @@ def run(
             refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
     if registry is not None and publish_as is not None and manifest is None and (force or not refused):
         check(On(model, device), classifier, test_data.inputs)
+        forms = agreeing_forms(artifact, device, test_data.inputs) if whole.images else ()
         report = Report(
             recipe=recipe,
             command=command(recipe, hyper, data),
@@ -157,6 +158,7 @@ def run(
             publish_as,
             artifact=artifact,
             golden=golden_sample(classifier, test_data),
+            forms=forms,
             test=test_data,
             style=recipe.style,
             evaluations=outcome.evaluations,

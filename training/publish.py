@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from service.forms import FormName
 from service.manifest import (
     Artifact,
     FeatureInput,
@@ -40,6 +41,7 @@ def publish(
     *,
     artifact: bytes,
     golden: GoldenSample,
+    forms: tuple[FormName, ...] = (),
     test: Dataset,
     style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
@@ -49,7 +51,8 @@ def publish(
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
-    `report` makes the files for people. `forced` is what the gate refused it for, when it is published all the same.
+    `forms` are those that were proved to agree. `report` makes the files for people. `forced` is what the gate refused
+    it for, when it is published all the same.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -66,6 +69,7 @@ def publish(
             temperature=evaluations[0].calibrated.temperature,
             metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
             golden=golden,
+            forms=forms,
             provenance=provenance,
             forced=forced,
         )

@@ -25,7 +25,7 @@ class OnlyPairs(nn.Module):
 
 def catalogue(root: Path, **options: Any) -> Catalogue:
     def load(manifest: ModelManifest, artifact: bytes) -> Model:
-        model = Model(manifest, artifact, CPU)
+        model = Model(manifest, artifact)
         model.warm_up(2)
         return model
 
@@ -323,7 +323,7 @@ class FullRegistry(Registry):
 def test_a_version_that_a_full_store_cannot_give_is_served_once_it_can(tmp_path: Path) -> None:
     publish(tmp_path)
     registry = FullRegistry(tmp_path)
-    followed = Catalogue(registry, lambda m, a: Model(m, a, CPU), keep_versions=0)
+    followed = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
     followed.line_up()
     publish(tmp_path)
 

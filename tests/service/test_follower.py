@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 import service.follower
 from service.catalogue import Catalogue, LineUp
@@ -53,7 +52,7 @@ class Followed:
         self._turns = threading.Semaphore(0)
         self._done = threading.Semaphore(0)
         self._stopped = False
-        catalogue = Catalogue(registry, lambda m, a: Model(m, a, torch.device("cpu")), keep_versions=0)
+        catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
         first = catalogue.line_up()
         monkeypatch.setattr(service.follower, "time", SimpleNamespace(sleep=self._sleep))
         monkeypatch.setattr(service.follower.os, "setpriority", lambda *_: None)  # this process is to keep its own

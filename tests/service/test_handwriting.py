@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -32,7 +31,7 @@ def mnist() -> Model:
     """The version of `mnist` that we serve."""
     registry = Registry(ROOT / "models")
     manifest = registry.manifest("mnist", registry.resolve("mnist"))
-    return Model(manifest, registry.artifact(manifest), torch.device("cpu"))
+    return Model(manifest, registry.artifact(manifest))
 
 
 def written(digit: Ink, chance: np.random.Generator) -> Ink:

@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.forms import Form
 from service.manifest import FeatureInput
 from service.model import Model, Outputs, UnfitModelError, warm_up_sizes
 from service.registry import Registry
 from tests.registries import RGB, BrightestRow, FirstFeature, artifact_of, publish
-
-CPU = torch.device("cpu")
 
 
 class AlwaysNaN(nn.Module):
@@ -53,7 +52,7 @@ class OneRowForAll(nn.Module):
 
 def load(root: Path, module: nn.Module | None = None, **options: object) -> Model:
     manifest = publish(root, "rows", module, **options)
-    return Model(manifest, Registry(root).artifact(manifest), CPU)
+    return Model(manifest, Registry(root).artifact(manifest))
 
 
 def rows(*class_ids: int) -> bytearray:
@@ -130,7 +129,7 @@ def test_logits_within_the_tolerance_are_fit_and_beyond_it_are_not(tmp_path: Pat
     def off_by(difference: float) -> Model:
         logits = tuple(tuple(x + difference for x in row) for row in manifest.golden.logits)
         golden = manifest.golden.model_copy(update={"logits": logits})
-        return Model(manifest.model_copy(update={"golden": golden}), artifact, CPU)
+        return Model(manifest.model_copy(update={"golden": golden}), artifact)
 
     assert off_by(0.0009)
     with pytest.raises(UnfitModelError, match="off by"):
@@ -184,7 +183,7 @@ def test_a_warm_up_on_the_cpu_runs_small_large_and_odd_sizes(tmp_path: Path, lar
             return super().run(inputs)
 
     manifest = publish(tmp_path, "rows", BrightestRow())
-    model = Watched(manifest, Registry(tmp_path).artifact(manifest), CPU)
+    model = Watched(manifest, Registry(tmp_path).artifact(manifest))
     sizes.clear()
 
     model.warm_up(largest)
@@ -199,7 +198,7 @@ def test_a_warm_up_on_another_device_runs_every_size() -> None:
 @pytest.mark.gpu
 def test_a_model_on_a_gpu_answers_on_the_cpu(tmp_path: Path) -> None:
     manifest = publish(tmp_path)
-    model = Model(manifest, Registry(tmp_path).artifact(manifest), torch.device("cuda"))
+    model = Model(manifest, Registry(tmp_path).artifact(manifest), Form(device="cuda"))
 
     outputs = model.run(model.batch(rows(7, 2)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from service.manifest import ModelManifest
 from service.model import Model, UnfitModelError
@@ -33,7 +32,7 @@ class Worker:
         self.acts.append("load")
         if self._load:
             raise UnfitModelError(self._load)
-        return Model(manifest, artifact, torch.device("cpu"))
+        return Model(manifest, artifact)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 import service.selftest
 from service.model import DeviceFailedError, Model, UnfitModelError
@@ -31,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def models(tmp_path: Path) -> list[Model]:
     manifests = [publish(tmp_path, name) for name in ("a", "b")]
-    return [Model(m, Registry(tmp_path).artifact(m), torch.device("cpu")) for m in manifests]
+    return [Model(m, Registry(tmp_path).artifact(m)) for m in manifests]
 
 
 def test_each_model_is_proven_once_an_interval_and_one_at_a_time(clock: Clock, models: list[Model]) -> None:

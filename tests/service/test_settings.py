@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -58,7 +59,7 @@ def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> 
         ("port", 65536),
         ("device", "tpu"),
         ("http_processes", 0),
-        ("threads", 0),
+        ("threads", -1),
         ("max_batch_size", 0),
         ("max_queue", 0),
         ("timeout_seconds", 0),
@@ -93,3 +94,24 @@ def test_settings_do_not_change_once_they_are_made() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("9900000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_the_cores_to_use_are_those_of_the_affinity_within_the_containers_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+
+    assert settings.usable_cores(tmp_path / "cpu.max") == cores
+    assert settings.usable_cores(tmp_path / "none") == 8

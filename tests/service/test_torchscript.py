@@ -11,11 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from service import torchscript
+from service.forms import FORM_NAMES, HALF, FormName
 from service.torchscript import TorchScriptError
 from tests.registries import BrightestRow, artifact_of
 
 CPU = torch.device("cpu")
 IMAGES = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+
+
+class Convolutions(nn.Module):
+    """A network that every form computes in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 49, 10)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images.float() / 255)
+        return logits
+
+
+class Layout(nn.Module):
+    """A logit that says whether the inputs lay in memory as channels last."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        last = float(images.is_contiguous(memory_format=torch.channels_last))
+        return images[:, 0, 0, :2].float() * 0 + last
 
 
 class Dropping(nn.Module):
@@ -65,17 +89,47 @@ def state_dict() -> bytes:
 
 
 def test_a_module_saved_in_training_mode_is_loaded_in_evaluation_mode() -> None:
-    module = torchscript.load(saved_in_training_mode(Dropping()), CPU)
+    network = torchscript.load(saved_in_training_mode(Dropping()), CPU)
 
-    logits = torchscript.call(module, IMAGES)
+    logits = network(IMAGES)
 
     assert torch.equal(logits, torch.ones(3, 784))
 
 
 def test_a_module_that_is_already_frozen_is_taken() -> None:
-    module = torchscript.load(frozen(BrightestRow()), CPU)
+    network = torchscript.load(frozen(BrightestRow()), CPU)
 
-    assert torchscript.call(module, IMAGES).shape == (3, 10)
+    assert network(IMAGES).shape == (3, 10)
+
+
+@pytest.mark.parametrize("form", FORM_NAMES)
+def test_every_form_gives_the_published_logits_to_within_its_precision(form: FormName) -> None:
+    artifact = artifact_of(Convolutions())
+    images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+    with torch.inference_mode():
+        published, other = (torchscript.load(artifact, CPU, name)(images).float() for name in ("published", form))
+
+    assert torch.allclose(published, other, atol=0.02 if form in HALF else 1e-5)
+
+
+def test_half_precision_computes_in_half_precision() -> None:
+    artifact = artifact_of(Convolutions())
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+
+    with torch.inference_mode():
+        kinds = [torchscript.load(artifact, CPU, form)(images).dtype for form in ("published", "bfloat16", "float16")]
+
+    assert kinds == [torch.float32, torch.bfloat16, torch.float16]
+
+
+def test_channels_last_is_how_the_inputs_lie_in_memory() -> None:
+    artifact = artifact_of(Layout())
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+
+    seen = [torchscript.load(artifact, CPU, form)(images)[0, 0].item() for form in ("published", "channels_last")]
+
+    assert seen == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +165,7 @@ def test_a_damaged_module_loads_or_is_refused_and_raises_nothing_else() -> None:
     ids=["a number", "fewer rows than inputs", "a tuple"],
 )
 def test_a_module_that_returns_no_logits_is_refused(module: nn.Module, given: str) -> None:
-    loaded = torchscript.load(artifact_of(module), CPU)
+    network = torchscript.load(artifact_of(module), CPU)
 
     with pytest.raises(TorchScriptError, match=rf"must return logits \[3, K\]\. Given: {given}"):
-        torchscript.call(loaded, IMAGES)
+        network(IMAGES)

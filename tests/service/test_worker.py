@@ -200,8 +200,7 @@ def models(tmp_path: Path) -> list[Model]:
         publish(tmp_path, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive")),
         publish(tmp_path, "fragile", Fragile(), spec=SMALL),
     ]
-    cpu = torch.device("cpu")
-    return [WatchedModel(manifest, registry.artifact(manifest), cpu) for manifest in manifests]
+    return [WatchedModel(manifest, registry.artifact(manifest)) for manifest in manifests]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def load(manifest: ModelManifest, artifact: bytes) -> None:
     if act:
         act()
     else:
-        Model(manifest, artifact, torch.device("cpu")).warm_up(2)
+        Model(manifest, artifact).warm_up(2)
 
 
 def _eat() -> None:

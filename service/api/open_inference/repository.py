@@ -31,6 +31,11 @@ def inputs_of(model: ServedModel) -> list[Document]:
     return [{"name": "features", "datatype": "FP32", "shape": [-1, *spec.shape]}]
 
 
+def form_of(model: ServedModel) -> dict[str, str | int]:
+    """How the workers compute a model."""
+    return {"form": model.form.name, "threads": model.form.threads, "device": model.form.device}
+
+
 def outputs_of(model: ServedModel) -> list[Document]:
     classes = len(model.classes)
     return [
@@ -105,4 +110,5 @@ class Repository:
             "max_batch_size": self._settings.max_images,
             "input": listed(inputs_of(model)),
             "output": listed(outputs_of(model)),
+            "parameters": {key: {"string_value": str(value)} for key, value in form_of(model).items()},
         }

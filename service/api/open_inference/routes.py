@@ -16,7 +16,7 @@ from service.api import query
 from service.api.http import BodyReader
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages
-from service.api.open_inference.repository import Repository
+from service.api.open_inference.repository import Repository, form_of
 from service.api.open_inference.tensor_inference import TensorInference
 from service.errors import BadRequest, ClientGone, Problem
 from service.ledger import Ledger
@@ -69,7 +69,8 @@ class OpenInference:
         return _json(self._repository.index(ready=_asks_for_ready(await request.body())))
 
     async def _metadata(self, request: Request) -> Response:
-        return _json(self._repository.metadata(self._model(request)))
+        model = self._model(request)
+        return _json({**self._repository.metadata(model), "parameters": form_of(model)})
 
     async def _model_ready(self, request: Request) -> Response:
         model = self._model(request)

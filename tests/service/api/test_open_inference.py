@@ -56,6 +56,15 @@ def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: tri
     assert config["input"] == [{"name": "features", "data_type": "TYPE_FP32", "dims": [2]}]
 
 
+def test_a_model_says_in_which_form_it_is_computed(client: triton.InferenceServerClient) -> None:
+    form = {"form": "published", "threads": 1, "device": "cpu"}
+
+    assert client.get_model_metadata("rows")["parameters"] == form
+    assert client.get_model_config("rows")["parameters"] == {
+        name: {"string_value": str(value)} for name, value in form.items()
+    }
+
+
 def test_the_repository_is_listed(client: triton.InferenceServerClient) -> None:
     assert {entry["name"]: entry["state"] for entry in client.get_model_repository_index()} == {
         "photos": "READY",

@@ -1,0 +1,98 @@
+"""Chooses the form in which a version serves: the fastest on this machine of those that were proved to agree."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+
+from service.forms import Form, FormName
+from service.manifest import ModelManifest
+from service.model import Model, UnfitModelError
+
+logger = logging.getLogger(__name__)
+
+_ON = {"cpu": ("channels_last", "prepacked", "bfloat16"), "cuda": ("channels_last", "float16")}
+
+_BETTER = 1.1
+"""So many times as fast as the published form another must be: below that, measurements differ by chance."""
+
+_THREADED_SECONDS = 100e-6
+"""From here on an image takes all cores. One that takes less costs less than its request over HTTP does, which wants a
+core too, and calls so short lose in waiting for each other's threads what they win."""
+
+_SECONDS = 0.02
+"""About as long computes a batch that is measured."""
+
+_LARGEST_BATCH = 64
+_UNMEASURED_RUNS = 2  # TorchScript profiles in the first and optimises in the second
+_RUNS = 3
+
+Measure = Callable[[Model, int], float]
+"""Seconds that a batch of so many inputs takes."""
+
+
+def seconds_of(model: Model, size: int) -> float:
+    """The least of a few runs: by this thread's own time on the CPU, which a busy machine does not stretch."""
+    clock = time.thread_time if model.device.type == "cpu" else time.perf_counter
+    batch = model.batch(bytearray(size * model.input_bytes))
+    for _ in range(_UNMEASURED_RUNS):
+        model.run(batch)
+    seconds = []
+    for _ in range(_RUNS):
+        started = clock()
+        model.run(batch)
+        seconds.append(clock() - started)
+    return min(seconds)
+
+
+def fastest(
+    manifest: ModelManifest,
+    artifact: bytes,
+    device: torch.device,
+    *,
+    cores: int,
+    threads: int = 0,
+    forms: bool = True,
+    measure: Measure = seconds_of,
+) -> Model:
+    """The version in its fastest form on `device`.
+
+    Without `forms` it is computed as it was published. `threads` is how many of them compute a batch on the CPU; 0
+    means all `cores` for a network of which an image takes long enough, else 1.
+
+    Raises:
+        UnfitModelError: as it was published, it does not load, or gives other logits than its golden sample's.
+    """
+    best = Model(manifest, artifact, Form(device=str(device)))
+    allowed = _ON.get(device.type, ())
+    others = [name for name in manifest.forms if name in allowed] if forms else []
+    measures_threads = device.type == "cpu" and not threads and cores > 1
+    if others or measures_threads:
+        size = _batch_size(best, measure)
+        to_beat = measure(best, size)
+        for name in others:
+            found = _try(manifest, artifact, name, device)
+            if found and (seconds := measure(found, size)) * _BETTER < to_beat:
+                best, to_beat = found, seconds
+        if measures_threads and to_beat >= size * _THREADED_SECONDS:
+            threads = cores
+    best.form = best.form.model_copy(update={"threads": threads or 1})
+    return best
+
+
+def _try(manifest: ModelManifest, artifact: bytes, name: FormName, device: torch.device) -> Model | None:
+    """The version in another form, or None where it cannot take it."""
+    try:
+        return Model(manifest, artifact, Form(name=name, device=str(device)))
+    except UnfitModelError as error:
+        logger.warning("%s serves in no form %s: %s", f"{manifest.name}@{manifest.version}", name, error)
+        return None
+
+
+def _batch_size(model: Model, measure: Measure) -> int:
+    """How many inputs take about the time that one measurement should."""
+    one = max(measure(model, 1), 1e-9)
+    return min(_LARGEST_BATCH, max(1, round(_SECONDS / one)))
