@@ -20,7 +20,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Stateful(Protocol):
-    """A network, an optimiser, a schedule."""
+    """A network, an optimiser."""
 
     def state_dict(self) -> dict[str, Any]: ...
 

@@ -1,14 +1,16 @@
-"""From hyper-parameters to optimisers and learning-rate schedules: torch's, and Muon."""
+"""From hyper-parameters to optimisers: SGD, Adam and Muon, each with the schedule of its learning rate.
+
+SGD and Adam are torch's fused kernels, called without `torch.optim`: that brings torch's compiler along, which takes
+1.3 s of every start, and its bookkeeping in Python took longer than the kernel does for a network like `neural_net`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from training.hyper_parameters import HyperParameters
 
@@ -16,48 +18,111 @@ WARM_UP = 0.2
 """Share of the steps over which `one_cycle` raises the learning rate."""
 
 
-def build_optimiser(parameters: Iterable[nn.Parameter], hyper: HyperParameters) -> Optimizer:
-    """The optimiser over `parameters`, all of them on one device.
-
-    Fused: an epoch of `neural_net` takes 1.9 s, against 2.5 s with foreach and 2.4 s one by one (one thread of an
-    AMD EPYC, torch 2.14).
-    """
-    if hyper.optimiser == "sgd":
-        return SGD(
-            parameters,
-            hyper.lr,
-            momentum=hyper.momentum,
-            nesterov=hyper.nesterov,
-            weight_decay=hyper.weight_decay,
-            fused=True,
-        )
-    if hyper.optimiser == "muon":
-        return Muon(parameters, hyper)
-    return Adam(
-        parameters,
-        hyper.lr,
-        betas=hyper.betas,
-        eps=hyper.eps,
-        weight_decay=hyper.weight_decay,
-        amsgrad=hyper.amsgrad,
-        fused=True,
-    )
+def build_optimiser(weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> Optimiser:
+    """The optimiser that moves `weights`, all of them on one device, in a run of that many steps."""
+    kind = {"sgd": Sgd, "adam": Adam, "muon": Muon}[hyper.optimiser]
+    return kind(weights, hyper, steps=steps)
 
 
-def build_schedule(optimiser: Optimizer, hyper: HyperParameters, *, steps: int) -> LRScheduler:
-    """The schedule of the learning rate over `steps` optimiser steps; its `step()` follows each of the optimiser's."""
+class Optimiser:
+    """Moves weights along the gradients that they bear; what it remembers of the steps before is its state."""
 
-    def factor(step: int) -> float:
-        if hyper.lr_schedule == "constant":
+    def __init__(self, weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> None:
+        self.hyper = hyper
+        self._weights = weights
+        self._values = [weight.detach() for weight in weights]  # the same memory, out of autograd's sight
+        self._memory: dict[str, list[Tensor]] = {}
+        self._total = steps
+        self._done = 0
+
+    @property
+    def factor(self) -> float:
+        """The share of its learning rate that the next step has."""
+        step, steps = self._done, self._total
+        if self.hyper.lr_schedule == "constant":
             return 1.0
-        if hyper.lr_schedule == "linear":
+        if self.hyper.lr_schedule == "linear":
             return max(0.0, 1.0 - step / steps)
         return max(0.0, min((step + 1) / (WARM_UP * steps + 1), (steps - step) / ((1 - WARM_UP) * steps)))
 
-    return LambdaLR(optimiser, factor)
+    def step(self) -> None:
+        """Move every weight; each must have a gradient."""
+        self._move([weight.grad for weight in self._weights], self.factor)  # type: ignore[misc]
+        self._done += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the steps to come depend on, but for weights and gradients."""
+        return {"done": self._done, **self._memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self._done = state["done"]
+        for name, tensors in self._memory.items():
+            for tensor, saved in zip(tensors, state[name], strict=True):
+                tensor.copy_(saved)
+
+    def _move(self, gradients: list[Tensor], factor: float) -> None:
+        raise NotImplementedError
+
+    def _remember(self, name: str) -> list[Tensor]:
+        """A zero for each value, which is saved and restored under this name."""
+        self._memory[name] = [torch.zeros_like(value) for value in self._values]
+        return self._memory[name]
 
 
-class Muon(Optimizer):
+class Sgd(Optimiser):
+    """Stochastic gradient descent."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> None:
+        super().__init__(weights, hyper, steps=steps)
+        self._momenta = self._remember("momenta") if hyper.momentum else []
+
+    def _move(self, gradients: list[Tensor], factor: float) -> None:
+        torch._fused_sgd_(
+            self._values,
+            gradients,
+            self._momenta,
+            weight_decay=self.hyper.weight_decay,
+            momentum=self.hyper.momentum,
+            lr=self.hyper.lr * factor,
+            dampening=0.0,
+            nesterov=self.hyper.nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
+
+
+class Adam(Optimiser):
+    """Adam: steps of the size of the learning rate, by the averages of the gradient and of its square."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> None:
+        super().__init__(weights, hyper, steps=steps)
+        self._averages = self._remember("averages")
+        self._squares = self._remember("squares")
+        self._largest = self._remember("largest") if hyper.amsgrad else []
+        self._count = torch.zeros((), device=self._values[0].device)  # what the kernel corrects the averages by
+        self._memory["count"] = [self._count]
+
+    def _move(self, gradients: list[Tensor], factor: float) -> None:
+        self._count += 1
+        torch._fused_adam_(
+            self._values,
+            gradients,
+            self._averages,
+            self._squares,
+            self._largest,
+            [self._count] * len(gradients),
+            lr=self.hyper.lr * factor,
+            beta1=self.hyper.betas[0],
+            beta2=self.hyper.betas[1],
+            weight_decay=self.hyper.weight_decay,
+            eps=self.hyper.eps,
+            amsgrad=self.hyper.amsgrad,
+            maximize=False,
+        )
+
+
+class Muon(Optimiser):
     """Orthogonalised momentum for convolution filters, SGD with Nesterov momentum for the rest.
 
     A filter bank's step has all singular values near 1, so that no direction starves; its weights are kept at an
@@ -65,37 +130,30 @@ class Muon(Optimizer):
     it: https://kellerjordan.github.io/posts/muon, https://github.com/KellerJordan/cifar10-airbench.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], hyper: HyperParameters) -> None:
-        parameters = list(parameters)
-        filters = [parameter for parameter in parameters if parameter.dim() == 4]
-        rest = [parameter for parameter in parameters if parameter.dim() != 4]
-        groups = [
-            {"params": filters, "lr": hyper.filter_lr, "momentum": hyper.filter_momentum, "weight_decay": 0.0},
-            {"params": rest, "lr": hyper.lr, "momentum": hyper.momentum, "weight_decay": hyper.weight_decay},
-        ]
-        super().__init__([group for group in groups if group["params"]], {})
+    def __init__(self, weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> None:
+        super().__init__(weights, hyper, steps=steps)
+        self._momenta = self._remember("momenta")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients; `closure` is torch's interface and is not used."""
-        del closure
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step(parameter, parameter.grad, group)
+    def _move(self, gradients: list[Tensor], factor: float) -> None:
+        for value, gradient, momentum in zip(self._values, gradients, self._momenta, strict=True):
+            if value.dim() == 4:
+                self._turn(value, gradient, momentum, factor)
+            else:
+                decayed = gradient.add(value, alpha=self.hyper.weight_decay)
+                update = _nesterov(decayed, momentum, self.hyper.momentum)
+                value.add_(update, alpha=-self.hyper.lr * factor)
 
-    def _step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"]
-        momentum.mul_(group["momentum"]).add_(gradient)
-        update = gradient.add(momentum, alpha=group["momentum"])
-        if parameter.dim() == 4:
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-            update = orthogonalise(update.flatten(1)).view(parameter.shape)
-        parameter.add_(update, alpha=-group["lr"])
+    def _turn(self, filters: Tensor, gradient: Tensor, momentum: Tensor, factor: float) -> None:
+        update = _nesterov(gradient, momentum, self.hyper.filter_momentum)
+        filters.mul_(len(filters) ** 0.5 / filters.norm())
+        update = orthogonalise(update.flatten(1)).view(filters.shape)
+        filters.add_(update, alpha=-self.hyper.filter_lr * factor)
+
+
+def _nesterov(gradient: Tensor, momentum: Tensor, kept: float) -> Tensor:
+    """The gradient one step of the momentum ahead, which is brought up to date."""
+    momentum.mul_(kept).add_(gradient)
+    return gradient.add(momentum, alpha=kept)
 
 
 def orthogonalise(matrix: Tensor, *, iterations: int = 3) -> Tensor:  # float32 [M, N] -> float32 [M, N]

@@ -18,7 +18,7 @@ from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.meter import Meter
 from training.models import class_logits
-from training.optimisers import build_optimiser, build_schedule
+from training.optimisers import build_optimiser
 from training.preprocessing import Preprocessing
 from training.progress import Progress
 
@@ -66,10 +66,9 @@ def train(
         )
     device = feed.device or data.inputs.device
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    optimiser = build_optimiser(weights, hyper)
-    schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
+    optimiser = build_optimiser(weights, hyper, steps=hyper.epochs * iterations)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=hyper.precision == "bfloat16")
-    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
 
@@ -83,7 +82,7 @@ def train(
                 n = len(labels)
                 inputs, labels = world.part(inputs), world.part(labels)
                 for weight in weights:
-                    weight.grad = None  # optimiser.zero_grad() does the same in ten times the time
+                    weight.grad = None
                 with autocast:
                     logits = network(preprocessing(inputs))
                 logits = class_logits(logits.float())
@@ -91,7 +90,6 @@ def train(
                 (loss / n).backward()  # type: ignore[no-untyped-call]
                 world.sum_gradients(weights)
                 optimiser.step()
-                schedule.step()
                 meter.add(loss, logits, labels)
                 if progress.due():
                     progress.show(*meter.read(), examples=meter.examples)
