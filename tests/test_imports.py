@@ -92,8 +92,16 @@ def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() 
     assert {name for name in loaded if name.startswith("service.")} == CONTRACT
 
 
-def test_importing_the_command_line_of_training_loads_no_server_and_starts_nothing() -> None:
-    loaded = modules_loaded_by("import training.__main__")
+def test_the_command_line_of_training_and_its_first_step_load_no_server_and_no_compiler() -> None:
+    loaded = modules_loaded_by(
+        "import torch, training.__main__\n"
+        "from training.optimisers import build_optimiser\n"
+        "from training.recipes import find\n"
+        "weight = torch.nn.Parameter(torch.zeros(2))\n"
+        "weight.sum().backward()\n"
+        "build_optimiser([weight], find('neural_net').hyper, steps=1).step()"
+    )
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}
+    assert not loaded & {"torch._dynamo", "torch._inductor", "sympy"}
     assert {name for name in loaded if name.startswith("service.")} == CONTRACT | PROVED

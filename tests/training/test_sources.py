@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -81,6 +82,31 @@ def test_files_that_do_not_parse_are_an_error_that_names_their_folder(tmp_path: 
 
     with pytest.raises(TrainingError, match=re.escape(str(raw))):
         sources.load("mnist", "train", tmp_path)
+
+
+def test_mnist_and_its_kin_are_read_without_torchvision_which_takes_longer_to_import_than_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    for source in ("MNIST", "FashionMNIST", "KMNIST"):
+        write_tiny_mnist(tmp_path / source / "raw")
+
+    loaded = [sources.load(name, "test", tmp_path) for name in ("mnist", "fashion_mnist", "kmnist")]
+
+    assert all(data.inputs.shape == (3, 1, 28, 28) and data.labels.tolist() == [5, 0, 4] for data in loaded)
+    assert [data.classes[9] for data in loaded] == ["9", "Ankle boot", "wo"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"\0\0\x08", b"\0\0\x0d\1" + bytes(16), b"\0\0\x08\3\0\0\0\3"], ids=repr)
+def test_what_is_not_a_whole_file_of_bytes_is_not_guessed_at(bad: bytes, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_tiny_mnist(raw)
+    whole = (raw / "train-images-idx3-ubyte").read_bytes()
+
+    for content in (bad, whole[:-1], whole + b"\0"):
+        (raw / "train-images-idx3-ubyte").write_bytes(content)
+        with pytest.raises(TrainingError, match=r"files that do not parse \(train-images-idx3-ubyte must "):
+            sources.load("mnist", "train", tmp_path)
 
 
 def write_tiny_mnist(raw: Path) -> None:
