@@ -5,14 +5,19 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = {"service.forms", "service.manifest", "service.registry", "service.turns"}
 PROVED = {"service.torchscript"}  # what training proves an artifact with must be what serves it
+OPTIONAL = {"rich"}  # the service looks whether it is there
 
 
 def modules_of(package: str) -> list[Path]:
@@ -42,6 +47,24 @@ def modules_loaded_by(statement: str) -> set[str]:
     )
 
 
+def installed_with(*extras: str) -> set[str]:
+    """The distributions that `pip install 'argmax[...]'` brings, by their own names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    found: set[tuple[str, frozenset[str]]] = set()
+
+    def add(requirements: list[str], chosen: set[str]) -> None:
+        for requirement in map(Requirement, requirements):
+            asked = canonicalize_name(requirement.name), frozenset(requirement.extras)
+            wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": e}) for e in {"", *chosen})
+            if wanted and asked not in found:
+                found.add(asked)
+                add(metadata.requires(requirement.name) or [], requirement.extras)
+
+    add([*project["dependencies"], *(text for extra in extras for text in optional[extra])], set())
+    return {name for name, _ in found}
+
+
 def test_the_scan_sees_every_form_of_import(tmp_path: Path) -> None:
     file = tmp_path / "forms.py"
     file.write_text("import a.b, c\nfrom d.e import f\ndef g():\n    from service import manifest\n")
@@ -62,6 +85,21 @@ def test_the_service_never_imports_training(file: Path) -> None:
 @pytest.mark.parametrize("file", modules_of("training"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_training_imports_nothing_of_the_service_but_the_contract(file: Path) -> None:
     assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | PROVED
+
+
+@pytest.mark.parametrize(("half", "extra"), [("service", "grpc"), ("training", "training")])
+def test_a_half_imports_only_what_is_installed_with_it(half: str, extra: str) -> None:
+    owners = metadata.packages_distributions()
+    there = installed_with(extra)
+
+    imported = {name.split(".")[0] for file in modules_of(half) for name in imports_of(file)}
+    lacking = {
+        name
+        for name in imported - sys.stdlib_module_names - {"service", "training"} - OPTIONAL
+        if not there & {canonicalize_name(owner) for owner in owners[name]}
+    }
+
+    assert not lacking
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACT))
