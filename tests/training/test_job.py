@@ -309,23 +309,48 @@ def test_the_command_ends_with_75_when_the_registry_is_away_or_sigterm_comes(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.timeout(600)
-def test_a_job_that_is_killed_before_any_of_its_writes_is_finished_by_the_next_one(tmp_path: Path) -> None:
+def jobs(module: str, folder: Path, *options: str) -> list[dict[str, Any]]:
+    """What jobs in processes of their own left, as the tests' own script `module` tells it."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.killed_jobs", str(tmp_path), os.environ.get("KILL_STEP", "18")],
+        [sys.executable, "-m", f"tests.training.{module}", str(folder), *options],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if "COV" not in name},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
-    jobs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [one["code"] for one in jobs] == [-signal.SIGKILL] * (len(jobs) - 1) + [0]
-    assert len(jobs) > 1
-    for one in jobs:
-        assert one["between"]["production"] in ((0, 1) if one["nth"] > 12 else (0,)), one
-        assert one["again"] == 0, done.stderr
-        assert one["after"]["seeds"] == [0, 1], one
-        assert (one["after"]["production"], one["after"]["history"]) == (1, 2), one
-        assert one["after"]["decision"].startswith("promoted: "), one
+
+def files_of(versions: int) -> list[str]:
+    """What a registry holds of whole versions, each of them decided on, and of nothing else."""
+    whole = [f"{n}/{file}" for n in range(1, versions + 1) for file in ("evaluation.json", "manifest.json", "model.pt")]
+    decided = [f"decisions/{n}" for n in range(1, versions + 1)]
+    return [*whole, "aliases/production", *decided, "history/production"]
+
+
+def test_two_jobs_at_once_leave_whole_versions_and_the_best_of_them_in_production(tmp_path: Path) -> None:
+    same, others = jobs("jobs_at_once", tmp_path)
+
+    assert same["codes"] == others["codes"] == [0, 0]
+    assert [version["seed"] for version in same["versions"]] == [0]  # the second found what the first had published
+    assert same["files"] == files_of(1)
+    assert sorted(version["seed"] for version in others["versions"]) == [0, 1, 2]
+    assert others["production"] == max(others["versions"], key=lambda version: version["accuracy"])
+    assert others["history"][-1] == others["versions"].index(others["production"]) + 1
+    assert others["files"] == files_of(3)
+
+
+@pytest.mark.timeout(600)
+def test_a_job_that_is_killed_before_any_of_its_writes_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    killed = jobs("killed_jobs", tmp_path, os.environ.get("KILL_STEP", "18"))
+
+    assert [one["code"] for one in killed] == [-signal.SIGKILL] * (len(killed) - 1) + [0]
+    assert len(killed) > 1
+    for one in killed:
+        after = one["after"]
+        assert one["between"]["production"]["seed"] in ((0, 1) if one["nth"] > 12 else (0,)), one
+        assert one["again"] == 0, one
+        assert [version["seed"] for version in after["versions"]] == [0, 1], one
+        assert (after["production"]["seed"], len(after["history"])) == (1, 2), one
+        assert after["production"]["decision"].startswith("promoted: "), one
