@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.k8s.test_dockerfile import instructions
+from tests.namespaces import NEEDED, entered, first_process, free_port
 from tests.registries import publish
 
 ROOT = Path(__file__).parents[2]
@@ -35,24 +35,17 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=
 """
 
 
-def container(*command: str, **environment: str) -> subprocess.Popen[str]:
+def container(*command: str, **environment: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """`command` as an image's runtime would start it, with `environment` and nothing else."""
     user = instructions("service")["USER"].partition(":")[0]
-    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", ENTER, "container", user]
-    return subprocess.Popen(
-        [*enter, *command],
-        env={"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    own = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    return entered(ENTER, user, *command, environment=own, folder=ROOT)
 
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Path]:
     """Beside the code, since the container has a /tmp of its own."""
-    missing = [name for name in ("unshare", "setpriv", "mount", "bash") if not shutil.which(name)]
+    missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         pytest.skip("needs root, unshare and setpriv to make namespaces")
     with container("true") as attempt:
@@ -66,12 +59,6 @@ def registry() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ready(url: str, started: subprocess.Popen[str]) -> None:
@@ -98,32 +85,34 @@ def test_the_service_serves_drains_and_starts_again_where_only_tmp_can_be_writte
         }
         url = f"http://127.0.0.1:{port}"
         with container(sys.executable, "-m", "service", **environment) as started:
-            try:
-                ready(url, started)
-                (first,) = psutil.Process(started.pid).children()
-                inside = re.search(r"^NSpid:.*\t(\d+)$", Path(f"/proc/{first.pid}/status").read_text(), re.M)
-                everyone = [first, *first.children(recursive=True)]
-                assert inside is not None
-                assert inside[1] == "1"
-                assert {process.uids().real for process in everyone} == {10001}
-                assert subprocess.run([sys.executable, "-m", "service", "health", "--url", url]).returncode == 0
-                rows = b'{"image": "%s"}' % png()
-                answer = httpx.post(f"{url}/predict", content=rows, headers={"content-type": "application/json"})
-                assert answer.status_code == 200, answer.text
+            ready(url, started)
+            first = first_process(started)
+            everyone = [first, *first.children(recursive=True)]
+            assert {process.uids().real for process in everyone} == {10001}
+            assert subprocess.run([sys.executable, "-m", "service", "health", "--url", url]).returncode == 0
+            rows = b'{"image": "%s"}' % png()
+            answer = httpx.post(f"{url}/predict", content=rows, headers={"content-type": "application/json"})
+            assert answer.status_code == 200, answer.text
 
-                first.send_signal(signal.SIGTERM)
+            first.send_signal(signal.SIGTERM)
 
-                while (status := httpx.get(f"{url}/readyz").status_code) == 200:
-                    time.sleep(0.01)
-                assert status == 503  # draining: not ready, and still answering
-                assert httpx.post(
-                    f"{url}/predict", content=rows, headers={"content-type": "application/json"}
-                ).is_success
-                started.communicate(timeout=GRACE_SECONDS)
-            finally:
-                started.kill()
+            while (status := httpx.get(f"{url}/readyz").status_code) == 200:
+                time.sleep(0.01)
+            assert status == 503  # draining: not ready, and still answering
+            assert httpx.post(f"{url}/predict", content=rows, headers={"content-type": "application/json"}).is_success
+            started.communicate(timeout=GRACE_SECONDS)
         assert started.returncode == 0
         assert not [process for process in everyone if process.is_running()]
+
+
+def test_what_still_runs_when_a_test_ends_is_ended(registry: Path) -> None:
+    with container("sh", "-c", "sleep 600 & echo here; wait") as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "here\n"
+        inside = psutil.Process(started.pid).children(recursive=True)
+
+    assert len(inside) == 2
+    assert not [process for process in inside if process.is_running()]
 
 
 def test_nothing_but_tmp_can_be_written_in_there(registry: Path) -> None:
