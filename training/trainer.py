@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from training.augmentation import Augmentation
 from training.batches import GATHERED, Feed, batches
@@ -15,9 +13,9 @@ from training.checkpoint import Checkpoints, Stateful
 from training.data import Dataset
 from training.distributed import World
 from training.errors import OptionError
+from training.gradients import gradients_of
 from training.hyper_parameters import HyperParameters
 from training.meter import Meter
-from training.models import class_logits
 from training.optimisers import build_optimiser
 from training.preprocessing import Preprocessing
 from training.progress import Progress
@@ -67,7 +65,7 @@ def train(
     device = feed.device or data.inputs.device
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = build_optimiser(weights, hyper, steps=hyper.epochs * iterations)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=hyper.precision == "bfloat16")
+    gradients = gradients_of(network, hyper, device)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
@@ -76,21 +74,15 @@ def train(
     with world.shared_norms(network):
         for epoch in range(len(results) + 1, hyper.epochs + 1):
             started = time.perf_counter()
-            meter = Meter(epoch, iterations, device)
+            meter = Meter(epoch, iterations, device, label_smoothing=hyper.label_smoothing)
             progress.start_epoch(epoch, hyper.epochs, iterations)
             for inputs, labels in batches(data, hyper, epoch, augmentation, feed):
                 n = len(labels)
                 inputs, labels = world.part(inputs), world.part(labels)
-                for weight in weights:
-                    weight.grad = None
-                with autocast:
-                    logits = network(preprocessing(inputs))
-                logits = class_logits(logits.float())
-                loss = cross_entropy(logits, labels, label_smoothing=hyper.label_smoothing, reduction="sum")
-                (loss / n).backward()  # type: ignore[no-untyped-call]
+                logits = gradients(preprocessing(inputs), labels, n=n)
                 world.sum_gradients(weights)
                 optimiser.step()
-                meter.add(loss, logits, labels)
+                meter.add(logits, labels)
                 if progress.due():
                     progress.show(*meter.read(), examples=meter.examples)
             meter.gather(world)
