@@ -33,6 +33,9 @@ class Feed:
 
 GATHERED = Feed()
 
+GATHERED_TOGETHER = 1024
+"""Examples that are looked up in one call, where they need nothing else; for small batches the call is what costs."""
+
 
 def batches(
     data: Dataset,
@@ -47,7 +50,7 @@ def batches(
     """
     prepared = _Epoch(data, hyper, epoch, augmentation)
     if feed.takes_from(data):
-        yield from (prepared[iteration] for iteration in range(len(prepared)))
+        yield from prepared
         return
     device = feed.device or data.inputs.device
     pinned = feed.pin_memory and device.type == "cuda"
@@ -69,9 +72,22 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self._hyper = hyper
         self._epoch = epoch
         self._augmentation = augmentation if hyper.augment else None
+        self._shrinks = data.images and hyper.is_small(epoch)
 
     def __len__(self) -> int:
         return len(self._chosen)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of them in order; where a batch is nothing but examples, several are gathered at once."""
+        if self._augmentation is not None or self._shrinks:
+            yield from (self[iteration] for iteration in range(len(self)))
+            return
+        together = max(1, GATHERED_TOGETHER // self._hyper.batch_size)
+        for first in range(0, len(self), together):
+            chosen = torch.cat(self._chosen[first : first + together])
+            inputs, labels = self._data.inputs.index_select(0, chosen), self._data.labels.index_select(0, chosen)
+            size = self._hyper.batch_size
+            yield from zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         chosen = self._chosen[iteration]
@@ -80,7 +96,7 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         if self._augmentation is not None:
             generator = _generator(self._hyper.seed, self._epoch, iteration + 1)
             inputs = self._augmentation(inputs, examples=chosen, epoch=self._epoch, generator=generator)
-        if self._data.images and self._hyper.is_small(self._epoch):
+        if self._shrinks:
             inputs = shrink(inputs)
         return inputs, self._data.labels.index_select(0, chosen)
 

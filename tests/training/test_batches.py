@@ -28,6 +28,19 @@ def test_without_shuffling_the_order_is_that_of_the_dataset(digits: Dataset, qui
     assert torch.equal(visited, digits.inputs)
 
 
+@pytest.mark.parametrize("drop_last", [False, True], ids=["all", "drop_last"])
+def test_small_batches_are_the_same_examples_in_the_same_order_as_large_ones(
+    drop_last: bool, digits: Dataset, quick: HyperParameters
+) -> None:
+    small = list(batches(digits, quick.override({"batch_size": 60, "drop_last": drop_last}), 1))
+    ((inputs, labels),) = batches(digits, quick.override({"batch_size": len(digits)}), 1)
+
+    seen = 1380 if drop_last else len(digits)
+    assert [len(batch) for _, batch in small] == [60] * 23 + ([] if drop_last else [53])
+    assert torch.equal(torch.cat([batch for batch, _ in small]), inputs[:seen])
+    assert torch.equal(torch.cat([batch for _, batch in small]), labels[:seen])
+
+
 def test_images_of_the_first_epochs_are_small_and_those_of_the_others_are_whole(digits: Dataset) -> None:
     hyper = HyperParameters(epochs=5, batch_size=4, optimiser="sgd", lr=0.5, small_share=0.4)
 
