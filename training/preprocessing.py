@@ -30,8 +30,11 @@ class Preprocessing(nn.Module):
         # One multiplication and one subtraction a pixel; in float64 until here, so that they are as exact as three.
         self.register_buffer("scale", (1.0 / (unit * deviation)).float().reshape(shape))
         self.register_buffer("shift", (average / deviation).float().reshape(shape))
+        self.shifts = any(mean)
         self.dtype = torch.uint8 if images else torch.float32
 
     def forward(self, inputs: Tensor) -> Tensor:
         assert inputs.dtype == self.dtype  # noqa: S101 - TorchScript keeps it: an input scaled twice is an error
-        return inputs.to(torch.float32) * self.scale - self.shift
+        # In place: three tensors for one are more than the cache next to a core holds.
+        scaled = inputs.to(torch.float32, copy=True).mul_(self.scale)
+        return scaled.sub_(self.shift) if self.shifts else scaled

@@ -105,6 +105,16 @@ def test_without_mean_and_deviation_an_image_becomes_what_totensor_makes_of_it()
     assert torch.allclose(normalised, images.float() / 255, atol=1e-7, rtol=0)
 
 
+def test_features_that_are_normalised_are_left_as_they_were() -> None:
+    features = torch.rand(3, 2)
+    before = features.clone()
+
+    normalised = Preprocessing(mean=(1.0, 2.0), std=(2.0, 2.0), images=False)(features)
+
+    assert torch.equal(features, before)
+    assert not torch.equal(normalised, before)
+
+
 def test_a_feature_model_takes_float32_rows() -> None:
     model = Exported(Preprocessing(mean=(1.0, 2.0), std=(2.0, 2.0), images=False), nn.Identity())
 
