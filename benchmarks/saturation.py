@@ -1,6 +1,6 @@
 """How much of the machine reaches the model: images/s served over images/s of a bare loop over full batches.
 
-    python -m benchmarks.saturation --model xigua
+    python -m benchmarks.saturation --model cifar10
 
 Both have the same TorchScript and the same cores; the service shares them with HTTP, decoding and the client (wrk).
 """
@@ -11,8 +11,11 @@ import argparse
 import os
 import statistics
 import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urljoin
 
+import orjson
 import torch
 
 from benchmarks.machine import describe
@@ -29,24 +32,31 @@ CONNECTIONS = 256
 WARM_SECONDS = 2
 
 
-def bare_rate(module: torch.jit.ScriptModule, batch: torch.Tensor, seconds: float) -> float:
-    """Images/s of `module` alone, with all cores."""
+def bare_rate(network: torchscript.Network, batch: torch.Tensor, seconds: float) -> float:
+    """Images/s of the network alone, with all cores."""
     torch.set_num_threads(usable_cores())
     with torch.inference_mode():
         for _ in range(3):  # TorchScript optimises in its first calls
-            module(batch)
+            network(batch)
         begin, count = time.monotonic(), 0
         while time.monotonic() < begin + seconds:
-            module(batch)
+            network(batch)
             count += len(batch)
         return count / (time.monotonic() - begin)
+
+
+def form_at(url: str, model: str) -> str:
+    """In which form a service at `url` computes a model."""
+    with urllib.request.urlopen(urljoin(url, f"/v2/models/{model}")) as answer:
+        form = orjson.loads(answer.read())["parameters"]
+    return f"{form['form']}, {form['threads']} thread{'s' if form['threads'] > 1 else ''}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--registry", type=Path, default=Path("models"))
-    parser.add_argument("--model", default="xigua")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, usable_cores()], help="of the worker, in turn")
+    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--threads", type=int, nargs="+", default=[0, 1], help="of the worker, in turn; 0: its choice")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--mnist", type=Path, default=Path(os.environ.get("MNIST_ROOT", "data")))
@@ -60,15 +70,16 @@ def main() -> None:
     pixels = mnist(arguments.mnist) if spec.shape == (1, 28, 28) else noise(spec.shape)
     images = pngs(pixels)
     path = (arguments.registry / arguments.model / str(manifest.version) / ARTIFACT).resolve()
-    module = torchscript.load(path.read_bytes(), torch.device("cpu"))
+    network = torchscript.load(path.read_bytes(), torch.device("cpu"))
     batch = tensor(pixels)[: Settings().max_batch_size]
-    class_id = int(module(batch[:1]).argmax())
+    class_id = int(network(batch[:1]).argmax())
     argmax = CONTESTANTS["argmax"]
     os.environ["SERVICE_DEFAULT_MODEL"] = arguments.model
     bare: list[float] = []
     served: dict[int, list[float]] = {threads: [] for threads in arguments.threads}
+    forms: dict[int, str] = {}
     for _ in range(arguments.repeats):
-        bare.append(bare_rate(module, batch, arguments.seconds))
+        bare.append(bare_rate(network, batch, arguments.seconds))
         for port, threads in enumerate(arguments.threads, 18_400):
             os.environ["SERVICE_THREADS"] = str(threads)
             place = arguments.registry.resolve(), path
@@ -77,6 +88,7 @@ def main() -> None:
                 closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=WARM_SECONDS)
                 result = closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=arguments.seconds)
                 served[threads].append(result.rate)
+                forms[threads] = form_at(runs.url, arguments.model)
     whole = statistics.median(bare)
     name = f"{manifest.name}@{manifest.version}"
     print(f"{describe()}; {name}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians.\n")
@@ -84,7 +96,8 @@ def main() -> None:
     print(f"| bare loop, batches of {len(batch)} | {whole:,.0f} | 1.00 |")
     for threads, rates in served.items():
         rate = statistics.median(rates)
-        print(f"| served, {threads} thread(s) in the worker | {rate:,.0f} | {rate / whole:.2f} |")
+        how = f"{forms[threads]}{'' if threads else ', as the service chose'}"
+        print(f"| served, {how} | {rate:,.0f} | {rate / whole:.2f} |")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ from service.offer import Key, Offer, ServedModel
 BLOCKS_IN_FLIGHT = 2
 """Blocks that a worker may hold of one HTTP process: one that it computes, one that it finds when it is done."""
 
+_SHORT_SECONDS = 0.001
+"""A block that has been away for less may be back at once, so the next one for its model waits until it is as large:
+small blocks cost both sides more than their images do. To a block that takes longer the next one is sent ahead."""
+
 BULK_BLOCKS_IN_FLIGHT = 1
 """The same for bulk requests, so that an urgent block never waits behind more than one of them."""
 
@@ -41,6 +45,8 @@ class _Block(NamedTuple):
     model: ServedModel
     lane: Lane
     tickets: list[Ticket]
+    size: int  # of inputs
+    sent: float
 
 
 class _Worker:
@@ -56,6 +62,13 @@ class _Worker:
     def has_room_for(self, lane: Lane) -> bool:
         limit = BULK_BLOCKS_IN_FLIGHT if lane.bulk else BLOCKS_IN_FLIGHT
         return self.connected and len(self.blocks) < limit and lane.key in self.handles
+
+    def may_soon_answer(self, lane: Lane) -> bool:
+        """Whether the block that left last may, so that what waits in `lane` for the same model can grow meanwhile."""
+        if not self.blocks:
+            return False
+        last = next(reversed(self.blocks.values()))
+        return last.lane.key == lane.key and lane.size < last.size and time.monotonic() - last.sent < _SHORT_SECONDS
 
 
 class Dispatcher:
@@ -85,6 +98,7 @@ class Dispatcher:
         self._tickets: set[Ticket] = set()
         self._block_ids = itertools.count(1)
         self._flush_is_due = False
+        self._second_look: asyncio.TimerHandle | None = None
         self._answered = 0
         self._peak_rate = 0.0
         self._sweeper: asyncio.Task[None] | None = None
@@ -98,8 +112,9 @@ class Dispatcher:
             link.open()
 
     async def close(self) -> None:
-        if self._sweeper:
-            self._sweeper.cancel()
+        for pending in (self._sweeper, self._second_look):
+            if pending:
+                pending.cancel()
         for link in self._workers:
             await link.close()
 
@@ -208,9 +223,20 @@ class Dispatcher:
             progress = False
             for lane in self._lanes.in_turn():
                 link = self._link_for(lane)
-                if link:
+                if link and self._workers[link].may_soon_answer(lane):
+                    self._look_again()
+                elif link:
                     self._send_block(link, lane)
                     progress = True
+
+    def _look_again(self) -> None:
+        """Flush once a block that was sent just now is no longer expected at once, though nothing else may happen."""
+        if self._second_look is None:
+            self._second_look = self._loop.call_later(_SHORT_SECONDS, self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._second_look = None
+        self._flush()
 
     def _link_for(self, lane: Lane) -> WorkerLink | None:
         free = [link for link, worker in self._workers.items() if worker.has_room_for(lane)]
@@ -223,9 +249,9 @@ class Dispatcher:
             return
         worker = self._workers[link]
         block_id = next(self._block_ids)
-        worker.blocks[block_id] = _Block(worker.models[lane.key], lane, tickets)
-        deadline = max(ticket.deadline for ticket in tickets)
         size = sum(ticket.size for ticket in tickets)
+        worker.blocks[block_id] = _Block(worker.models[lane.key], lane, tickets, size, time.monotonic())
+        deadline = max(ticket.deadline for ticket in tickets)
         chunks = [ticket.data for ticket in tickets]
         link.send(frames.pack_block(block_id, worker.handles[lane.key], size, deadline, chunks))
 

@@ -54,16 +54,20 @@ class Lane:
         self.key = key
         self.bulk = bulk
         self._tickets: collections.deque[Ticket] = collections.deque()
+        self.size = 0
+        """Inputs that could leave now, without those that travel after them."""
 
     def __bool__(self) -> bool:
         return bool(self._tickets)
 
     def add(self, ticket: Ticket) -> None:
         self._tickets.append(ticket)
+        self.size += ticket.size
 
     def put_back(self, ticket: Ticket) -> None:
         """Return a ticket that had left, to leave first."""
         self._tickets.appendleft(ticket)
+        self.size += ticket.size
 
     def tickets(self) -> Iterator[Ticket]:
         """Everything that waits, with what travels after it."""
@@ -79,8 +83,9 @@ class Lane:
         taken: list[Ticket] = []
         while tickets and max_size >= tickets[0].size:
             ticket = tickets.popleft()
+            self.size -= ticket.size
             if ticket.next:
-                tickets.append(ticket.next)
+                self.add(ticket.next)
                 ticket.next = None
             if is_wanted(ticket):
                 taken.append(ticket)
@@ -90,6 +95,7 @@ class Lane:
     def keep(self, is_wanted: Callable[[Ticket], bool]) -> None:
         """Drop what nobody waits for."""
         self._tickets = collections.deque(filter(is_wanted, self._tickets))
+        self.size = sum(ticket.size for ticket in self._tickets)
 
 
 class Lanes:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,15 +37,16 @@ class DeviceFailedError(Exception):
 
 
 class Outputs(NamedTuple):
-    """What a model says of a batch, on the CPU."""
+    """What a model says of a batch."""
 
-    class_ids: Tensor  # int32 [N]; -1 where the logits are not finite
-    confidences: Tensor  # float32 [N], the calibrated probability of that class
-    logits: Tensor  # float32 [N, K]
+    class_ids: npt.NDArray[np.int32]  # [N]; -1 where the logits are not finite
+    confidences: npt.NDArray[np.float32]  # [N], the calibrated probability of that class
+    logits: npt.NDArray[np.float32]  # [N, K]
 
     @classmethod
     def join(cls, first: Outputs, second: Outputs) -> Outputs:
-        return cls(*map(torch.cat, zip(first, second, strict=True)))
+        class_ids, confidences, logits = zip(first, second, strict=True)
+        return cls(np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits))
 
 
 class Model:
@@ -71,7 +74,6 @@ class Model:
         """A view of raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
         return torch.frombuffer(data, dtype=_DTYPES[self.manifest.input.dtype]).view(-1, *self.manifest.input.shape)
 
-    @torch.inference_mode()
     def run(self, inputs: Tensor) -> Outputs:
         """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says.
 
@@ -81,22 +83,17 @@ class Model:
         """
         torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
         try:
-            logits = self._network(inputs.to(self.device, non_blocking=True)).float()
-            confidences, class_ids = torch.softmax(logits / self.manifest.temperature, dim=1).max(dim=1)
-            class_ids = torch.where(torch.isfinite(confidences), class_ids, -1).int()
-            return Outputs(class_ids.cpu(), confidences.cpu(), logits.contiguous().cpu())
+            with torch.inference_mode():
+                logits = self._network(inputs.to(self.device, non_blocking=True)).float().cpu().numpy()
         except RuntimeError as error:
             if _is_of_device(error):
                 raise DeviceFailedError(str(error)) from error
             raise
+        return _classified(logits, self.manifest.temperature)
 
     def failed(self) -> Outputs:
         """What stands for one image that the model cannot compute."""
-        return Outputs(
-            torch.full((1,), -1, dtype=torch.int32),
-            torch.full((1,), torch.nan),
-            torch.full((1, len(self.manifest.classes)), torch.nan),
-        )
+        return _classified(np.full((1, len(self.manifest.classes)), np.nan, np.float32), 1.0)
 
     def prove(self) -> None:
         """Compute the golden sample and compare.
@@ -106,17 +103,17 @@ class Model:
                 a twentieth of the largest).
         """
         golden = self.manifest.golden
-        expected = torch.tensor(golden.logits)
+        expected = np.array(golden.logits, np.float32)
         tolerance = golden.tolerance
         if self.form.name in HALF:
-            tolerance = max(tolerance, _HALF_TOLERANCE * expected.abs().max().item())
+            tolerance = max(tolerance, _HALF_TOLERANCE * float(abs(expected).max()))
         try:
             logits = self.run(self.batch(bytearray(golden.raw_inputs()))).logits
         except RuntimeError as error:
             raise UnfitModelError(f"{self}: the golden sample must compute. Given: {error}") from error
         if logits.shape != expected.shape:
             raise UnfitModelError(f"{self}: golden logits must be {list(expected.shape)}. Given: {list(logits.shape)}")
-        difference = (logits - expected).abs().max().item()
+        difference = float(abs(logits - expected).max())
         if not difference <= tolerance:  # written so that NaN fails
             raise UnfitModelError(
                 f"{self}: golden logits must be within {tolerance:g} of the manifest's. Given: off by {difference}"
@@ -136,6 +133,18 @@ class Model:
                 raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
         seconds = time.monotonic() - started
         logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
+
+
+def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
+    """What logits [N, K] say; a dozen small steps that take numpy half as long as torch."""
+    with np.errstate(invalid="ignore"):  # logits that are not finite
+        scaled = logits / temperature
+        confidences = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
+    class_ids = scaled.argmax(axis=1).astype(np.int32)
+    computed = np.isfinite(confidences)
+    if not computed.all():
+        class_ids[~computed] = -1
+    return Outputs(class_ids, confidences, logits)
 
 
 def _is_of_device(error: RuntimeError) -> bool:

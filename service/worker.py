@@ -240,9 +240,7 @@ class Worker:
         outputs = _run(model, bytearray().join(job.block.data for job in wanted))
         seconds = time.monotonic() - started
         size = len(outputs.class_ids)
-        class_ids = outputs.class_ids.numpy()
-        confidences = outputs.confidences.numpy()
-        logits = outputs.logits.numpy()
+        class_ids, confidences, logits = outputs
         self._batches += 1
         start = 0
         for job in wanted:

@@ -10,9 +10,12 @@ the ratios within one table mean anything.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import statistics
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +48,16 @@ class Rounds:
         self.closed: dict[tuple[str, int], list[Closed]] = {}
         self.opened: dict[str, list[Result]] = {}
         self.several: dict[str, list[float]] = {}
+        self.missing: dict[str, str] = {}  # contestants that did not come up, and why
+
+    @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """Go on with the others if a contestant fails, and say so; what was measured of it does not count."""
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            print(f"{CONTESTANTS[name].title} is left out: {error}", file=sys.stderr)
+            self.missing[name] = str(error).splitlines()[0]
 
     def of(self, name: str, connections: int) -> Closed:
         """The medians of a contestant."""
@@ -97,9 +110,14 @@ def main() -> None:
         for port, name in enumerate(arguments.contestants, 18_300):
             contestant = CONTESTANTS[name]
             posts = contestant.posts(images)
+            if name in rounds.missing:
+                continue
             place = arguments.registry.resolve(), model
             expected = None if name == FLOOR else class_id
-            with running(contestant, *place, image=images[0], port=port, class_id=expected) as runs:
+            with (
+                rounds.without(name),
+                running(contestant, *place, image=images[0], port=port, class_id=expected) as runs,
+            ):
                 closed_loop(runs.url, posts, connections=AT, seconds=WARM_SECONDS)
                 for connections in arguments.connections:
                     closed = measure(runs, posts, connections, arguments.seconds)
@@ -115,7 +133,9 @@ def main() -> None:
                     rounds.opened.setdefault(name, []).append(opened)
     how = f"{arguments.model}@{version}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians."
     print(f"{describe()}; {how}\n")
-    print_closed(arguments.contestants, arguments.connections, rounds)
+    print_closed([n for n in arguments.contestants if n not in rounds.missing], arguments.connections, rounds)
+    for name, reason in rounds.missing.items():
+        print(f"\n{CONTESTANTS[name].title} is left out: {reason}")
     print_opened(rounds, arguments.open_loop)
     print_several(rounds)
 

@@ -37,7 +37,7 @@ function done(summary, latency, requests)
 end
 """
 
-_CONNECTIONS = 64  # of an open loop, to begin with
+_CONNECTIONS = 256  # of an open loop, to begin with: those that a stall needs should not be opened amid it
 _ANSWER_SECONDS = 20.0
 _NAP_SECONDS = 0.0002
 

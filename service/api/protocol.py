@@ -106,6 +106,7 @@ class Protocol(HttpToolsProtocol):
         self._answering: Coroutine[Any, Any, Response] | None = None
         self._held = bytearray()  # what came while a request on the short way was being answered
         self._closes = False
+        self._at_rest_since = 0.0  # when the last answer on the short way was sent, on the loop's clock
 
     # What comes
 
@@ -128,7 +129,6 @@ class Protocol(HttpToolsProtocol):
         async def read(started: float) -> bytes:  # noqa: ARG001 - it came when it started
             return body
 
-        self._unset_keepalive_if_required()
         self._answering = self._answer(head.scope, self, read)
         self._go_on()
         return True
@@ -156,7 +156,7 @@ class Protocol(HttpToolsProtocol):
         if self._closes:
             self.transport.close()
             return
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._at_rest_since = self.loop.time()
         if self._held:
             held, self._held = bytes(self._held), bytearray()
             self.flow.resume_reading()
@@ -168,6 +168,17 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         # uvicorn lets a client that never says a word stay for ever.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been at rest for long enough; the short way, which sets no timer, puts it off."""
+        rest = self.loop.time() - self._at_rest_since
+        if self._answering:
+            rest = 0.0
+        if rest >= self.timeout_keep_alive:
+            super().timeout_keep_alive_handler()
+        else:
+            wait = self.timeout_keep_alive - rest
+            self.timeout_keep_alive_task = self.loop.call_later(wait, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.disconnected = True
@@ -211,8 +222,7 @@ class Protocol(HttpToolsProtocol):
 
 
 def _serialise(response: Response, *, closes: bool) -> bytes:
-    parts = [STATUS_LINE[response.status], b"content-type: ", response.media_type, b"\r\n"]
-    parts.append(_lines(response.shared_headers))
+    parts = [_start(response.status, response.media_type, response.shared_headers)]
     for name, value in response.headers:
         parts += (name, b": ", value, b"\r\n")
     if closes:
@@ -222,5 +232,7 @@ def _serialise(response: Response, *, closes: bool) -> bytes:
 
 
 @lru_cache(256)
-def _lines(headers: tuple[Header, ...]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % header for header in headers)
+def _start(status: int, media_type: bytes, headers: tuple[Header, ...]) -> bytes:
+    """What answers of a kind begin with."""
+    lines = [b"content-type: %b\r\n" % media_type, *(b"%b: %b\r\n" % header for header in headers)]
+    return STATUS_LINE[status] + b"".join(lines)

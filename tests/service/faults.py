@@ -19,6 +19,7 @@ HTTP_PROCESSES = 2
 def kill_one(service: Service, kind: Literal["http", "worker"]) -> None:
     for process in service.processes(kind)[:1]:
         process.kill()
+        process.wait(5)  # the next request must not go to a connection of the dying process
 
 
 async def at_random(service: Service, rng: random.Random) -> None:

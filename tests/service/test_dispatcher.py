@@ -172,6 +172,50 @@ def test_a_block_holds_no_more_images_than_a_batch(run: Run) -> None:
     run(story)
 
 
+def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.dispatcher._SHORT_SECONDS", 60.0)
+
+    async def story(house: House) -> None:
+        house.ask(0), house.ask(1)
+        first = await house.worker.block()
+        house.ask(2)
+        await asyncio.sleep(0.05)
+        house.ask(3)
+        second = await house.worker.block()
+
+        assert [len(first.images), len(second.images)] == [2, 2]
+
+    run(story)
+
+
+def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.dispatcher._SHORT_SECONDS", 60.0)
+
+    async def story(house: House) -> None:
+        house.ask(0), house.ask(1)
+        first = await house.worker.block()
+        house.ask(2)
+        await asyncio.sleep(0.05)
+        house.worker.answer(first)
+
+        assert len((await house.worker.block()).images) == 1
+
+    run(story)
+
+
+def test_what_waits_behind_a_block_that_takes_long_is_sent_ahead(run: Run) -> None:
+    async def story(house: House) -> None:
+        house.ask(0), house.ask(1)
+        await house.worker.block()
+        house.ask(2)
+
+        assert len((await house.worker.block()).images) == 1
+
+    run(story)
+
+
 def test_a_blocks_deadline_is_its_latest_one(run: Run) -> None:
     async def story(house: House) -> None:
         now = time.monotonic()

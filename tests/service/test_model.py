@@ -69,7 +69,7 @@ def test_a_batch_gives_a_class_its_probability_and_the_logits_of_each_image(tmp_
     assert outputs.class_ids.tolist() == [7, 0, 9]
     assert outputs.logits.tolist() == [[28.0 * (k == class_id) for k in range(10)] for class_id in (7, 0, 9)]
     assert outputs.confidences.tolist() == pytest.approx([1.0] * 3)
-    assert [column.dtype for column in outputs] == [torch.int32, torch.float32, torch.float32]
+    assert [column.dtype for column in outputs] == [np.int32, np.float32, np.float32]
 
 
 def test_probabilities_are_those_of_the_logits_over_the_temperature(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_what_stands_for_a_failed_image_joins_with_what_did_not_fail(tmp_path: P
     joined = Outputs.join(model.run(model.batch(rows(3))), model.failed())
 
     assert joined.class_ids.tolist() == [3, -1]
-    assert joined.class_ids.dtype == torch.int32
-    assert joined.confidences[1].isnan()
+    assert joined.class_ids.dtype == np.int32
+    assert np.isnan(joined.confidences[1])
     assert joined.logits.shape == (2, 10)
 
 
@@ -203,4 +203,4 @@ def test_a_model_on_a_gpu_answers_on_the_cpu(tmp_path: Path) -> None:
     outputs = model.run(model.batch(rows(7, 2)))
 
     assert outputs.class_ids.tolist() == [7, 2]
-    assert {column.device.type for column in outputs} == {"cpu"}
+    assert outputs.logits[0].argmax() == 7

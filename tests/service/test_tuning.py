@@ -129,3 +129,14 @@ def test_measuring_gives_the_seconds_of_a_batch(tmp_path: Path) -> None:
     model = Model(*published(tmp_path))
 
     assert 0 < tuning.seconds_of(model, 3) < 1
+
+
+def test_a_slow_network_is_measured_once(choose: Choose) -> None:
+    sizes = []
+
+    def measure(model: Model, size: int) -> float:
+        sizes.append(size)
+        return 0.5 * size
+
+    assert choose((), measure=measure, cores=2).threads == 2
+    assert sizes == [1]
