@@ -132,7 +132,7 @@ def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() 
 
 def test_the_command_line_of_training_and_its_first_step_load_no_server_and_no_compiler() -> None:
     loaded = modules_loaded_by(
-        "import torch, training.__main__\n"
+        "import torch, training.command_line\n"
         "from training.optimisers import build_optimiser\n"
         "from training.recipes import find\n"
         "weight = torch.nn.Parameter(torch.zeros(2))\n"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from service.registry import Registry
 from tests.training.conftest import Silent
 from training import checkpoint, pipeline
-from training.__main__ import main
 from training.checkpoint import Checkpoints
+from training.command_line import main
 from training.data import Dataset
 from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters

@@ -19,7 +19,7 @@ from service.registry import CorruptVersionError, Registry, RegistryError
 from tests.registries import publish
 from tests.training.conftest import Silent
 from training import job, pipeline, recipes
-from training.__main__ import main
+from training.command_line import main
 from training.errors import OptionError, TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
 from training.promotion import hold_production, promote_if_better

@@ -14,7 +14,7 @@ from torchvision.datasets import MNIST
 from service.manifest import Metric
 from service.registry import Registry
 from tests.registries import publish
-from training.__main__ import main
+from training.command_line import main
 from training.hyper_parameters import HyperParameters
 from training.recipes import RECIPES
 from training.settings import Settings
