@@ -10,7 +10,7 @@ from typing import Any
 
 from service.registry import Registry
 from training import latency
-from training.__main__ import main
+from training.command_line import main
 from training.gate import accuracy_of
 from training.report import Report
 from training.sources import load
