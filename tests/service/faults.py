@@ -17,7 +17,9 @@ HTTP_PROCESSES = 2
 
 
 def kill_one(service: Service, kind: Literal["http", "worker"]) -> None:
-    for process in service.processes(kind)[:1]:
+    """Kill the process of a kind that has the most connections: one may have taken them all."""
+    busiest = sorted(service.processes(kind), key=lambda process: -len(service.sockets(process) or []))
+    for process in busiest[:1]:
         process.kill()
         process.wait(5)  # the next request must not go to a connection of the dying process
 
