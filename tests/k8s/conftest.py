@@ -14,23 +14,28 @@ import pytest
 import yaml
 
 K8S = Path(__file__).parents[2] / "k8s"
-COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
-BUILDS = ("overlays/local", "overlays/production", *(f"base and {name}" for name in COMPONENTS))
+COMPONENTS = {path.name for path in (K8S / "components").iterdir()}
+TO_BUCKET = "base and training and registry-bucket and training-to-bucket"
+ALONE = sorted(COMPONENTS - {"training-to-bucket"})  # that one changes what the training folder has
+BUILDS = ("overlays/local", "overlays/production", *(f"base and {name}" for name in ALONE), TO_BUCKET)
 
 Manifest = dict[str, Any]
 
 
 @functools.cache
 def build(name: str) -> tuple[Manifest, ...]:
-    """The manifests of an overlay, or of the base with one component."""
+    """The manifests of an overlay, or of folders and components that are named with "and" between them."""
     if not shutil.which("kubectl"):
         pytest.skip("needs kubectl on the PATH")
     if name.startswith("overlays/"):
         return _kustomize(K8S / name)
     with tempfile.TemporaryDirectory() as folder:
         up = Path(os.path.relpath(K8S, Path(folder).resolve()))
-        component = name.removeprefix("base and ")
-        content = {"resources": [f"{up / 'base'}"], "components": [f"{up / 'components' / component}"]}
+        parts = name.split(" and ")
+        content = {
+            "resources": [f"{up / part}" for part in parts if part not in COMPONENTS],
+            "components": [f"{up / 'components' / part}" for part in parts if part in COMPONENTS],
+        }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(content))
         return _kustomize(Path(folder))
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 
 from service import supervisor
 from service.settings import Settings
-from tests.k8s.conftest import BUILDS, Manifest, build, of_kind, pod_templates, settings
+from tests.k8s.conftest import BUILDS, TO_BUCKET, Manifest, build, of_kind, pod_templates, settings
 from tests.registries import publish
 from tests.service.conftest import Service, serving
 from training.settings import JobSettings
@@ -71,6 +71,7 @@ def test_a_field_that_a_definition_lacks_is_found() -> None:
     [
         *((name, "argmax-settings", Settings) for name in BUILDS),
         ("overlays/production", "argmax-training", JobSettings),
+        (TO_BUCKET, "argmax-training", JobSettings),
     ],
 )
 def test_every_setting_is_a_field_of_the_settings_class_with_a_value_that_it_takes(
@@ -224,6 +225,42 @@ def test_autoscalers_go_by_metrics_that_the_service_exposes(running: Service) ->
     assert [re.findall(r"inference_\w+", query) for query in queries] == [[name] for name in names]
     for name in names:
         assert re.search(rf"^{name}[ {{]", exposed, re.MULTILINE), name
+
+
+def test_both_autoscalers_scale_alike() -> None:
+    (autoscaler,) = of_kind(build("overlays/production"), "HorizontalPodAutoscaler")
+    (scaled,) = of_kind(build("base and autoscaling-keda"), "ScaledObject")
+    by_hpa, by_keda = autoscaler["spec"], scaled["spec"]
+
+    targets = [metric["pods"]["target"] for metric in by_hpa["metrics"]]
+    triggers = by_keda["triggers"]
+
+    assert (by_hpa["minReplicas"], by_hpa["maxReplicas"]) == (by_keda["minReplicaCount"], by_keda["maxReplicaCount"])
+    assert [target["type"] for target in targets] == [trigger["metricType"] for trigger in triggers]
+    assert [quantity(target["averageValue"]) for target in targets] == [
+        quantity(trigger["metadata"]["threshold"]) for trigger in triggers
+    ]
+
+
+def quantity(text: str) -> float:
+    """The number that Kubernetes reads `text` as."""
+    return float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
+
+
+@pytest.mark.parametrize("name", ["overlays/production", TO_BUCKET])
+def test_the_job_publishes_where_the_service_looks_and_the_cron_job_does_the_same(name: str) -> None:
+    manifests = build(name)
+    jobs = pod_templates(manifests)
+    (served,) = pod_templates(manifests)["Deployment"]["spec"]["containers"]
+    (trains,) = jobs["Job"]["spec"]["containers"]
+    registry = settings(manifests, "argmax-settings")["SERVICE_REGISTRY"]
+
+    assert settings(manifests, "argmax-training")["TRAINING_REGISTRY"] == registry
+    assert jobs["Job"]["spec"] == jobs["CronJob"]["spec"]
+    for container in (served, trains):
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
+        assert (registry in mounts, secrets) == ((False, ["argmax-bucket"]) if "://" in registry else (True, []))
 
 
 def test_the_dashboard_comes_as_grafana_looks_for_it() -> None:
