@@ -10,10 +10,10 @@ FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python3 -m venv /opt/venv
-# The packages depend on these two files alone, so that a change of code does not install torch again.
+# The packages depend on these files alone, so that a change of code does not install torch again.
 COPY pyproject.toml constraints.txt README.md ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir service training && /opt/venv/bin/pip install -c constraints.txt '.[s3]'
+    mkdir service training && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc]'
 
 FROM build AS build-service
 COPY service service

@@ -9,7 +9,7 @@ ENGINE ?= docker
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types tests fuzz bench bench-peers train image clean
+.PHONY: help serve test lint types tests fuzz bench bench-peers train image image-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,9 +42,14 @@ bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., need
 
 bench-peers: .peers/torchserve/installed .peers/bentoml/installed .peers/ray/installed  ## Install others to measure: TorchServe (needs Java 17), BentoML, Ray Serve
 
+# podman's own format of images has no health checks.
+image: export BUILDAH_FORMAT = docker
 image:  ## Build the images argmax-service and argmax-training (ENGINE=podman)
 	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
 	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
+
+image-check: $(VENV)/.dev  ## Build both images and run them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
+	$(BIN)/python -m benchmarks.image $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated
 	rm -rf $(VENV) .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,13 @@ def test_health_is_asked_by_the_projects_own_command() -> None:
     assert command == ["python", "-m", "service", "health"]
     assert "health" in COMMANDS
     assert instructions("service")["EXPOSE"] == environment("service")["SERVICE_PORT"] == "8000"
+
+
+def test_the_label_has_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    assert ("ARG", f"VERSION={version}") in stages()["runtime"][1]
+    assert 'image.version="${VERSION}"' in instructions("runtime")["LABEL"]
 
 
 def test_what_the_builder_is_given_is_what_is_copied() -> None:
