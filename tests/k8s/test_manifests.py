@@ -128,6 +128,11 @@ def test_what_selects_pods_selects_the_pods_of_the_service(name: str) -> None:
         assert selected(manifest["spec"]["selector"]) == {"Deployment"}
     for manifest in of_kind(manifests, "PodDisruptionBudget", "PodMonitor", "Deployment"):
         assert selected(manifest["spec"]["selector"]["matchLabels"]) == {"Deployment"}
+    for manifest in of_kind(manifests, "Deployment"):
+        constraints = manifest["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [c["topologyKey"] for c in constraints] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+        for constraint in constraints:  # without a selector it counts no pods, and spreads none
+            assert selected(constraint["labelSelector"]["matchLabels"]) == {"Deployment"}
     for manifest in of_kind(manifests, "NetworkPolicy"):
         theirs = {"Job", "CronJob"} if "training" in manifest["metadata"]["name"] else {"Deployment"}
         assert selected(manifest["spec"]["podSelector"]["matchLabels"]) == theirs
