@@ -68,6 +68,7 @@ def card(
             ("batch", "milliseconds", "per input"),
             [(str(size), f"{ms:.2f}", f"{ms / size:.3f}") for size, ms in latencies.items()],
         ),
+        _forms(manifest, test.data),
         "## Making it again",
         f"```sh\n{command}\n```",
         _table(
@@ -96,6 +97,13 @@ def _origin(hyper_parameters: Mapping[str, object]) -> str:
     if hyper_parameters.get("held_out"):
         return "The temperature was fitted on training examples that were held out, never on test data."
     return "Nothing was held out in this run; the temperature is the one that was given."
+
+
+def _forms(manifest: ModelManifest, tested_on: str) -> str:
+    if not manifest.forms:
+        return "It serves as it is: no other form of it was proved to agree."
+    names = ", ".join(name.replace("_", " ") for name in manifest.forms)
+    return f"Other forms that gave every input of {tested_on} the same class: {names}."
 
 
 def _percent(share: float) -> str:

@@ -92,6 +92,15 @@ def test_the_card_tells_data_accuracy_calibration_size_speed_and_how_to_make_it_
     assert [row.split(" | ")[1] for row in rows] == ["8", "1", "2"]  # accuracy, then before and after the temperature
 
 
+def test_the_card_tells_which_forms_may_serve(manifest: ModelManifest) -> None:
+    proved = manifest.model_copy(update={"forms": ("channels_last", "prepacked")})
+
+    cards = [report().files(each)["card.md"].decode() for each in (manifest, proved)]
+
+    assert "no other form of it was proved" in cards[0]
+    assert "the same class: channels last, prepacked." in cards[1]
+
+
 def test_every_picture_that_the_card_shows_is_a_png_beside_it(manifest: ModelManifest) -> None:
     files = report().files(manifest)
 
