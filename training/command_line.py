@@ -192,7 +192,8 @@ def _train(arguments: argparse.Namespace) -> int:
     hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
     settings = _settings(arguments, Settings)
     devices.keep_freed_memory()
-    with joined(devices.choose(settings.device)) as world, devices.cpu_threads(settings.threads or recipe.threads):
+    threads = devices.cpu_threads(settings.threads or recipe.threads)
+    with joined(devices.choose(settings.device)) as world, threads, devices.no_denormals():
         outcome = pipeline.run(
             recipe,
             hyper,
@@ -225,7 +226,8 @@ def _run(arguments: argparse.Namespace) -> int:
     devices.keep_freed_memory()
     began, code, result = time.monotonic(), 1, None
     try:
-        with job.stopped_by_sigterm(), devices.cpu_threads(settings.threads or recipe.threads):
+        threads = devices.cpu_threads(settings.threads or recipe.threads)
+        with job.stopped_by_sigterm(), threads, devices.no_denormals():
             result = job.run(
                 recipe,
                 hyper,

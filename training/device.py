@@ -58,6 +58,20 @@ def cpu_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def no_denormals() -> Iterator[None]:
+    """Inside the block, this thread takes a number below 1.2e-38 for 0, where the CPU can.
+
+    Adam's averages for a weight that gets no gradient any more, as that of a pixel that is nearly always black, fade
+    through such numbers, with which a CPU is slow: they were 0.03 ms of a step of `neural_net`.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def keep_freed_memory() -> None:
     """From now on, memory that this process frees is its own for the next tensor, where glibc manages it.
 

@@ -59,9 +59,10 @@ class WrittenOut:
     def __init__(self, chain: Chain, hyper: HyperParameters) -> None:
         self._links = [_link(layer) for layer in chain.chain() if not isinstance(layer, nn.Flatten)]
         self._backwards = list(reversed(list(enumerate(self._links))))
-        device = next(chain.parameters()).device
-        self._smoothing = hyper.label_smoothing
-        self._hit = torch.tensor(self._smoothing - 1.0, device=device)
+        bias = list(chain.parameters())[-1]
+        self._one_logit, classes = len(bias) == 1, max(2, len(bias))
+        smoothing = hyper.label_smoothing
+        self._targets = torch.eye(classes, device=bias.device) * (1 - smoothing) + smoothing / classes
 
     def __call__(self, inputs: Tensor, labels: Tensor, *, n: int) -> Tensor:
         with torch.no_grad():
@@ -69,18 +70,12 @@ class WrittenOut:
             for link in self._links:
                 values = link.forward(values)
             logits = class_logits(values)
-            gradient = self._of_logits(logits, labels).div_(n)
-            gradient = gradient[:, -values.shape[1] :]  # one raw logit is the second of two classes
+            gradient = logits.softmax(1).sub_(self._targets.index_select(0, labels)).div_(n)
+            if self._one_logit:
+                gradient = gradient[:, 1:]  # it is the second class's; the first one's is 0
             for place, link in self._backwards:
                 gradient = link.backward(gradient, first=place == 0)
             return logits
-
-    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The gradient of the summed cross-entropy: the probabilities without the targets."""
-        gradient = logits.softmax(1)
-        if self._smoothing:
-            gradient -= self._smoothing / logits.shape[1]
-        return gradient.scatter_add_(1, labels.unsqueeze(1), self._hit.expand(len(labels), 1))
 
 
 class _Linear:

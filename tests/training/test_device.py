@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from training.device import choose, cpu_threads, describe
+from training.device import choose, cpu_threads, describe, no_denormals
 from training.errors import OptionError
 
 
@@ -75,3 +75,15 @@ def test_memory_that_was_freed_is_taken_again_without_new_pages() -> None:
 
     assert kept < 2000
     assert given_back > 100_000
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot")
+def test_denormal_numbers_are_zero_inside_the_block_and_there_again_after_it() -> None:
+    tiny = torch.tensor([1e-30])
+
+    with no_denormals():
+        inside = tiny * 1e-10
+    after = tiny * 1e-10
+
+    assert inside.item() == 0
+    assert after.item() > 0
