@@ -27,6 +27,19 @@ def test_digits_look_like_mnist_and_split_by_class_always_the_same_way(digits: D
     assert digits_test.digest == "8fe4dadaef14bf32bbb44d0104f88549da29902d4ddb59a81d2d3d7292ca83aa"
 
 
+def test_digits_are_read_without_scikit_learn_itself(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+
+    assert sources.load("digits", "train", Path()).digest == digits.digest
+
+
+def test_without_scikit_learn_there_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    with pytest.raises(OptionError, match=r"scikit-learn must be installed, .* Given: it is not"):
+        sources.load("digits", "train", Path())
+
+
 def test_no_image_of_digits_is_in_both_splits(digits: Dataset, digits_test: Dataset) -> None:
     train = {image.numpy().tobytes() for image in digits.inputs}
     test = {image.numpy().tobytes() for image in digits_test.inputs}
