@@ -10,18 +10,20 @@ FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python3 -m venv /opt/venv
-# The packages depend on these files alone, so that a change of code does not install torch again.
-COPY pyproject.toml constraints.txt README.md ./
+# The packages depend on these two files alone, so that a change of code or text does not install torch again.
+COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir service training && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc]'
+    mkdir service training && touch README.md && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc]'
 
 FROM build AS build-service
+COPY README.md ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/pip \
     rm -r training && /opt/venv/bin/pip install --no-deps --force-reinstall -c constraints.txt .
 
 FROM build AS build-training
 RUN --mount=type=cache,target=/root/.cache/pip /opt/venv/bin/pip install -c constraints.txt '.[training,s3]'
+COPY README.md ./
 COPY service service
 COPY training training
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -3,7 +3,7 @@
     sudo python -m benchmarks.image [--work FOLDER] [-- --volume /etc/pip.conf:/etc/pip.conf:ro ...]
 
 Slow: it makes a Debian with debootstrap, which stands in for the base in the Dockerfile's FROM, and installs torch with
-CUDA. Needs root, buildah, debootstrap, and 45 GB in FOLDER, which is a temporary one and removed unless it is named. A
+CUDA. Needs root, buildah, debootstrap, and 40 GB in FOLDER, which is a temporary one and removed unless it is named. A
 named one keeps the base and the layers for the next time. What follows `--` is handed to `buildah build`: the files
 that tell pip where to look, for instance. It ends with 1 at the first thing that is not as it must be.
 """
