@@ -17,13 +17,25 @@ PACKAGES = "python3,python3-venv,ca-certificates"
 
 
 class Builder:
-    """The images of the Dockerfile in `context`, in storage that is below `work`."""
+    """The images of the Dockerfile in `context`, in storage that is below `work`.
+
+    At the end of the block nothing is mounted, and what a build that was cut off has left is gone.
+    """
 
     def __init__(self, work: Path, context: Path) -> None:
         self._work = work
         self._context = context
         self._temporary = work / "tmp"  # buildah's mounts of type cache are here too
         self._temporary.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Builder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        unmount_below(self._work)
+        self._said("rm", "--all")
+        for left in self._temporary.glob("storage*"):  # layers that were being packed
+            shutil.rmtree(left)
 
     def build(self, target: str, name: str, options: Sequence[str]) -> None:
         """Build a target, in the format that has health checks; what its steps print goes to stderr."""
@@ -59,9 +71,7 @@ class Builder:
             self._said("add", "--quiet", container, str(folder), "/")
             self._said("commit", "--quiet", "--format", "docker", "--rm", container, image)
         finally:
-            for below in ("proc", "sys"):  # debootstrap leaves them where it is ended midway
-                if os.path.ismount(folder / below):
-                    subprocess.run(["umount", str(folder / below)], check=True)
+            unmount_below(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _said(self, *arguments: str) -> str:
@@ -74,3 +84,11 @@ class Builder:
         if done.returncode:
             sys.exit(f"buildah {arguments[0]} must succeed. Given: exit code {done.returncode}.")
         return done.stdout or ""
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount whatever is mounted below `folder`, the last first."""
+    mounted = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for path in reversed(mounted):
+        if path.is_relative_to(folder):
+            subprocess.run(["umount", str(path)], check=True)

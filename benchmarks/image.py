@@ -4,8 +4,9 @@
 
 Slow: it makes a Debian with debootstrap, which stands in for the base in the Dockerfile's FROM, and installs torch with
 CUDA. Needs root, buildah, debootstrap, and 40 GB in FOLDER, which is a temporary one and removed unless it is named. A
-named one keeps the base and the layers for the next time. What follows `--` is handed to `buildah build`: the files
-that tell pip where to look, for instance. It ends with 1 at the first thing that is not as it must be.
+named one keeps the base and the layers for the next time, and grows by what has changed. What follows `--` is handed to
+`buildah build`: the files that tell pip where to look, for instance. It ends with 1 at the first thing that is not as
+it must be.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="argmax-image-")))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing stays mounted
-        check(Builder(work.resolve(), ROOT), base, arguments.options)
+        check(stack.enter_context(Builder(work.resolve(), ROOT)), base, arguments.options)
 
 
 if __name__ == "__main__":
