@@ -28,10 +28,16 @@ from benchmarks.serving.contestants import CONTESTANTS, Running, running
 from benchmarks.serving.load import Posts, Result, closed_loop, open_loop
 from service import torchscript
 from service.registry import ARTIFACT, Registry
+from service.settings import usable_cores
 
 AT = 64  # connections, where contestants are compared
 WARM_SECONDS = 2
 FLOOR = "constant"
+APART = "apart"
+TITLES = {
+    FLOOR: "uvicorn, a constant: what the generator adds",
+    APART: "Argmax, its HTTP processes on one core and all else on the others",
+}
 
 
 class Closed(NamedTuple):
@@ -131,6 +137,10 @@ def main() -> None:
                 if rate and name in ("argmax", FLOOR):
                     opened = open_loop(runs.url, posts, rate=rate, seconds=arguments.seconds)
                     rounds.opened.setdefault(name, []).append(opened)
+                if rate and name == "argmax" and usable_cores() > 1:
+                    with runs.apart():
+                        opened = open_loop(runs.url, posts, rate=rate, seconds=arguments.seconds)
+                    rounds.opened.setdefault(APART, []).append(opened)
     how = f"{arguments.model}@{version}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians."
     print(f"{describe()}; {how}\n")
     print_closed([n for n in arguments.contestants if n not in rounds.missing], arguments.connections, rounds)
@@ -169,8 +179,8 @@ def print_opened(rounds: Rounds, share: float) -> None:
     print("|---|---:|---:|---:|---:|")
     for name, results in rounds.opened.items():
         rate, p50, p99, errors = median(results)
-        floor = ": what the generator adds" if name == FLOOR else ""
-        print(f"| {CONTESTANTS[name].title}{floor} | {rate:,.0f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} | {errors} |")
+        title = TITLES.get(name) or CONTESTANTS[name].title
+        print(f"| {title} | {rate:,.0f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} | {errors} |")
 
 
 def print_several(rounds: Rounds) -> None:
