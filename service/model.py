@@ -119,6 +119,17 @@ class Model:
                 f"{self}: golden logits must be within {tolerance:g} of the manifest's. Given: off by {difference}"
             )
 
+    def run_blank(self, size: int) -> None:
+        """Compute `size` inputs of zeros, for what that takes or sets up.
+
+        Raises:
+            UnfitModelError: the model cannot compute a batch of that size.
+        """
+        try:
+            self.run(self.batch(bytearray(size * self.input_bytes)))
+        except RuntimeError as error:
+            raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
+
     def warm_up(self, max_batch_size: int) -> None:
         """Run batches up to `max_batch_size`, so that no request pays for a first time.
 
@@ -127,10 +138,7 @@ class Model:
         """
         started = time.monotonic()
         for size in warm_up_sizes(max_batch_size, self.device):
-            try:
-                self.run(self.batch(bytearray(size * self.input_bytes)))
-            except RuntimeError as error:
-                raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
+            self.run_blank(size)
         seconds = time.monotonic() - started
         logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
 

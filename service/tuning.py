@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from service.forms import Form, FormName
+from service.forms import Form
 from service.manifest import ModelManifest
 from service.model import Model, UnfitModelError
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _ON = {"cpu": ("channels_last", "prepacked", "bfloat16"), "cuda": ("channels_last", "float16")}
 
 _BETTER = 1.1
-"""So many times as fast as the published form another must be: below that, measurements differ by chance."""
+"""So many times as fast as the best so far another form must be: below that, measurements differ by chance."""
 
 _THREADED_SECONDS = 100e-6
 """From here on an image takes all cores. One that takes less costs less than its request over HTTP does, which wants a
@@ -37,13 +37,12 @@ Measure = Callable[[Model, int], float]
 def seconds_of(model: Model, size: int) -> float:
     """The least of one or a few runs: by this thread's own time on the CPU, which a busy machine does not stretch."""
     clock = time.thread_time if model.device.type == "cpu" else time.perf_counter
-    batch = model.batch(bytearray(size * model.input_bytes))
     for _ in range(_UNMEASURED_RUNS):
-        model.run(batch)
+        model.run_blank(size)
     seconds: list[float] = []
     while len(seconds) < _RUNS and sum(seconds) < _SECONDS:
         started = clock()
-        model.run(batch)
+        model.run_blank(size)
         seconds.append(clock() - started)
     return min(seconds)
 
@@ -64,7 +63,8 @@ def fastest(
     means all `cores` for a network of which an image takes long enough, else 1.
 
     Raises:
-        UnfitModelError: as it was published, it does not load, or gives other logits than its golden sample's.
+        UnfitModelError: as it was published, it does not load, gives other logits than its golden sample's, or cannot
+            compute a batch of some size.
     """
     best = Model(manifest, artifact, Form(device=str(device)))
     allowed = _ON.get(device.type, ())
@@ -76,19 +76,15 @@ def fastest(
             size = min(_LARGEST_BATCH, max(1, round(_SECONDS / max(to_beat, 1e-9))))
             to_beat = measure(best, size)
         for name in others:
-            found = _try(manifest, artifact, name, device)
-            if found and (seconds := measure(found, size)) * _BETTER < to_beat:
+            try:
+                found = Model(manifest, artifact, Form(name=name, device=str(device)))
+                seconds = measure(found, size)
+            except UnfitModelError as error:
+                logger.warning("%s serves in no form %s: %s", best, name, error)
+                continue
+            if seconds * _BETTER < to_beat:
                 best, to_beat = found, seconds
         if measures_threads and to_beat >= size * _THREADED_SECONDS:
             threads = cores
     best.form = best.form.model_copy(update={"threads": threads or 1})
     return best
-
-
-def _try(manifest: ModelManifest, artifact: bytes, name: FormName, device: torch.device) -> Model | None:
-    """The version in another form, or None where it cannot take it."""
-    try:
-        return Model(manifest, artifact, Form(name=name, device=str(device)))
-    except UnfitModelError as error:
-        logger.warning("%s serves in no form %s: %s", f"{manifest.name}@{manifest.version}", name, error)
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from service import tuning
 from service.forms import Form
 from service.manifest import ModelManifest
-from service.model import Model
+from service.model import Model, UnfitModelError
 from service.registry import Registry
 from tests.registries import RGB, publish
 
@@ -29,6 +30,20 @@ class TwoFaces(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         last = float(images.is_contiguous(memory_format=torch.channels_last))
         return images[:, 0, :10].float().sum(dim=2) / 255 + last
+
+
+class FewLast(nn.Module):
+    """Computes no more than two images where they lie in memory as channels last."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+        assert not (last and len(images) > 2), "too many"
+        return images[:, 0, :10].float().sum(dim=2) / 255
+
+
+class OnlyPairs(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.view(2, -1)[:, :10].float()
 
 
 def published(root: Path, module: nn.Module | None = None, **changes: object) -> tuple[ModelManifest, bytes]:
@@ -90,6 +105,25 @@ def test_a_form_that_fails_the_golden_sample_here_is_passed_over_and_said(
 
     assert model.form.name == "published"
     assert "rows@1 serves in no form channels_last: rows@1: golden logits must be within" in caplog.text
+
+
+def test_a_form_that_fails_on_a_batch_here_is_passed_over_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, artifact = published(tmp_path, FewLast(), forms=("channels_last",))
+
+    with caplog.at_level(logging.WARNING, "service.tuning"):
+        model = tuning.fastest(manifest, artifact, CPU, cores=1)
+
+    assert model.form.name == "published"
+    assert re.search(r"rows@1 serves in no form channels_last: rows@1: a batch of \d+ must compute", caplog.text)
+
+
+def test_a_version_that_cannot_compute_one_image_is_unfit(tmp_path: Path) -> None:
+    manifest, artifact = published(tmp_path, OnlyPairs())
+
+    with pytest.raises(UnfitModelError, match=r"rows@1: a batch of 1 must compute\. Given: "):
+        tuning.fastest(manifest, artifact, CPU, cores=2)
 
 
 @pytest.mark.parametrize(("seconds", "threads"), [(20e-6, 1), (99e-6, 1), (150e-6, 4)])
