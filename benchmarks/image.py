@@ -30,8 +30,9 @@ from PIL import Image, ImageDraw
 from benchmarks.buildah import Builder
 from benchmarks.container import Unpacked
 from benchmarks.machine import describe
-from tests.namespaces import NEEDED, first_process, free_port
+from tests.namespaces import NEEDED, first_process
 from tests.pictures import encode
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 300

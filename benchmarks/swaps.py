@@ -17,7 +17,6 @@ import io
 import platform
 import re
 import shutil
-import socket
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from PIL import Image
 from benchmarks.serving.contestants import CONTESTANTS, running
 from service.manifest import ModelManifest
 from service.registry import Registry
+from tests.ports import free_port
 
 _AFTER_SECONDS = 1.0
 _LEAST_SECONDS = 2.0
@@ -171,11 +171,6 @@ def png_of(manifest: ModelManifest) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[:, :, 0] if channels == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,10 +43,3 @@ def first_process(started: subprocess.Popen[str]) -> psutil.Process:
             if inside is not None and inside[1] == "1":
                 return child
     raise psutil.NoSuchProcess(started.pid, msg="it has no first process, or no longer")
-
-
-def free_port() -> int:
-    """A port that nobody has: the network is that of the machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 from tests.k8s.test_dockerfile import instructions
-from tests.namespaces import NEEDED, entered, first_process, free_port
+from tests.namespaces import NEEDED, entered, first_process
+from tests.ports import free_port
 from tests.registries import publish
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from tests.ports import free_port
 
 START_SECONDS = 60
 
@@ -63,8 +64,7 @@ def scraping(port: int, folder: Path, rules: dict[str, Any]) -> Iterator[Prometh
     every_second = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     configuration = {"global": every_second, "rule_files": ["rules.yaml"], "scrape_configs": [target]}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own_port = free.getsockname()[1]
+    own_port = free_port()
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -172,15 +172,25 @@ def test_a_block_holds_no_more_images_than_a_batch(run: Run) -> None:
     run(story)
 
 
-def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def behind_a_block_of_two(house: House) -> Received:
+    """A block of two images has left, and one more image waits behind it."""
+    for image in range(2):
+        house.ask(image)
+    first = await house.worker.block()
+    house.ask(2)
+    return first
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is expected back at once for as long as a test lasts."""
     monkeypatch.setattr("service.dispatcher._SHORT_SECONDS", 60.0)
 
+
+@pytest.mark.usefixtures("patient")
+def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large(run: Run) -> None:
     async def story(house: House) -> None:
-        house.ask(0), house.ask(1)
-        first = await house.worker.block()
-        house.ask(2)
+        first = await behind_a_block_of_two(house)
         await asyncio.sleep(0.05)
         house.ask(3)
         second = await house.worker.block()
@@ -190,13 +200,10 @@ def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large
     run(story)
 
 
-def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.dispatcher._SHORT_SECONDS", 60.0)
-
+@pytest.mark.usefixtures("patient")
+def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run) -> None:
     async def story(house: House) -> None:
-        house.ask(0), house.ask(1)
-        first = await house.worker.block()
-        house.ask(2)
+        first = await behind_a_block_of_two(house)
         await asyncio.sleep(0.05)
         house.worker.answer(first)
 
@@ -207,9 +214,7 @@ def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run, monkey
 
 def test_what_waits_behind_a_block_that_takes_long_is_sent_ahead(run: Run) -> None:
     async def story(house: House) -> None:
-        house.ask(0), house.ask(1)
-        await house.worker.block()
-        house.ask(2)
+        await behind_a_block_of_two(house)
 
         assert len((await house.worker.block()).images) == 1
 

@@ -15,6 +15,7 @@ from service.keys import make
 from service.manifest import FeatureInput
 from service.server import reserve
 from tests import pictures
+from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
 from tests.service.conftest import Service, serving
 
@@ -49,11 +50,6 @@ class Bearer(triton.InferenceServerClientPlugin):
 
     def __call__(self, request: object) -> None:
         request.headers["authorization"] = f"Bearer {KEY}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
