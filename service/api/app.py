@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import errors
 from service.api import gate, http, openapi, page
 from service.api.gate import Gate
-from service.api.http import Read
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
+from service.api.query import Head
 from service.dispatcher import Dispatcher
 from service.errors import Problem
 from service.lanes import Client
@@ -103,15 +103,19 @@ class Front:
         else:
             await self._app(scope, receive, send)
 
-    async def predict(self, scope: Scope, client: Client, read: Read) -> http.Response:
+    def predict(self, head: Head, client: Client, body: bytes) -> Coroutine[Any, Any, http.Response]:
         """The answer to a request for /predict that took the short way here (see `protocol`)."""
-        if self._gate and (problem := self._gate.refuses(scope)):
-            return self._turn_away(scope, problem)
-        return await self._predict.answer(scope, client, read)
+        if self._gate and (problem := self._gate.refuses(head.scope)):
+            return _at_once(self._turn_away(head.scope, problem))
+        return self._predict.answer(head, client, body)
 
     def _turn_away(self, scope: Scope, problem: Problem) -> http.Response:
         self._ledger.turned_away(problem)
         return gate.answer(scope, problem)
+
+
+async def _at_once(response: http.Response) -> http.Response:
+    return response
 
 
 def _status(status: HTTPStatus, text: str, **more: Any) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service import errors
@@ -118,6 +119,7 @@ def problem_response(problem: Problem, *headers: Header) -> Response:
     return Response(problem.status, problem.body(), errors.MEDIA_TYPE.encode(), (*headers, *own))
 
 
+@lru_cache(1024)
 def media_type(content_type: str) -> str:
     """`image/png` of `image/png; charset=binary`."""
     return content_type.partition(";")[0].strip().lower()

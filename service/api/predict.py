@@ -14,7 +14,7 @@ from service import images
 from service.api import answers, http, inputs, query
 from service.api.http import BodyReader, Read, Receive, Response, Scope, Send
 from service.api.inference import Ask, Computed, Inference
-from service.api.query import Query
+from service.api.query import Head, Query
 from service.errors import ClientGone, ModelFailed, Problem
 from service.lanes import Client
 from service.ledger import Ledger
@@ -36,33 +36,36 @@ class Predict:
 
     def __init__(self, inference: Inference, bodies: BodyReader, ledger: Ledger) -> None:
         self._inference = inference
-        self._settings = inference.settings
+        self._timeout_seconds = inference.settings.timeout_seconds
+        self._max_images = inference.settings.max_images
         self._bodies = bodies
         self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read = partial(self._bodies.read, scope, receive)
-        response = await self.answer(scope, query.client_behind(receive), read)
+        response = await self.answer(Head(scope), query.client_behind(receive), read)
         if response.status != ClientGone.status:
             await http.send_response(send, response)
 
-    async def answer(self, scope: Scope, client: Client, read: Read) -> Response:
-        """The answer to a request whose body `read` gives; of one whose client has gone, nothing but the status."""
+    async def answer(self, head: Head, client: Client, body: bytes | Read) -> Response:
+        """The answer to a request with this body, or one to be read; of one whose client has gone, just the status."""
         started = time.monotonic()
         self._ledger.arrived()
-        request_id = query.request_id(scope)
+        request_id = head.request_id()
         id_header = (b"x-request-id", request_id.encode())
         model: ServedModel | None = None
         try:
-            asked = query.parse(scope["query_string"])
+            asked = head.query
             dispatcher = self._inference.dispatcher
             model = dispatcher.offer.resolve(asked.model, asked.version)
-            seconds = query.timeout_seconds(scope, self._settings.timeout_seconds)
+            seconds = min(head.timeout_seconds, self._timeout_seconds)
             dispatcher.admit(1, seconds)
-            body = await read(started)
-            read_at = time.monotonic()
+            read_at = started
+            if not isinstance(body, bytes):
+                body = await body(started)
+                read_at = time.monotonic()
             ask = Ask(model, started + seconds, client, asked.bulk)
-            entries, computed = await self._predict(ask, asked, http.header(scope, b"content-type") or "", body)
+            entries, computed = await self._predict(ask, asked, head.content_type, body)
         except ClientGone:
             failure: type[Problem | ClientGone] = ClientGone
             response = Response(ClientGone.status, b"")
@@ -87,15 +90,17 @@ class Predict:
     async def _predict(self, ask: Ask, asked: Query, content_type: str, body: bytes) -> _Predictions:
         spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
-            data = inputs.find_features(content_type, body, spec, self._settings.max_images)
-            return await self._run(ask, asked, data, len(data) // ask.model.input_bytes)
-        found = inputs.find_images(content_type, body, self._settings.max_images)
+            data = inputs.find_features(content_type, body, spec, self._max_images)
+            computed = await self._inference.compute(ask, data, len(data) // ask.model.input_bytes)
+            return _predictions(ask, asked, computed)
+        found = inputs.find_images(content_type, body, self._max_images)
         if len(found) > 1:
             return await self._predict_several(ask, asked, spec, found)
         if isinstance(found[0], Problem):
             raise found[0]
-        data = await self._inference.decode(found[0], spec)
-        predictions = await self._run(ask, asked, data, 1)
+        decoded = self._inference.decode(found[0], spec)
+        data = decoded if isinstance(decoded, bytes) else await decoded
+        predictions = _predictions(ask, asked, await self._inference.compute(ask, data, 1))
         if asked.show_input:
             predictions.entries[0]["input"] = _data_url(data, spec)
         return predictions
@@ -115,7 +120,7 @@ class Predict:
             raise problems[0]
         if problems:
             self._ledger.images_refused(ask.model, problems[0].reason, len(problems))
-        predictions = await self._run(ask, asked, b"".join(good), len(good))
+        predictions = _predictions(ask, asked, await self._inference.compute(ask, b"".join(good), len(good)))
         if asked.show_input:
             for entry, data in zip(predictions.entries, good, strict=True):
                 entry["input"] = _data_url(data, spec)
@@ -123,17 +128,17 @@ class Predict:
         entries = [next(predicted) if isinstance(data, bytes) else answers.error_entry(data) for data in decoded]
         return _Predictions(entries, predictions.computed)
 
-    async def _run(self, ask: Ask, asked: Query, data: bytes, size: int) -> _Predictions:
-        """A prediction for each of `size` inputs; one that makes the model fail is an error among the others.
 
-        Raises:
-            ModelFailed: it was the only one.
-        """
-        computed = await self._inference.compute(ask, data, size)
-        entries = [entry for part in computed.parts for entry in answers.entries(ask.model, part, asked)]
-        if size == 1 and "error" in entries[0]:
-            raise ModelFailed(entries[0]["error"]["detail"])
-        return _Predictions(entries, computed)
+def _predictions(ask: Ask, asked: Query, computed: Computed) -> _Predictions:
+    """A prediction for each input; one that makes the model fail is an error among the others.
+
+    Raises:
+        ModelFailed: it was the only one.
+    """
+    entries = [entry for part in computed.parts for entry in answers.entries(ask.model, part, asked)]
+    if len(entries) == 1 and "error" in entries[0]:
+        raise ModelFailed(entries[0]["error"]["detail"])
+    return _Predictions(entries, computed)
 
 
 def _data_url(data: bytes, spec: ImageInput) -> str:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.http import Header, Read, Response, Scope, problem_response
+from service.api.http import Header, Response, Scope, problem_response
+from service.api.query import Head
 from service.errors import RequestTimeout
 from service.lanes import Client
 
@@ -27,18 +28,18 @@ PATH = b"/predict"
 _MAX_HEAD_BYTES = 2048
 _HEADS = 2048  # remembered; one for each length of a body that each kind of client sends
 
-Answer = Callable[[Scope, Client, Read], Coroutine[Any, Any, Response]]
+Answer = Callable[[Head, Client, bytes], Coroutine[Any, Any, Response]]
 
 
-class Head(NamedTuple):
-    """What stands before the body of a request that may take the short way; it is shared, so it is only read."""
+class _Announced(NamedTuple):
+    """What stands before the body of a request that may take the short way."""
 
-    scope: Scope
+    head: Head
     body_bytes: int
 
 
 @lru_cache(_HEADS)
-def read_head(head: bytes) -> Head | None:
+def read_head(head: bytes) -> _Announced | None:
     """The head of a request without its empty line, or None if the request must go the long way."""
     found = _HeadParser()
     parser = httptools.HttpRequestParser(found)
@@ -68,7 +69,7 @@ def read_head(head: bytes) -> Head | None:
         "query_string": url.query or b"",
         "headers": tuple(found.headers),
     }
-    return Head(scope, lengths[0])
+    return _Announced(Head(scope), lengths[0])
 
 
 class _HeadParser:
@@ -122,14 +123,10 @@ class Protocol(HttpToolsProtocol):
         if self._amid_message or (self.cycle and not self.cycle.response_complete) or self.flow.write_paused:
             return False
         raw_head, _, body = data.partition(b"\r\n\r\n")
-        head = read_head(raw_head) if len(raw_head) <= _MAX_HEAD_BYTES else None
-        if head is None or len(body) != head.body_bytes or len(body) > self._max_body_bytes:
+        announced = read_head(raw_head) if len(raw_head) <= _MAX_HEAD_BYTES else None
+        if announced is None or len(body) != announced.body_bytes or len(body) > self._max_body_bytes:
             return False
-
-        async def read(started: float) -> bytes:  # noqa: ARG001 - it came when it started
-            return body
-
-        self._answering = self._answer(head.scope, self, read)
+        self._answering = self._answer(announced.head, self, body)
         self._go_on()
         return True
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
@@ -54,21 +55,39 @@ def parse(query_string: bytes) -> Query:
     )
 
 
-def timeout_seconds(scope: Scope, limit: float) -> float:
-    """The client's own deadline, in seconds from the request's arrival, or `limit` if that is sooner.
+class Head:
+    """The head of a request for predictions. What it says is read once; requests that begin alike may share it."""
 
-    Raises:
-        BadRequest: the header is no whole number of milliseconds.
-    """
-    text = http.header(scope, b"x-request-timeout-ms")
-    return min(http.whole_number(text, "x-request-timeout-ms") / 1000, limit) if text is not None else limit
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
 
+    @cached_property
+    def query(self) -> Query:
+        """As `parse`, and raises what it does."""
+        return parse(self.scope["query_string"])
 
-def request_id(scope: Scope) -> str:
-    """The id that the request came with, or one of ours if it has none that can be sent back."""
-    text = http.header(scope, b"x-request-id") or ""
-    usable = text and len(text) <= 128 and text.isascii() and text.isprintable()
-    return text if usable else f"{_process()}-{next(_numbers):x}"
+    @cached_property
+    def content_type(self) -> str:
+        return http.header(self.scope, b"content-type") or ""
+
+    @cached_property
+    def timeout_seconds(self) -> float:
+        """The client's own deadline, in seconds from the request's arrival.
+
+        Raises:
+            BadRequest: the header is no whole number of milliseconds.
+        """
+        text = http.header(self.scope, b"x-request-timeout-ms")
+        return math.inf if text is None else http.whole_number(text, "x-request-timeout-ms") / 1000
+
+    @cached_property
+    def _given_id(self) -> str:
+        text = http.header(self.scope, b"x-request-id") or ""
+        return text if len(text) <= 128 and text.isascii() and text.isprintable() else ""
+
+    def request_id(self) -> str:
+        """The id that the request came with, or a new one of ours if it has none that can be sent back."""
+        return self._given_id or f"{_process()}-{next(_numbers):x}"
 
 
 _numbers = itertools.count(1)

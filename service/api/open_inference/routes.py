@@ -18,6 +18,7 @@ from service.api.inference import Ask, Inference
 from service.api.open_inference import messages
 from service.api.open_inference.repository import Repository, form_of
 from service.api.open_inference.tensor_inference import TensorInference
+from service.api.query import Head
 from service.errors import BadRequest, ClientGone, Problem
 from service.ledger import Ledger
 from service.metrics.recorder import Stages
@@ -99,7 +100,7 @@ class OpenInference:
 
     async def _predict(self, request: Request, started: float) -> tuple[Response, Stages]:
         request.state.model = model = self._model(request)
-        seconds = query.timeout_seconds(request.scope, self._inference.settings.timeout_seconds)
+        seconds = min(Head(request.scope).timeout_seconds, self._inference.settings.timeout_seconds)
         self._inference.dispatcher.admit(1, seconds)
         body = await self._bodies.read(request.scope, request.receive, started)
         read = time.monotonic()
@@ -119,7 +120,7 @@ class OpenInference:
         """`handle`, with what it raises in the protocol's own shape: `{"error": ...}`."""
 
         async def endpoint(request: Request) -> Response:
-            request.state.id = query.request_id(request.scope)
+            request.state.id = Head(request.scope).request_id()
             try:
                 response = await handle(request)
             except ClientGone:

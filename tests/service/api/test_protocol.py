@@ -12,8 +12,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.api import http
-from service.api.http import Read, Receive, Response, Scope, Send
+from service.api.http import Receive, Response, Scope, Send
 from service.api.protocol import Protocol, read_head
+from service.api.query import Head
 from service.lanes import Client
 
 MAX_BODY = 100
@@ -36,14 +37,13 @@ class House:
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
-    async def short(self, scope: Scope, client: Client, read: Read) -> Response:
-        body = await read(0.0)
+    async def short(self, head: Head, client: Client, body: bytes) -> Response:
         self.clients.append(client)
         if self.gate:
             await self.gate
         if self.fails:
             raise RuntimeError("a bug")
-        shared = ((b"x-query", scope["query_string"]),)
+        shared = ((b"x-query", head.scope["query_string"]),)
         return Response(200, b"short:" + body + self.rest, headers=((b"x-way", b"short"),), shared_headers=shared)
 
     async def long(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -385,7 +385,8 @@ def test_a_head_is_parsed_once_and_has_what_the_handlers_look_at() -> None:
 
     assert found
     assert found.body_bytes == 4
-    assert (found.scope["type"], found.scope["method"], found.scope["path"]) == ("http", "POST", "/predict")
-    assert found.scope["query_string"] == b"top_k=2"
-    assert http.header(found.scope, b"host") == "x"
+    scope = found.head.scope
+    assert (scope["type"], scope["method"], scope["path"]) == ("http", "POST", "/predict")
+    assert scope["query_string"] == b"top_k=2"
+    assert http.header(scope, b"host") == "x"
     assert read_head(bytes(bytearray(head))) is found

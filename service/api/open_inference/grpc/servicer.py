@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from service.api import answers, query
+from service.api import answers
 from service.api.gate import Gate
 from service.api.http import Scope
 from service.api.inference import Ask, Inference
@@ -19,6 +20,7 @@ from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
 from service.api.open_inference.repository import Repository
 from service.api.open_inference.tensor_inference import TensorInference
+from service.api.query import Head
 from service.errors import ClientGone, Problem
 from service.ledger import Ledger
 from service.offer import ServedModel
@@ -85,7 +87,7 @@ class Servicer:
     async def _answer(self, path: str, handle: Handle, request: Message, context: Context) -> Message:
         """What `handle` says, or what it raises as a status of gRPC."""
         scope = _scope(path, context)
-        request_id = query.request_id(scope)
+        request_id = Head(scope).request_id()
         scope["id"] = request_id
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
@@ -174,4 +176,4 @@ def _scope(path: str, context: Context) -> Scope:
 def _seconds(scope: Scope, context: Context, limit: float) -> float:
     """The client's own deadline, in seconds from now, or `limit` if that is sooner."""
     remaining = context.time_remaining()
-    return query.timeout_seconds(scope, limit if remaining is None else min(remaining, limit))
+    return min(Head(scope).timeout_seconds, limit, math.inf if remaining is None else remaining)
