@@ -28,16 +28,11 @@ from benchmarks.serving.contestants import CONTESTANTS, Running, running
 from benchmarks.serving.load import Posts, Result, closed_loop, open_loop
 from service import torchscript
 from service.registry import ARTIFACT, Registry
-from service.settings import usable_cores
 
 AT = 64  # connections, where contestants are compared
 WARM_SECONDS = 2
 FLOOR = "constant"
-APART = "apart"
-TITLES = {
-    FLOOR: "uvicorn, a constant: what the generator adds",
-    APART: "Argmax, its HTTP processes on one core and all else on the others",
-}
+TITLES = {FLOOR: "uvicorn, a constant: what the generator adds"}
 
 
 class Closed(NamedTuple):
@@ -52,7 +47,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self.closed: dict[tuple[str, int], list[Closed]] = {}
-        self.opened: dict[str, list[Result]] = {}
+        self.opened: dict[tuple[float, str], list[Result]] = {}  # by share of Argmax's peak
         self.several: dict[str, list[float]] = {}
         self.missing: dict[str, str] = {}  # contestants that did not come up, and why
 
@@ -98,7 +93,7 @@ def main() -> None:
     parser.add_argument("--registry", type=Path, default=Path("models"))
     parser.add_argument("--model", default="neural_net")
     parser.add_argument("--mnist", type=Path, default=Path(os.environ.get("MNIST_ROOT", "data")))
-    parser.add_argument("--open-loop", type=float, default=0.7, help="share of Argmax's peak; 0 leaves it out")
+    parser.add_argument("--open-loop", type=float, nargs="*", default=[0.3, 0.5, 0.7], help="shares of Argmax's peak")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.contestants if name not in installed]:
         parser.error(f"contestants must be of {installed}. Given: {unknown}. `make bench-peers` installs the peers")
@@ -110,7 +105,7 @@ def main() -> None:
     images = pngs(pixels)
     class_id = int(torchscript.load(model.read_bytes(), torch.device("cpu"))(several.tensor(pixels[:1])).argmax())
     rounds = Rounds()
-    rate = 0.0
+    peak = 0.0
     # Round after round over all contestants, so that a noisy minute harms all of them alike.
     for _ in range(arguments.repeats):
         for port, name in enumerate(arguments.contestants, 18_300):
@@ -129,24 +124,19 @@ def main() -> None:
                     closed = measure(runs, posts, connections, arguments.seconds)
                     rounds.closed.setdefault((name, connections), []).append(closed)
                 if name == "argmax":
-                    rate = arguments.open_loop * max(
-                        rounds.closed[name, count][-1].result.rate for count in arguments.connections
-                    )
+                    peak = max(rounds.closed[name, count][-1].result.rate for count in arguments.connections)
                     for form, images_per_second in several.drive(runs.url, arguments.model, pixels, arguments.seconds):
                         rounds.several.setdefault(form, []).append(images_per_second)
-                if rate and name in ("argmax", FLOOR):
-                    opened = open_loop(runs.url, posts, rate=rate, seconds=arguments.seconds)
-                    rounds.opened.setdefault(name, []).append(opened)
-                if rate and name == "argmax" and usable_cores() > 1:
-                    with runs.apart():
-                        opened = open_loop(runs.url, posts, rate=rate, seconds=arguments.seconds)
-                    rounds.opened.setdefault(APART, []).append(opened)
+                if peak and name in ("argmax", FLOOR):
+                    for share in arguments.open_loop:
+                        opened = open_loop(runs.url, posts, rate=share * peak, seconds=arguments.seconds)
+                        rounds.opened.setdefault((share, name), []).append(opened)
     how = f"{arguments.model}@{version}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians."
     print(f"{describe()}; {how}\n")
     print_closed([n for n in arguments.contestants if n not in rounds.missing], arguments.connections, rounds)
     for name, reason in rounds.missing.items():
         print(f"\n{CONTESTANTS[name].title} is left out: {reason}")
-    print_opened(rounds, arguments.open_loop)
+    print_opened(rounds)
     print_several(rounds)
 
 
@@ -172,15 +162,14 @@ def _cell(result: Result) -> str:
     return f"{result.rate:,.0f} ({result.p50 * 1e3:.2f}, {result.p99 * 1e3:.2f}{errors})"
 
 
-def print_opened(rounds: Rounds, share: float) -> None:
+def print_opened(rounds: Rounds) -> None:
     if not rounds.opened:
         return
-    print(f"\n| open loop, {share:.0%} of Argmax's peak | requests/s | p50 ms | p99 ms | errors |")
-    print("|---|---:|---:|---:|---:|")
-    for name, results in rounds.opened.items():
+    print("\n| open loop | of Argmax's peak | requests/s | p50 ms | p99 ms | errors |\n|---|---:|---:|---:|---:|---:|")
+    for (share, name), results in sorted(rounds.opened.items()):
         rate, p50, p99, errors = median(results)
         title = TITLES.get(name) or CONTESTANTS[name].title
-        print(f"| {title} | {rate:,.0f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} | {errors} |")
+        print(f"| {title} | {share:.0%} | {rate:,.0f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} | {errors} |")
 
 
 def print_several(rounds: Rounds) -> None:

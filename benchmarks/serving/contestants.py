@@ -63,21 +63,6 @@ class Running:
             return [first, *first.children(recursive=True)]
         return []
 
-    @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
-        """Keep its processes that hold clients' connections on the first core, its others and us on the rest."""
-        fronts = [process for process in self.family() if process.net_connections("tcp")]
-        others = [*(process for process in self.family() if process not in fronts), psutil.Process()]
-        cores = psutil.Process().cpu_affinity()
-        try:
-            for process in fronts:
-                process.cpu_affinity(cores[:1])
-            for process in others:
-                process.cpu_affinity(cores[1:])
-            yield
-        finally:
-            psutil.Process().cpu_affinity(cores)
-
     def cpu_seconds(self) -> float:
         """What its processes have computed so far; the difference of two says what lies between."""
         total = 0.0
