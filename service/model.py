@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,23 @@ class Outputs(NamedTuple):
         return cls(np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits))
 
 
+class Pending(Protocol):
+    """A batch that was started; what computes it may do so on its own, while its owner does something else."""
+
+    def ready(self) -> bool:
+        """Whether `outputs` would not wait."""
+        ...
+
+    def outputs(self) -> Outputs:
+        """Wait for what the model says; to be asked once.
+
+        Raises:
+            RuntimeError: the model cannot compute these inputs.
+            DeviceFailedError: it cannot compute any more.
+        """
+        ...
+
+
 class Model:
     """A TorchScript module in one form, ready for `run`.
 
@@ -81,15 +98,17 @@ class Model:
             RuntimeError: the model cannot compute these inputs.
             DeviceFailedError: it cannot compute any more.
         """
+        return self.start(inputs).outputs()
+
+    def start(self, inputs: Tensor) -> Pending:
+        """Begin to predict a batch; by now it is done at once. Whatever goes wrong, `Pending.outputs` raises."""
         torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
         try:
             with torch.inference_mode():
                 logits = self._network(inputs.to(self.device, non_blocking=True)).float().cpu().numpy()
         except RuntimeError as error:
-            if _is_of_device(error):
-                raise DeviceFailedError(str(error)) from error
-            raise
-        return _classified(logits, self.manifest.temperature)
+            return _Done(error)
+        return _Done(_classified(logits, self.manifest.temperature))
 
     def failed(self) -> Outputs:
         """What stands for one image that the model cannot compute."""
@@ -143,6 +162,23 @@ class Model:
         logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
 
 
+class _Done:
+    """A batch that was computed at once, or failed."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(self, outcome: Outputs | RuntimeError) -> None:
+        self._outcome = outcome
+
+    def ready(self) -> bool:
+        return True
+
+    def outputs(self) -> Outputs:
+        if isinstance(self._outcome, RuntimeError):
+            _raise(self._outcome)
+        return self._outcome
+
+
 def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
     """What logits [N, K] say; a dozen small steps that take numpy half as long as torch."""
     with np.errstate(invalid="ignore"):  # logits that are not finite
@@ -155,10 +191,15 @@ def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
     return Outputs(class_ids, confidences, logits)
 
 
-def _is_of_device(error: RuntimeError) -> bool:
-    """Whether it is one of CUDA's errors that stay: an illegal access, a failed assertion, a device that is gone."""
+def _raise(error: RuntimeError) -> NoReturn:
+    """Raise it as it is, or as a DeviceFailedError if it is one of CUDA's errors that stay.
+
+    These are an illegal access, a failed assertion, a device that is gone.
+    """
     # Through TorchScript's interpreter only the text arrives. Memory that ran out says "CUDA out of memory".
-    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+        raise DeviceFailedError(str(error)) from error
+    raise error
 
 
 def warm_up_sizes(max_batch_size: int, device: torch.device) -> list[int]:

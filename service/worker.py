@@ -1,8 +1,10 @@
 """The process that owns a device: it merges blocks from every HTTP process into batches and answers them.
 
-One thread, one loop: read what has arrived, compute a batch of it, send the answers, look again. Nothing waits while
-the device is idle, and blocks that arrive during a batch make up the next one, so batches grow by themselves. A
-socket is the whole relation to an HTTP process: when either side dies, the other sees it at once.
+One thread, one loop: read what has arrived, start a batch of it, send the answers of what is computed, look again.
+Nothing waits while the device is idle, and blocks that arrive during a batch make up the next one, so batches grow by
+themselves. A device that computes on its own gets the next batch before it is done with the last; on the CPU a batch is
+computed when it is started. A socket is the whole relation to an HTTP process: when either side dies, the other sees it
+at once.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import NamedTuple
 from service import frames
 from service.catalogue import LineUp
 from service.frames import Announced, Announcement, Block, Frame, Kind
-from service.model import Model, Outputs
+from service.model import Model, Outputs, Pending
 from service.selftest import SelfTests
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,13 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.5  # between two heartbeats of an idle worker
 _RECEIVE_BYTES = 1 << 20
 _RETIREMENT_SECONDS = 10.0
+
+_BATCHES_UNDERWAY = 2
+"""One that a device computes, and one that it finds when it is done."""
+
+_WATCH_SECONDS = 0.002
+"""For so long while one batch alone is computed the loop turns without rest, to give the device another: sockets would
+wake it, the device does not. Of a batch that takes longer an idle moment after it is a small share: there it waits."""
 
 
 class _Peer:
@@ -68,6 +77,16 @@ class _Job(NamedTuple):
     arrived: float
 
 
+class _Batch(NamedTuple):
+    """Jobs that are computed together, and were started."""
+
+    jobs: list[_Job]
+    model: Model
+    data: bytearray
+    pending: Pending
+    started: float
+
+
 class Worker:
     """Serves a line-up of models to whoever connects to `listener`, until the process ends.
 
@@ -97,6 +116,8 @@ class Worker:
         self._self_tests = self_tests
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
+        self._underway: collections.deque[_Batch] = collections.deque()
+        self._landed = 0.0  # when the last batch was computed
         self._swap()
 
     def offer(self, line_up: LineUp) -> None:
@@ -123,7 +144,7 @@ class Worker:
         self._selector.register(self._wakes, selectors.EVENT_READ)
         while True:
             self._beat(time.monotonic(), self._batches)
-            for key, events in self._selector.select(0 if self._jobs else _IDLE_SECONDS):
+            for key, events in self._selector.select(0 if self._jobs or self._underway else _IDLE_SECONDS):
                 if key.fd == stop:
                     return
                 if key.fd == self._wakes:
@@ -135,8 +156,10 @@ class Worker:
                     self._read(key.data)
                 else:
                     self._send(key.data)
-            if self._jobs:
-                self._compute(self._next_batch())
+            if self._jobs:  # and there is room for it: `_land` never leaves more than one underway
+                self._start(self._next_batch())
+            if self._underway:
+                self._land()
             if self._retired:
                 self._forget_retired()
             self._self_tests.run_one()
@@ -226,24 +249,40 @@ class Worker:
             size += job.block.size
         return batch
 
-    def _compute(self, batch: list[_Job]) -> None:
-        model = self._models.get(batch[0].block.handle)
+    def _start(self, jobs: list[_Job]) -> None:
+        model = self._models.get(jobs[0].block.handle)
         started = time.monotonic()
-        wanted = [job for job in batch if job.block.deadline > started]
-        for job in batch:
+        wanted = [job for job in jobs if job.block.deadline > started]
+        for job in jobs:
             if model is None:
                 self._refuse(job, "the worker does not serve this version")
             elif job.block.deadline <= started:
                 self._refuse(job, "the deadline passed before the block was computed")
         if model is None or not wanted:
             return
-        outputs = _run(model, bytearray().join(job.block.data for job in wanted))
-        seconds = time.monotonic() - started
+        data = bytearray().join(job.block.data for job in wanted)
+        self._underway.append(_Batch(wanted, model, data, model.start(model.batch(data)), started))
+
+    def _land(self) -> None:
+        """Answer the oldest batch if it is computed; wait for that where there is nothing better to do."""
+        oldest = self._underway[0]
+        if (
+            not oldest.pending.ready()
+            and len(self._underway) < _BATCHES_UNDERWAY
+            and time.monotonic() - max(oldest.started, self._landed) < _WATCH_SECONDS
+        ):
+            return
+        self._underway.popleft()  # and wait, without a sign of life, so that a batch that has no end is found out
+        self._answer(oldest, _outputs(oldest.model, oldest.data, oldest.pending))
+
+    def _answer(self, batch: _Batch, outputs: Outputs) -> None:
+        began = max(batch.started, self._landed)  # before that the device had another
+        self._landed = time.monotonic()
         size = len(outputs.class_ids)
         class_ids, confidences, logits = outputs
         self._batches += 1
         start = 0
-        for job in wanted:
+        for job in batch.jobs:
             own = slice(start, start + job.block.size)
             start = own.stop
             columns = (class_ids[own].tobytes(), confidences[own].tobytes(), logits[own].tobytes())
@@ -254,8 +293,8 @@ class Worker:
                     columns,
                     classes=logits.shape[1],
                     batch_size=size,
-                    queue_seconds=started - job.arrived,
-                    compute_seconds=seconds,
+                    queue_seconds=began - job.arrived,
+                    compute_seconds=self._landed - began,
                 ),
             )
 
@@ -263,14 +302,15 @@ class Worker:
         self._send(job.peer, frames.pack(Kind.REFUSAL, job.block_id, reason.encode()))
 
 
-def _run(model: Model, data: bytearray) -> Outputs:
-    """Run a batch; if the model fails on it, halve it until the images that make it fail stand alone."""
+def _outputs(model: Model, data: bytearray, pending: Pending) -> Outputs:
+    """What became of a batch; if the model fails on it, it is halved until the images that make it fail stand alone."""
     try:
-        return model.run(model.batch(data))
+        return pending.outputs()
     except RuntimeError as error:
         size = len(data) // model.input_bytes
         if size == 1:
             logger.error("%s failed on an image: %s", model, error)
             return model.failed()
         middle = size // 2 * model.input_bytes
-        return Outputs.join(_run(model, data[:middle]), _run(model, data[middle:]))
+        halves = data[:middle], data[middle:]
+        return Outputs.join(*(_outputs(model, half, model.start(model.batch(half))) for half in halves))

@@ -19,7 +19,7 @@ from service import frames
 from service.catalogue import LineUp, Served
 from service.frames import Absent, Announced, Announcement, Answer, Frame, Kind
 from service.manifest import FeatureInput, ImageInput
-from service.model import DeviceFailedError, Model, Outputs
+from service.model import DeviceFailedError, Model, Outputs, Pending
 from service.registry import Registry
 from service.selftest import SelfTests, UnsoundWorkerError
 from service.worker import Worker
@@ -60,14 +60,53 @@ class Fragile(nn.Module):
         return images[:, 0, :10].float().sum(dim=2) * self.weight
 
 
+class Held:
+    """A batch that is computed when the test says so, as a GPU would on its own."""
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+        self.go = threading.Event()
+        self.is_waited_for = threading.Event()
+        self.error: Exception | None = None
+
+    def ready(self) -> bool:
+        return self.go.is_set()
+
+    def outputs(self) -> Outputs:
+        self.is_waited_for.set()
+        assert self.go.wait(30)
+        if self.error:
+            raise self.error
+        return self._pending.outputs()
+
+
 class WatchedModel(Model):
-    """A model that remembers how many inputs it was given at a time."""
+    """A model that remembers how many inputs it was given at a time, and holds as many batches as it is told."""
 
     sizes: tuple[int, ...] = ()
+    to_hold = 0
 
-    def run(self, inputs: Tensor) -> Outputs:
+    def start(self, inputs: Tensor) -> Pending:
         self.sizes += (len(inputs),)
-        return super().run(inputs)
+        pending = super().start(inputs)
+        if self.to_hold == 0:
+            return pending
+        self.to_hold -= 1
+        self.held.append(Held(pending))
+        return self.held[-1]
+
+    def hold(self, batches: int) -> None:
+        """Compute the next batches only when they are told to go."""
+        self.to_hold = batches
+        self.held: list[Held] = []
+
+    def batch_underway(self, number: int) -> Held:
+        """The `number`th batch that is held, once the worker has started it."""
+        until = time.monotonic() + 30
+        while len(self.held) <= number:
+            assert time.monotonic() < until, f"batch {number} was not started"
+            time.sleep(0.001)
+        return self.held[number]
 
 
 class Client:
@@ -529,3 +568,185 @@ def test_a_retired_version_is_let_go_in_the_end(
     client.send(1, images(3), handle=0)
 
     assert client.refusal(1) == "the worker does not serve this version"
+
+
+@pytest.fixture
+def touchy(models: list[Model], monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedModel]:
+    """The first of `models`, whose batches can be held while the worker looks for another."""
+    monkeypatch.setattr(service.worker, "_WATCH_SECONDS", 60.0)
+    touchy = models[0]
+    assert isinstance(touchy, WatchedModel)
+    yield touchy
+    for held in touchy.held:
+        held.go.set()
+
+
+def test_the_next_batch_is_started_while_one_is_computed_and_a_third_is_not(
+    touchy: WatchedModel, worker: Running
+) -> None:
+    client = worker.connect()
+    touchy.hold(3)
+
+    for block_id in range(3):
+        client.send(block_id, images(block_id))
+        if block_id < 2:
+            touchy.batch_underway(block_id)
+    first, second = touchy.held
+    assert first.is_waited_for.wait(30)
+    underway = len(touchy.held)
+    second.go.set()
+    first.go.set()
+    answers = [client.answer(block_id).class_ids for block_id in range(2)]
+    touchy.batch_underway(2).go.set()
+
+    assert underway == 2
+    assert [*answers, client.answer(2).class_ids] == [[0], [1], [2]]
+
+
+def test_sockets_are_read_and_the_heart_beats_while_one_batch_is_computed(
+    touchy: WatchedModel, worker: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = worker.connect()
+    monkeypatch.setattr(service.worker, "_IDLE_SECONDS", 60.0)  # nothing that it does may wait for a socket
+    touchy.hold(1)
+    client.send(1, images(1))
+    held = touchy.batch_underway(0)
+
+    worker.wait_for_a_turn()
+    late = worker.connect()
+    was_waited_for = held.is_waited_for.is_set()
+    held.go.set()
+
+    assert late.announced == client.announced
+    assert not was_waited_for
+    assert client.answer(1).class_ids == [1]
+
+
+def test_a_batch_that_has_no_end_stops_the_heart(
+    touchy: WatchedModel, worker: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.worker, "_WATCH_SECONDS", 0.0)
+    client = worker.connect()
+    touchy.hold(1)
+
+    client.send(1, images(1))
+    held = touchy.batch_underway(0)
+    assert held.is_waited_for.wait(30)
+    beats = len(worker.beats)
+    time.sleep(0.1)  # an idle worker's heart beats five times in it
+
+    assert len(worker.beats) == beats
+    held.go.set()
+    assert client.answer(1).class_ids == [1]
+
+
+def test_the_time_behind_another_batch_counts_as_waiting(touchy: WatchedModel, worker: Running) -> None:
+    client = worker.connect()
+    touchy.hold(2)
+    client.send(1, images(1))
+    touchy.batch_underway(0)
+    client.send(2, images(2))
+    second = touchy.batch_underway(1)
+    began = time.monotonic()
+
+    time.sleep(0.05)
+    held_seconds = time.monotonic() - began
+    second.go.set()
+    touchy.held[0].go.set()
+    client.answer(1)
+    answer = client.answer(2)
+
+    assert answer.queue_seconds >= held_seconds
+    assert answer.compute_seconds > 0
+
+
+def test_a_batch_that_turns_out_to_fail_is_halved_and_the_one_behind_it_is_answered(
+    touchy: WatchedModel, worker: Running
+) -> None:
+    client = worker.connect()
+    touchy.hold(2)
+    client.send(1, images(1, 2) + images(3, value=POISON) + images(4))
+    touchy.batch_underway(0)
+    client.send(2, images(5))
+    touchy.batch_underway(1).go.set()
+
+    touchy.held[0].go.set()
+
+    assert client.answer(1).class_ids == [1, 2, -1, 4]
+    assert client.answer(2).class_ids == [5]
+
+
+def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, worker: Running) -> None:
+    client = worker.connect()
+    touchy.hold(2)
+    for block_id in range(2):
+        client.send(block_id, images(block_id))
+        touchy.batch_underway(block_id)
+
+    client.send(2, images(2), seconds=0.01)
+    time.sleep(0.02)
+    for held in touchy.held:
+        held.go.set()
+
+    assert client.answer(0).class_ids == [0]
+    assert "deadline" in client.refusal(2)
+    assert client.answer(1).class_ids == [1]
+
+
+def test_a_device_that_fails_with_two_batches_underway_ends_the_worker(touchy: WatchedModel, worker: Running) -> None:
+    client = worker.connect()
+    touchy.hold(2)
+    for block_id in range(2):
+        client.send(block_id, images(block_id))
+        touchy.batch_underway(block_id)
+
+    touchy.held[0].error = DeviceFailedError("CUDA error: an illegal memory access was encountered")
+    touchy.held[0].go.set()
+    worker.thread.join(30)
+
+    assert isinstance(worker.ended, DeviceFailedError)
+    assert client.socket.recv(1) == b""
+
+
+def test_a_version_that_is_let_go_answers_what_is_underway(
+    touchy: WatchedModel, worker: Running, models: list[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.worker, "_RETIREMENT_SECONDS", 0.0)
+    client = worker.connect()
+    touchy.hold(1)
+    client.send(1, images(3))
+    held = touchy.batch_underway(0)
+
+    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
+    client.receive()
+    worker.wait_for_a_turn()
+    held.go.set()
+
+    assert client.answer(1).class_ids == [3]
+
+
+def test_who_leaves_while_its_batch_is_computed_harms_nobody(touchy: WatchedModel, worker: Running) -> None:
+    leaving, staying = worker.connect(), worker.connect()
+    touchy.hold(1)
+    leaving.send(1, images(1))
+    held = touchy.batch_underway(0)
+
+    leaving.socket.close()
+    worker.wait_for_a_turn()
+    held.go.set()
+    staying.send(1, images(6))
+
+    assert staying.answer(1).class_ids == [6]
+
+
+def test_the_worker_ends_when_it_should_though_a_batch_is_underway(touchy: WatchedModel, worker: Running) -> None:
+    client = worker.connect()
+    touchy.hold(1)
+    client.send(1, images(1))
+    touchy.batch_underway(0)
+
+    os.write(worker._stopper, b"x")
+    worker.thread.join(30)
+
+    assert not worker.thread.is_alive()
+    assert client.socket.recv(1) == b""
