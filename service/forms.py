@@ -32,7 +32,9 @@ class Form(BaseModel):
     name: FormName | Literal["published"] = "published"
     threads: int = Field(1, ge=1, description="Of the processor, in one call.")
     device: str = "cpu"
+    graphs: bool = Field(False, description="Whether batches are replayed as CUDA graphs.")
 
     def __str__(self) -> str:
         threads = f", {self.threads} threads" if self.threads > 1 else ""
-        return f"{self.name} on {self.device}{threads}"
+        graphs = ", by graphs" if self.graphs else ""
+        return f"{self.name} on {self.device}{threads}{graphs}"

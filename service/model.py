@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from service import torchscript
+from service import cuda, torchscript
 from service.forms import HALF, Form
 from service.manifest import ModelManifest, input_bytes
 
@@ -80,6 +80,7 @@ class Model:
         self.input_bytes = input_bytes(manifest.input)
         try:
             self._network = torchscript.load(artifact, self.device, self.form.name)
+            self._pipeline = _pipeline(self._network, self.device)
             self.prove()
         except torchscript.TorchScriptError as error:
             raise UnfitModelError(f"{self}: {error}") from error
@@ -101,14 +102,41 @@ class Model:
         return self.start(inputs).outputs()
 
     def start(self, inputs: Tensor) -> Pending:
-        """Begin to predict a batch; by now it is done at once. Whatever goes wrong, `Pending.outputs` raises."""
+        """Begin to predict a batch; on the CPU it is done at once. Whatever goes wrong, `Pending.outputs` raises."""
         torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
         try:
             with torch.inference_mode():
-                logits = self._network(inputs.to(self.device, non_blocking=True)).float().cpu().numpy()
+                if self._pipeline:
+                    return _Underway(self._pipeline.start(inputs), self.manifest.temperature)
+                logits = self._network(inputs).float().numpy()
         except RuntimeError as error:
             return _Done(error)
         return _Done(_classified(logits, self.manifest.temperature))
+
+    def capture(self, max_batch_size: int) -> None:
+        """Compute batches up to that size by CUDA graphs from now on; on the CPU there are none.
+
+        Raises:
+            UnfitModelError: its graphs cannot be made, or give other logits than its golden sample's; it computes
+                without them.
+        """
+        if not self._pipeline:
+            raise UnfitModelError(f"{self}: graphs need a CUDA device. Given: {self.device}")
+        try:
+            with torch.inference_mode():
+                self._pipeline.capture(self.batch(bytearray(self.input_bytes)), max_batch_size)
+            self.prove()
+        except (RuntimeError, UnfitModelError) as error:
+            self.release()
+            self.prove()  # the capture may have met a device that is of no use any more
+            raise UnfitModelError(f"{self}: it must compute by graphs. Given: {error}") from error
+        self.form = self.form.model_copy(update={"graphs": True})
+
+    def release(self) -> None:
+        """Compute without graphs from now on."""
+        if self._pipeline:
+            self._pipeline.release()
+        self.form = self.form.model_copy(update={"graphs": False})
 
     def failed(self) -> Outputs:
         """What stands for one image that the model cannot compute."""
@@ -162,6 +190,11 @@ class Model:
         logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
 
 
+def _pipeline(network: torchscript.Network, device: torch.device) -> cuda.Pipeline | None:
+    """What computes a network's batches beside this thread, on a device that can."""
+    return cuda.Pipeline(network, cuda.device_of(device)) if device.type == "cuda" else None
+
+
 class _Done:
     """A batch that was computed at once, or failed."""
 
@@ -177,6 +210,27 @@ class _Done:
         if isinstance(self._outcome, RuntimeError):
             _raise(self._outcome)
         return self._outcome
+
+
+class _Underway:
+    """A batch that a device computes on its own."""
+
+    def __init__(self, batch: cuda.Batch, temperature: float) -> None:
+        self._batch = batch
+        self._temperature = temperature
+
+    def ready(self) -> bool:
+        try:
+            return self._batch.ready()
+        except RuntimeError:  # such errors stay: `outputs` meets it too
+            return True
+
+    def outputs(self) -> Outputs:
+        try:
+            logits = self._batch.logits()
+        except RuntimeError as error:
+            _raise(error)
+        return _classified(logits, self._temperature)
 
 
 def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:

@@ -129,6 +129,8 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
                 threads=settings.threads,
                 forms=settings.form == "fastest",
             )
+            if settings.form == "fastest":
+                tuning.graph(model, settings.max_batch_size)
             model.warm_up(settings.max_batch_size)
             return model
 
