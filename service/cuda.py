@@ -30,8 +30,6 @@ class Device:
     """All that is asked of torch.cuda, for one device."""
 
     def __init__(self, device: torch.device) -> None:
-        # What is published in float32 is promised in float32; TF32, cuDNN's default, has 10 bits where that has 23.
-        torch.backends.cudnn.allow_tf32 = False
         self._device = device
         self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copy = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -113,6 +113,14 @@ def test_every_form_gives_the_published_logits_to_within_its_precision(form: For
     assert torch.allclose(published, other, atol=0.02 if form in HALF else 1e-5)
 
 
+def test_float32_is_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+    torchscript.load(artifact_of(Convolutions()), CPU)
+
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_half_precision_computes_in_half_precision() -> None:
     artifact = artifact_of(Convolutions())
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
