@@ -45,8 +45,11 @@ class Device:
         """In the block, work is for the stream that brings inputs."""
         return torch.cuda.stream(self._copy)
 
-    def await_loading(self) -> None:
-        """Compute nothing before what this thread's own stream was told so far, such as to bring weights, is done."""
+    def begin(self) -> None:
+        """Be the device of this thread, and compute nothing before what it was told so far is done, such as weights."""
+        if self._device.index is not None:
+            # Or the thread would go back to the first device after each batch, and CUDA take memory there.
+            torch.cuda.set_device(self._device)
         self._compute.wait_stream(torch.cuda.current_stream(self._device))
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -178,7 +181,7 @@ class Pipeline:
         self._device = device
         self._free: list[_Slot] = []  # as many as batches were ever on their way at a time
         self._graphs: _Graphs | None = None
-        device.await_loading()
+        device.begin()
 
     def start(self, inputs: Tensor) -> Batch:
         """Tell the device to compute `inputs`, which may be changed afterwards.

@@ -12,7 +12,7 @@ from benchmarks import gpu
 from service.cuda import Pipeline
 from service.forms import Form
 from tests.registries import publish
-from tests.service.test_cuda import FakeDevice
+from tests.service.fake_cuda import FakeDevice
 
 
 def test_the_table_says_images_a_second_and_ratios_to_the_first_way() -> None:

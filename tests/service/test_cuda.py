@@ -1,15 +1,10 @@
-"""What a batch goes through on its way to a GPU and back, on a fake of the device that computes on the CPU at once.
-
-The fake stands for all that `service.cuda.Device` asks of torch.cuda: it shows the order in which streams are told
-things and where memory is used again, and it can say nothing of whether CUDA does as it is told. `test_on_gpu.py` does.
-"""
+"""What a batch goes through on its way to a GPU and back, on a fake of it; `test_on_gpu.py` has a real one."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,82 +19,10 @@ from service.manifest import ModelManifest
 from service.model import DeviceFailedError, Model, UnfitModelError
 from service.registry import Registry
 from tests.registries import BrightestRow, artifact_of, publish
+from tests.service.fake_cuda import FakeDevice, FakeEvent
+from tests.service.test_worker import Running
 
 CUDA = torch.device("cuda")
-
-
-class FakeEvent:
-    def __init__(self, device: FakeDevice, number: int) -> None:
-        self._device = device
-        self.name = f"event {number}"
-
-    def record(self) -> None:
-        self._device.told.append(f"{self._device.stream}: record {self.name}")
-
-    def wait(self) -> None:
-        self._device.told.append(f"{self._device.stream}: wait for {self.name}")
-
-    def query(self) -> bool:
-        return self._device.is_idle
-
-    def synchronize(self) -> None:
-        if self._device.error:
-            raise self._device.error
-
-
-class FakeDevice:
-    """A device whose streams are names, whose memory is the host's, and whose graphs are the work itself."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.stream = "none"
-        self.is_idle = True
-        self.error: RuntimeError | None = None
-        self.capture_error: RuntimeError | None = None
-        self.captured = 0
-        self.replayed = 0
-        self._events = 0
-
-    @contextlib.contextmanager
-    def _on(self, stream: str) -> Iterator[None]:
-        before, self.stream = self.stream, stream
-        yield
-        self.stream = before
-
-    def computing(self) -> contextlib.AbstractContextManager[None]:
-        return self._on("compute")
-
-    def copying(self) -> contextlib.AbstractContextManager[None]:
-        return self._on("copy")
-
-    def await_loading(self) -> None:
-        self.told.append("compute: wait for loading")
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    def memory(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        assert self.stream == "compute", "memory must be of the stream that computes"
-        return torch.zeros(shape, dtype=dtype)
-
-    def event(self) -> FakeEvent:
-        self._events += 1
-        return FakeEvent(self, self._events)
-
-    def pool(self) -> str:
-        return "pool"
-
-    def capture(self, work: Callable[[], object], pool: str) -> Callable[[], None]:
-        if self.capture_error:
-            raise self.capture_error
-        self.captured += 1
-
-        def replay() -> None:
-            assert self.stream == "compute", "graphs must follow each other on the stream that computes"
-            self.replayed += 1
-            work()
-
-        return replay
 
 
 @pytest.fixture
@@ -334,3 +257,20 @@ def test_on_the_cpu_there_are_no_graphs(tmp_path: Path) -> None:
     assert not model.form.graphs
     with pytest.raises(UnfitModelError, match=r"graphs need a CUDA device\. Given: cpu"):
         model.capture(64)
+
+
+@pytest.mark.parametrize("is_idle", [True, False], ids=["ready at once", "to be waited for"])
+def test_a_worker_answers_what_the_device_computes(
+    model: Model, device: FakeDevice, tmp_path: Path, is_idle: bool
+) -> None:
+    model.capture(8)
+    device.is_idle = is_idle
+
+    with contextlib.closing(Running([model], str(tmp_path / "worker.sock"), 8, 3600)) as worker:
+        client = worker.connect()
+        for block_id in range(30):
+            client.send(block_id, rows(block_id % 10, 3).numpy().tobytes(), size=2)
+        answers = [client.answer(block_id).class_ids for block_id in range(30)]
+
+    assert answers == [[block_id % 10, 3] for block_id in range(30)]
+    assert client.announced[0].form.graphs
