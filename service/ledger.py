@@ -88,13 +88,16 @@ class Ledger:
             self._recorder.add(families.OMITTED_LINES, self._log.flush())
         if self._writing is None or self._writing.done():
             write = self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher))
-            self._writing = self._writer.submit(self._write, write)
+            if write:
+                self._writing = self._writer.submit(self._write, write)
 
     def close(self, dispatcher: Dispatcher) -> None:
         """Hand in what is left."""
         if self._log:
             self._log.close()
-        self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher))()
+        write = self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher), rests=False)
+        if write:
+            write()
         self._writer.shutdown(wait=False)
 
     async def expose(self, dispatcher: Dispatcher) -> bytes:

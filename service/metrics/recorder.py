@@ -6,6 +6,7 @@ One `observe` of prometheus_client costs a tenth of a whole request, and a reque
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import threading
 import time
@@ -40,6 +41,9 @@ _REASONS_OF_MODELS = [reason for reason in REASONS if reason not in (NotFound.re
 
 _REMEMBERED = 100
 
+_REST_SECONDS = 2.0
+"""So seldom a process hands in that has nothing new to tell; well below retirement.LIVE_SECONDS."""
+
 Gauge = tuple[Family, Labels, float]
 
 
@@ -61,10 +65,12 @@ class Recorder:
         self._absorbed: list[str] = []
         self._prepared: set[Key] = set()
         self._snapshots = self._written = 0
+        self._flushed = -math.inf
         self._write_lock = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
+        self._added = False
         self._answered: defaultdict[ServedModel, list[float]] = defaultdict(list)
         self._refused: Counter[tuple[str, str, int, str]] = Counter()
         self._image_failures: Counter[tuple[str, str, str]] = Counter()
@@ -140,6 +146,7 @@ class Recorder:
         """Count something that happens seldom; it is written with the next flush."""
         with self._lock:
             self._totals.add(family, labels, amount)
+            self._added |= bool(amount)
 
     # Handing in
 
@@ -165,20 +172,33 @@ class Recorder:
                 self._shared.remove(name)
         self.prune()
 
-    def flush(self, offered: Iterable[ServedModel], gauges: Iterable[Gauge]) -> Callable[[], bool]:
-        """Count what has happened since the last flush; the caller must call what this gives, on whatever thread."""
+    def flush(
+        self, offered: Iterable[ServedModel], gauges: Iterable[Gauge], *, rests: bool = True
+    ) -> Callable[[], bool] | None:
+        """Count what has happened since the last flush; the caller must call what this gives, on whatever thread.
+
+        It is None where nothing has happened and a process that `rests` need not say so again.
+        """
         now = time.monotonic()
+        momentary = {(family, labels): value for family, labels, value in gauges}
         with self._lock:
+            is_old = now - self._flushed >= _REST_SECONDS
+            if rests and not is_old and momentary == self._momentary and not self._has_news():
+                return None
+            self._flushed = now
+            self._momentary = momentary
             for model in offered:
                 self._seen[_labels(model.key)] = now
                 if model.key not in self._prepared:
                     self._prepare(model)
-            self._momentary = {(family, labels): value for family, labels, value in gauges}
             self._count_requests(now)
             self._count_blocks(now)
             self._begin()
             number, data = self._snapshot()
         return lambda: self._put(number, data)
+
+    def _has_news(self) -> bool:
+        return bool(self._answered or self._refused or self._image_failures or self._blocks or self._added)
 
     def prune(self) -> None:
         """Forget versions that nobody has mentioned for long."""

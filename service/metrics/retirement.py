@@ -16,7 +16,7 @@ MAX_RETIRED = 8
 """Versions of one model that are shown although they have left, in case they change faster than that."""
 
 LIVE_SECONDS = 10.0
-"""A version that nobody has mentioned for so long is not on offer: HTTP processes do it four times a second."""
+"""A version that nobody has mentioned for so long is not on offer: HTTP processes do it every two seconds."""
 
 
 def shown(seen: Mapping[Group, float], now: float) -> Callable[[Group], bool]:

@@ -49,7 +49,9 @@ def stages(**seconds: float) -> Stages:
 def flush(
     recorder: Recorder, *offered: ServedModel, gauges: tuple[tuple[families.Family, tuple[str, ...], float], ...] = ()
 ) -> None:
-    recorder.flush(offered, gauges)()
+    write = recorder.flush(offered, gauges, rests=False)
+    assert write
+    write()
 
 
 def exposed(folder: Path) -> dict[str, float]:
@@ -162,10 +164,34 @@ def test_an_older_snapshot_never_replaces_a_newer_one(tmp_path: Path, rows: Serv
     recorder.answered(rows, stages(queue=0.1))
     write_second = recorder.flush([rows], [])
 
+    assert write_first
+    assert write_second
     write_second()
     write_first()
 
     assert exposed(tmp_path)[f'inference_requests_total{{code="200",{ROWS}}}'] == 2
+
+
+def test_a_process_at_rest_hands_in_what_is_new_at_once_and_else_seldom(
+    tmp_path: Path, rows: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.metrics.recorder._REST_SECONDS", 60.0)
+    recorder = Recorder(tmp_path)
+
+    def has_something_to_hand_in(depth: float = 0) -> bool:
+        return recorder.flush([rows], [(families.QUEUE_DEPTH, ("rows",), depth)]) is not None
+
+    assert has_something_to_hand_in()
+    assert not has_something_to_hand_in()
+    assert has_something_to_hand_in(depth=1)
+    recorder.refused(rows, 429, "queue_full")
+    assert has_something_to_hand_in(depth=1)
+    recorder.add(families.OMITTED_LINES, 0)
+    assert not has_something_to_hand_in(depth=1)
+    recorder.add(families.OMITTED_LINES, 3)
+    assert has_something_to_hand_in(depth=1)
+    monkeypatch.setattr("service.metrics.recorder._REST_SECONDS", 0.0)
+    assert has_something_to_hand_in(depth=1)
 
 
 def test_a_full_disk_harms_nothing_but_the_numbers(
