@@ -33,7 +33,8 @@ def inputs_of(model: ServedModel) -> list[Document]:
 
 def form_of(model: ServedModel) -> dict[str, str | int]:
     """How the workers compute a model."""
-    return {"form": model.form.name, "threads": model.form.threads, "device": model.form.device}
+    form = model.form
+    return {"form": form.name, "threads": form.threads, "device": form.device, "graphs": form.graphs}
 
 
 def outputs_of(model: ServedModel) -> list[Document]:
@@ -110,5 +111,5 @@ class Repository:
             "max_batch_size": self._settings.max_images,
             "input": listed(inputs_of(model)),
             "output": listed(outputs_of(model)),
-            "parameters": {key: {"string_value": str(value)} for key, value in form_of(model).items()},
+            "parameters": {key: {"string_value": str(value).lower()} for key, value in form_of(model).items()},
         }

@@ -57,11 +57,11 @@ def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: tri
 
 
 def test_a_model_says_in_which_form_it_is_computed(client: triton.InferenceServerClient) -> None:
-    form = {"form": "published", "threads": 1, "device": "cpu"}
+    form = {"form": "published", "threads": 1, "device": "cpu", "graphs": False}
 
     assert client.get_model_metadata("rows")["parameters"] == form
     assert client.get_model_config("rows")["parameters"] == {
-        name: {"string_value": str(value)} for name, value in form.items()
+        name: {"string_value": str(value).lower()} for name, value in form.items()
     }
 
 
