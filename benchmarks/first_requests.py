@@ -3,9 +3,9 @@
     python -m benchmarks.first_requests
     python -m benchmarks.first_requests --model xigua --warm 0
 
-Each model is loaded and warmed up as a worker does, in a process of its own for each repetition; then every size up to
-the largest runs for the first time, and a few times more. A ratio beyond 3 is a latency cliff. `--warm 0` leaves the
-warm-up out, and `--warm all` runs every size in it.
+Each model is loaded, in its fastest form, and warmed up as a worker does, in a process of its own for each repetition;
+then every size up to the largest runs for the first time, and a few times more. A ratio beyond 3 is a latency cliff.
+`--warm 0` leaves the warm-up out, and `--warm all` runs every size in it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import torch
 
-from service import torchscript
-from service.forms import Form
-from service.model import Model, warm_up_sizes
+from service import torchscript, tuning
+from service.model import warm_up_sizes
 from service.registry import Registry
+from service.settings import usable_cores
 
 _LATER_RUNS = 5
 _CLIFF = 3.0
@@ -40,9 +40,11 @@ def load_and_run(registry: str, name: str, device: str, largest: int, warm: str)
     """In a fresh process: the warm-up, then each size for the first time and a few times more."""
     torch.set_num_threads(1)
     torchscript.start()
+    cores = usable_cores()
     source = Registry(registry)
     manifest = source.manifest(name, source.resolve(name))
-    model = Model(manifest, source.artifact(manifest), Form(device=device))
+    model = tuning.fastest(manifest, source.artifact(manifest), torch.device(device), cores=cores)
+    tuning.graph(model, largest)
     started = time.perf_counter()
     every = list(range(1, largest + 1))
     for size in {"0": [], "service": warm_up_sizes(largest, model.device), "all": every}[warm]:
