@@ -101,6 +101,7 @@ class Dispatcher:
         self._second_look: asyncio.TimerHandle | None = None
         self._answered = 0
         self._peak_rate = 0.0
+        self._compute_seconds = 0.0  # of a batch, lately
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._announced = asyncio.Event()
@@ -146,17 +147,18 @@ class Dispatcher:
     # Asking
 
     def admit(self, images: int, seconds: float) -> None:
-        """Refuse now what would not fit into the queue, or would wait in it for longer than `seconds`.
+        """Refuse now what would not fit into the queue, or would not be answered within `seconds`.
 
         Raises:
             QueueFull: with the seconds after which the backlog will be gone.
         """
         backlog_seconds = self.depth / self._peak_rate if self._peak_rate else 0.0
-        if self.depth + images <= self.max_queue and backlog_seconds <= seconds:
+        computing = self._compute_seconds if backlog_seconds else 0.0  # behind the backlog its own batch is computed
+        if self.depth + images <= self.max_queue and backlog_seconds + computing <= seconds:
             return
         raise QueueFull(
-            f"the queue must have room for {images} more image(s) and its head start be under {seconds:.3g} s. "
-            f"Given: {self.depth} of {self.max_queue} wait, for about {backlog_seconds:.3g} s",
+            f"the queue must have room for {images} more image(s) and the answer come within {seconds:.3g} s. "
+            f"Given: {self.depth} of {self.max_queue} wait, for about {backlog_seconds + computing:.3g} s",
             retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
         )
 
@@ -278,6 +280,7 @@ class Dispatcher:
         worker = self._workers[link]
         block = worker.blocks.pop(block_id)
         self._on_answer(block.model, answer)
+        self._compute_seconds += (answer.compute_seconds - self._compute_seconds) * 0.1
         start = 0
         for ticket in block.tickets:
             self._finish(ticket, Part(answer, start, ticket.size))

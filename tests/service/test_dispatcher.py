@@ -549,10 +549,24 @@ def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_i
         await keep_busy_until_the_rate_is_known(house)
 
         house.dispatcher.admit(1, 3600)
-        with pytest.raises(QueueFull, match="head start") as refusal:
+        with pytest.raises(QueueFull, match="answer come within") as refusal:
             house.dispatcher.admit(1, 0.001)
 
         assert 1 <= int(refusal.value.headers["retry-after"]) <= 60
+
+    run(story)
+
+
+def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: Run) -> None:
+    async def story(house: House) -> None:
+        await keep_busy_until_the_rate_is_known(house)
+        assert house.dispatcher.depth
+        house.dispatcher._peak_rate = 1e6  # the backlog alone is nothing
+        computing = house.dispatcher._compute_seconds
+
+        house.dispatcher.admit(1, 2 * computing)
+        with pytest.raises(QueueFull, match="answer come within"):
+            house.dispatcher.admit(1, computing / 2)
 
     run(story)
 
