@@ -37,13 +37,6 @@ class Computed(NamedTuple):
     queue_seconds: float
     compute_seconds: float
 
-    @classmethod
-    def of(cls, parts: list[Part], submitted: float, compute_seconds: float) -> Computed:
-        """What has come just now of what was `submitted`."""
-        waited = time.monotonic() - submitted
-        compute = min(waited, compute_seconds)
-        return cls(parts, submitted, waited - compute, compute)
-
     def stages(self, started: float, read: float, answered: float) -> Stages:
         """Where the time went of a request that came at `started`, whose body was there at `read`."""
         queue, compute = self.queue_seconds, self.compute_seconds
@@ -59,8 +52,8 @@ class Inference:
         self.settings = settings
         self._executor = executor
 
-    def decode(self, data: bytes, spec: ImageInput) -> bytes | asyncio.Future[bytes]:
-        """One image as the model takes it; a large one is decoded on another thread, which raises the same.
+    async def decode(self, data: bytes, spec: ImageInput) -> bytes:
+        """One image as the model takes it; a large one is decoded on another thread.
 
         Raises:
             BadRequest, TooLarge: as `images.decode`.
@@ -70,7 +63,7 @@ class Inference:
         if at_once is not None:
             return at_once
         work = asyncio.get_running_loop().run_in_executor
-        return work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
+        return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
 
     async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput) -> list[bytes | Problem]:
         """Each image as the model takes it, or what is wrong with it; other requests have their turns in between."""
@@ -87,8 +80,7 @@ class Inference:
         if isinstance(image, Problem):
             return image
         try:
-            decoded = self.decode(image, spec)
-            return decoded if isinstance(decoded, bytes) else await decoded
+            return await self.decode(image, spec)
         except Problem as problem:
             return problem
 
@@ -105,11 +97,14 @@ class Inference:
         futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
         if len(futures) == 1:
             part = await futures[0]
-            return Computed.of([part], submitted, part.answer.compute_seconds)
-        parts = await _all_parts(futures)
-        # Parts may share a block, and blocks may be computed at the same time on two devices.
-        seconds = sum({id(part.answer): part.answer.compute_seconds for part in parts}.values())
-        return Computed.of(parts, submitted, seconds)
+            parts, compute = [part], part.answer.compute_seconds
+        else:
+            parts = await _all_parts(futures)
+            # Parts may share a block, and blocks may be computed at the same time on two devices.
+            compute = sum({id(part.answer): part.answer.compute_seconds for part in parts}.values())
+        waited = time.monotonic() - submitted
+        compute = min(waited, compute)
+        return Computed(parts, submitted, waited - compute, compute)
 
 
 async def _let_others() -> None:

@@ -91,16 +91,14 @@ class Predict:
         spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
             data = inputs.find_features(content_type, body, spec, self._max_images)
-            computed = await self._inference.compute(ask, data, len(data) // ask.model.input_bytes)
-            return _predictions(ask, asked, computed)
+            return await self._run(ask, asked, data, len(data) // ask.model.input_bytes)
         found = inputs.find_images(content_type, body, self._max_images)
         if len(found) > 1:
             return await self._predict_several(ask, asked, spec, found)
         if isinstance(found[0], Problem):
             raise found[0]
-        decoded = self._inference.decode(found[0], spec)
-        data = decoded if isinstance(decoded, bytes) else await decoded
-        predictions = _predictions(ask, asked, await self._inference.compute(ask, data, 1))
+        data = await self._inference.decode(found[0], spec)
+        predictions = await self._run(ask, asked, data, 1)
         if asked.show_input:
             predictions.entries[0]["input"] = _data_url(data, spec)
         return predictions
@@ -120,7 +118,7 @@ class Predict:
             raise problems[0]
         if problems:
             self._ledger.images_refused(ask.model, problems[0].reason, len(problems))
-        predictions = _predictions(ask, asked, await self._inference.compute(ask, b"".join(good), len(good)))
+        predictions = await self._run(ask, asked, b"".join(good), len(good))
         if asked.show_input:
             for entry, data in zip(predictions.entries, good, strict=True):
                 entry["input"] = _data_url(data, spec)
@@ -128,17 +126,17 @@ class Predict:
         entries = [next(predicted) if isinstance(data, bytes) else answers.error_entry(data) for data in decoded]
         return _Predictions(entries, predictions.computed)
 
+    async def _run(self, ask: Ask, asked: Query, data: bytes, size: int) -> _Predictions:
+        """A prediction for each of `size` inputs; one that makes the model fail is an error among the others.
 
-def _predictions(ask: Ask, asked: Query, computed: Computed) -> _Predictions:
-    """A prediction for each input; one that makes the model fail is an error among the others.
-
-    Raises:
-        ModelFailed: it was the only one.
-    """
-    entries = [entry for part in computed.parts for entry in answers.entries(ask.model, part, asked)]
-    if len(entries) == 1 and "error" in entries[0]:
-        raise ModelFailed(entries[0]["error"]["detail"])
-    return _Predictions(entries, computed)
+        Raises:
+            ModelFailed: it was the only one.
+        """
+        computed = await self._inference.compute(ask, data, size)
+        entries = [entry for part in computed.parts for entry in answers.entries(ask.model, part, asked)]
+        if size == 1 and "error" in entries[0]:
+            raise ModelFailed(entries[0]["error"]["detail"])
+        return _Predictions(entries, computed)
 
 
 def _data_url(data: bytes, spec: ImageInput) -> str:
