@@ -88,7 +88,7 @@ def main() -> int:
     deadline = options.deadline_ms / 1000
     peaks: list[float] = []
     found: dict[float, list[tuple[list[Answer], int]]] = {times: [] for times in options.times}
-    with running(CONTESTANTS["argmax"], *place, image=images[0], port=free_port(), class_id=None) as runs:
+    with running(CONTESTANTS["argmax"], *place, image=images[0], port=free_port()) as runs:
         closed_loop(runs.url, patient, connections=CONNECTIONS, seconds=WARM_SECONDS)
         for _ in range(options.repeats):  # each with a peak of its own: the machine may have others to serve
             peaks.append(closed_loop(runs.url, patient, connections=CONNECTIONS, seconds=options.seconds).rate)

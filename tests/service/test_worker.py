@@ -581,6 +581,16 @@ def touchy(models: list[Model], monkeypatch: pytest.MonkeyPatch) -> Iterator[Wat
         held.go.set()
 
 
+def with_two_batches_underway(touchy: WatchedModel, worker: Running) -> Client:
+    """A client whose blocks 0 and 1 are held in a batch each."""
+    client = worker.connect()
+    touchy.hold(2)
+    for block_id in range(2):
+        client.send(block_id, images(block_id))
+        touchy.batch_underway(block_id)
+    return client
+
+
 def test_the_next_batch_is_started_while_one_is_computed_and_a_third_is_not(
     touchy: WatchedModel, worker: Running
 ) -> None:
@@ -677,11 +687,7 @@ def test_a_batch_that_turns_out_to_fail_is_halved_and_the_one_behind_it_is_answe
 
 
 def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, worker: Running) -> None:
-    client = worker.connect()
-    touchy.hold(2)
-    for block_id in range(2):
-        client.send(block_id, images(block_id))
-        touchy.batch_underway(block_id)
+    client = with_two_batches_underway(touchy, worker)
 
     client.send(2, images(2), seconds=0.01)
     time.sleep(0.02)
@@ -694,11 +700,7 @@ def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, worker
 
 
 def test_a_device_that_fails_with_two_batches_underway_ends_the_worker(touchy: WatchedModel, worker: Running) -> None:
-    client = worker.connect()
-    touchy.hold(2)
-    for block_id in range(2):
-        client.send(block_id, images(block_id))
-        touchy.batch_underway(block_id)
+    client = with_two_batches_underway(touchy, worker)
 
     touchy.held[0].error = DeviceFailedError("CUDA error: an illegal memory access was encountered")
     touchy.held[0].go.set()
