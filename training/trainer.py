@@ -19,6 +19,7 @@ from training.meter import Meter
 from training.optimisers import build_optimiser
 from training.preprocessing import Preprocessing
 from training.progress import Progress
+from training.winograd import quickened
 
 ALONE = World()
 
@@ -71,7 +72,7 @@ def train(
     world.align(network)
 
     network.train()
-    with world.shared_norms(network):
+    with world.shared_norms(network), quickened(network, hyper):
         for epoch in range(len(results) + 1, hyper.epochs + 1):
             started = time.perf_counter()
             meter = Meter(epoch, iterations, device, label_smoothing=hyper.label_smoothing)
