@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from training.hyper_parameters import HyperParameters
 
-_LEAST_CHANNELS = 64
-"""Of input and output, for the large products to win more than the tiles' transforms cost (`benchmarks.winograd`)."""
+_LEAST_CHANNELS = 128
+"""Of input and output, for the large products to win more than the transforms cost (`benchmarks.convolutions`)."""
 
-_MOST_LEFT = 0.5
-"""Of the multiplications, for the same reason: 0.33 of them are left at 7 x 7, 0.64 at 5 x 5."""
+_MOST_LEFT = 0.4
+"""Of the multiplications, for the same reason: 0.33 of them are left at 7 x 7, 0.44 at 3 x 3."""
 
 _PART_BYTES = 4_000_000
 """Of the tiles that are underway at once: they stay in the cache between the steps."""
@@ -89,7 +89,7 @@ class _Convolution(torch.autograd.Function):
         return result.permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
         images, filters = ctx.saved_tensors
         pixels, of_result = images.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
         outputs, inputs = filters.shape[:2]

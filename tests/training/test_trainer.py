@@ -185,9 +185,9 @@ def test_training_and_nothing_after_it_convolves_the_quick_way(digits: Dataset, 
     class Watched(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.widen = nn.Conv2d(1, 64, 4, stride=4)
-            self.convolution = nn.Conv2d(64, 64, 3, padding=1, bias=False)
-            self.head = nn.Linear(64, 10)
+            self.widen = nn.Conv2d(1, 128, 4, stride=4)
+            self.convolution = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+            self.head = nn.Linear(128, 10)
 
         def forward(self, images: Tensor) -> Tensor:
             direct.append(type(self.convolution) is nn.Conv2d)
