@@ -97,5 +97,7 @@ class Checkpoints:
         self._saved = time.monotonic()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if isinstance(error.__context__, OSError):  # what torch's writer met, and then said in words of its own
+        error = error.__context__
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

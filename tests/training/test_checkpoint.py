@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +182,37 @@ def test_checkpoints_are_as_far_apart_as_asked_and_the_last_epoch_always_makes_o
     assert made == [None, 2, 2, 4, 5]
 
 
-def test_a_full_disk_is_a_message_and_leaves_the_checkpoint_before_it_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.contextmanager
+def full_while_writing() -> Iterator[str]:
+    """No file may grow beyond 100 kB: the kernel takes a part of a write and refuses the next, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        yield "File too large"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextlib.contextmanager
+def full_at_the_end() -> Iterator[str]:
+    """The disk is found to be full when all was written."""
+
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoint.os, "fsync", full)
+        yield "No space left on device"
+
+
+@pytest.mark.parametrize("full", [full_while_writing, full_at_the_end])
+def test_a_full_disk_is_a_message_and_leaves_the_checkpoint_before_it_whole(
+    full: Callable[[], AbstractContextManager[str]], tmp_path: Path
+) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"network": NeuralNet()}, [{"epoch": 1}], last=False)
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
 
-    with pytest.raises(TrainingError, match=r"No space left on device\. Make room there.*before it is whole: --resume"):
+    with full() as reason, pytest.raises(TrainingError, match=f"{reason}. Make room.*before it is whole: --resume"):
         checkpoints.save({"network": NeuralNet()}, [{"epoch": 2}], last=False)
 
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
