@@ -52,8 +52,17 @@ def classes(answers: list[concurrent.futures.Future[httpx.Response]]) -> list[in
 
 def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
     """Who of `family` does not end; one that has ended and only waits for init to notice does not count."""
-    alive = psutil.wait_procs(family, timeout=20)[1]
-    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    until = time.monotonic() + 20
+    while (alive := [process for process in family if _computes(process)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return alive
+
+
+def _computes(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
