@@ -3,7 +3,8 @@
     python -m benchmarks.convolutions [--threads 2] [--repeats 7]
 
 Both compute the same gradients in turn, repeat by repeat; the times are medians, the ratio is the median of the ratios
-of each pair. The layers of `cifar10` at the two sizes its images have, and narrower ones, to see where it stops to pay.
+of each pair. Layers as wide as those of `cifar10` at the two sizes its images have, and narrower ones, to see where it
+stops to pay; then its network in three widths.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn.functional import conv2d
 
 from training import device
 from training.gradients import gradients_of
+from training.models import WhitenedNet
 from training.recipes import find
 from training.winograd import convolve, quickened
 
@@ -30,6 +32,7 @@ LAYERS = [
     (128, 128, 11),
     (128, 256, 11),
     (256, 256, 5),
+    (64, 256, 15),
     (64, 64, 15),
     (48, 96, 7),
     (48, 48, 7),
@@ -37,6 +40,7 @@ LAYERS = [
     (24, 24, 14),
     (24, 128, 31),
 ]
+WIDTHS = [(64, 256, 256), (128, 256, 256), (128, 384, 384)]
 IMAGES = 200
 
 Seconds = tuple[list[float], list[float]]  # of torch's, of ours
@@ -68,18 +72,18 @@ def layer(inputs: int, outputs: int, side: int, repeats: int) -> Seconds:
     return in_turn(direct, ours, repeats)
 
 
-def step(side: int, repeats: int) -> Seconds:
-    """All of a `cifar10` step but for the optimiser."""
-    recipe = find("cifar10")
-    network = recipe.network((3, 32, 32), 10)
-    gradients = gradients_of(network, recipe.hyper, torch.device("cpu"))
+def step(widths: tuple[int, int, int], side: int, repeats: int) -> Seconds:
+    """All of a step of `cifar10`, or of its network in other widths, but for the optimiser."""
+    hyper = find("cifar10").hyper
+    network = WhitenedNet(widths=widths)
+    gradients = gradients_of(network, hyper, torch.device("cpu"))
     images, labels = torch.randn(IMAGES, 3, side, side), torch.randint(0, 10, (IMAGES,))
 
     def direct() -> None:
         gradients(images, labels, n=IMAGES)
 
     def ours() -> None:
-        with quickened(network, recipe.hyper):
+        with quickened(network, hyper):
             gradients(images, labels, n=IMAGES)
 
     return in_turn(direct, ours, repeats)
@@ -106,8 +110,11 @@ def main() -> None:
     for inputs, outputs, side in LAYERS:
         seconds = layer(inputs, outputs, side, arguments.repeats)
         print(row(f"{inputs} to {outputs} channels at {side} x {side}", seconds), flush=True)
-    for side in (32, 24):
-        print(row(f"a step of `cifar10` at {side} x {side}", step(side, arguments.repeats)), flush=True)
+    for widths in WIDTHS:
+        name = "-".join(map(str, widths))
+        for side in (32, 24):
+            seconds = step(widths, side, arguments.repeats)
+            print(row(f"a step of the network {name} at {side} x {side}", seconds), flush=True)
     print(
         f"\nn={arguments.repeats} in turn, batches of {IMAGES}, {arguments.threads} threads of {os.cpu_count()} cores, "
         f"torch {torch.__version__}."

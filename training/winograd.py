@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from training.hyper_parameters import HyperParameters
 
-_LEAST_CHANNELS = 128
-"""Of input and output, for the large products to win more than the transforms cost (`benchmarks.convolutions`)."""
+_LEAST_PAIRS = 128 * 128
+"""Of input and output channels, for the products to win more than the transforms cost (`benchmarks.convolutions`)."""
 
 _MOST_LEFT = 0.4
 """Of the multiplications, for the same reason: 0.33 of them are left at 7 x 7, 0.44 at 3 x 3."""
@@ -60,7 +60,7 @@ def _gains(module: nn.Module) -> bool:
         and module.padding_mode == "zeros"
         and module.groups == 1
         and module.bias is None
-        and min(module.in_channels, module.out_channels) >= _LEAST_CHANNELS
+        and module.in_channels * module.out_channels >= _LEAST_PAIRS
     )
 
 

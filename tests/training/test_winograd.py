@@ -64,7 +64,7 @@ def test_an_empty_part_of_a_batch_has_no_outputs_and_a_gradient_of_zero() -> Non
 
 
 def test_inside_the_block_wide_convolutions_are_quick_and_after_it_they_are_what_they_were() -> None:
-    network = WhitenedNet(widths=(128, 128, 256))
+    network = WhitenedNet()
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     weights = [convolution.weight for convolution in convolutions]
 
@@ -77,7 +77,7 @@ def test_inside_the_block_wide_convolutions_are_quick_and_after_it_they_are_what
     with pytest.raises(KeyboardInterrupt):
         interrupted()
 
-    assert inside == [True, True, False, False, False, False, False]  # whitening and 24 channels stay direct
+    assert inside == [True, True, True, False, False, False, False]  # whitening, 24 to 64 and 64 to 64 stay direct
     assert all(type(convolution) is nn.Conv2d for convolution in convolutions)
     assert all(one is other.weight for one, other in zip(weights, convolutions, strict=True))
 
