@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from service.manifest import FeatureInput
+from tests.processes import untraced
 from tests.registries import RGB, FirstFeature, publish
 
 START_SECONDS = 60
@@ -32,12 +33,11 @@ class Service:
     """
 
     def __init__(self, registry: Path | str, *options: str, traced: bool = True) -> None:
-        environment = {name: value for name, value in os.environ.items() if traced or "COV" not in name}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service", "--registry", str(registry), "--port", "0", *options],
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=None if traced else untraced(),
             start_new_session=True,  # so that what a test sends to the group reaches this service alone
         )
         self.log: list[str] = []

@@ -18,6 +18,7 @@ import pytest
 
 from service.registry import Registry
 from tests import pictures
+from tests.processes import still_running
 from tests.registries import Slow, publish
 from tests.service.conftest import Service, serving
 
@@ -48,21 +49,6 @@ def send_in_background(
 
 def classes(answers: list[concurrent.futures.Future[httpx.Response]]) -> list[int]:
     return [answer.result().json()["predictions"][0]["class_id"] for answer in answers]
-
-
-def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Who of `family` does not end; one that has ended and only waits for init to notice does not count."""
-    until = time.monotonic() + 20
-    while (alive := [process for process in family if _computes(process)]) and time.monotonic() < until:
-        time.sleep(0.05)
-    return alive
-
-
-def _computes(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

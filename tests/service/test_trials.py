@@ -15,6 +15,7 @@ import pytest
 from service.manifest import ModelManifest
 from service.registry import Registry
 from service.trials import Limits
+from tests.processes import still_running
 from tests.registries import Endless, artifact_of, publish
 from tests.service import trying
 
@@ -140,5 +141,4 @@ def test_when_the_worker_dies_its_prober_and_a_trial_that_runs_end_too(prober: P
 
     os.kill(prober.process.pid or 0, 9)
 
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert still_running(family, seconds=30) == []

@@ -212,7 +212,8 @@ def test_a_full_disk_is_a_message_and_leaves_the_checkpoint_before_it_whole(
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"network": NeuralNet()}, [{"epoch": 1}], last=False)
 
-    with full() as reason, pytest.raises(TrainingError, match=f"{reason}. Make room.*before it is whole: --resume"):
+    remedy = r"\. Make room there.*before it is whole: --resume"
+    with full() as reason, pytest.raises(TrainingError, match=reason + remedy):
         checkpoints.save({"network": NeuralNet()}, [{"epoch": 2}], last=False)
 
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]

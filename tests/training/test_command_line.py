@@ -13,6 +13,7 @@ from torchvision.datasets import MNIST
 
 from service.manifest import Metric
 from service.registry import Registry
+from tests.processes import untraced
 from tests.registries import publish
 from training.command_line import main
 from training.hyper_parameters import HyperParameters
@@ -273,10 +274,9 @@ def test_a_setting_comes_from_the_environment_and_an_option_goes_before_it(
 def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_path: Path) -> None:
     arguments = quick("--epochs", "100000", "--publish", "--registry", str(tmp_path / "models"))
     command = [sys.executable, "-m", "training", *arguments]
-    # Not traced: a KeyboardInterrupt inside the coverage's own code leaves its lock locked, and the process hangs.
-    environment = {name: value for name, value in os.environ.items() if "COV" not in name}
+    # Untraced: a KeyboardInterrupt inside the coverage's own code leaves its lock locked, and the process hangs.
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=untraced(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as training:
         assert training.stdout is not None
         assert training.stdout.readline().startswith("epoch")

@@ -16,6 +16,7 @@ import pytest
 
 from service.manifest import Metric
 from service.registry import CorruptVersionError, Registry, RegistryError
+from tests.processes import untraced
 from tests.registries import publish
 from tests.training.conftest import Silent
 from training import job, pipeline, recipes
@@ -314,7 +315,7 @@ def jobs(module: str, folder: Path, *options: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.training.{module}", str(folder), *options],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if "COV" not in name},
+        env=untraced(),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
