@@ -10,14 +10,16 @@ stops to pay; then its network in three widths.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor
 from torch.nn.functional import conv2d
 
+from benchmarks.machine import describe
 from training import device
 from training.gradients import gradients_of
 from training.models import WhitenedNet
@@ -61,15 +63,11 @@ def layer(inputs: int, outputs: int, side: int, repeats: int) -> Seconds:
     images = torch.randn(IMAGES, inputs, side, side).to(memory_format=torch.channels_last).requires_grad_()
     filters = torch.randn(outputs, inputs, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
 
-    def direct() -> None:
-        result = conv2d(images, filters, padding=1)
+    def there_and_back(convolution: Callable[[Tensor, Tensor], Tensor]) -> None:
+        result = convolution(images, filters)
         torch.autograd.grad(result, (images, filters), result.detach())
 
-    def ours() -> None:
-        result = convolve(images, filters)
-        torch.autograd.grad(result, (images, filters), result.detach())
-
-    return in_turn(direct, ours, repeats)
+    return in_turn(lambda: there_and_back(partial(conv2d, padding=1)), lambda: there_and_back(convolve), repeats)
 
 
 def step(widths: tuple[int, int, int], side: int, repeats: int) -> Seconds:
@@ -115,10 +113,7 @@ def main() -> None:
         for side in (32, 24):
             seconds = step(widths, side, arguments.repeats)
             print(row(f"a step of the network {name} at {side} x {side}", seconds), flush=True)
-    print(
-        f"\nn={arguments.repeats} in turn, batches of {IMAGES}, {arguments.threads} threads of {os.cpu_count()} cores, "
-        f"torch {torch.__version__}."
-    )
+    print(f"\n{describe()}; n={arguments.repeats} in turn, batches of {IMAGES}, {arguments.threads} threads.")
 
 
 if __name__ == "__main__":

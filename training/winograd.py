@@ -1,4 +1,4 @@
-"""Convolutions of 3 x 3 with a third of the multiplications, for training on a CPU. Knows nothing about networks.
+"""Convolutions of 3 x 3 with a third of the multiplications, for training on a CPU. Knows nothing about data or steps.
 
 Winograd's minimal filtering F(4 x 4, 3 x 3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
 arXiv 1509.09308: a tile of 4 x 4 outputs takes 36 products of each pair of channels in place of 144, as 36 large matrix
@@ -192,9 +192,7 @@ def _turned_tiles(gradient: Tensor) -> Tensor:  # [n, H, W, O] -> [36, n * tiles
     """The transpose of `_put_tiles`."""
     n, height, width, channels = gradient.shape
     down, right = _count(height), _count(width)
-    whole = gradient
-    if (height, width) != (_TILE * down, _TILE * right):
-        whole = gradient.new_zeros(n, _TILE * down, _TILE * right, channels)
-        whole[:, :height, :width] = gradient
+    whole = gradient.new_zeros(n, _TILE * down, _TILE * right, channels)
+    whole[:, :height, :width] = gradient
     tiles = whole.reshape(n, down, _TILE, right, _TILE, channels).permute(2, 4, 0, 1, 3, 5)
     return (_transforms().to_outputs.T @ tiles.reshape(_TILE**2, -1)).view(_PATCH**2, -1, channels)

@@ -1,5 +1,7 @@
 """Convolutions by Winograd's filtering, against torch's own."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -19,8 +21,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two images at a time or so, so that a batch takes several parts and the last one is not full."""
-    monkeypatch.setattr(winograd, "_PART_BYTES", 100_000)
+    """Two images of one tile at a time, so that a batch of five takes several parts and the last one is not full."""
+    monkeypatch.setattr(winograd, "_PART_BYTES", 3_000)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (3, 3), (4, 4), (7, 7), (8, 15), (15, 6)])
