@@ -32,10 +32,11 @@ class HyperParameters(BaseModel):
     batch_size: int = Field(ge=1, description="Examples in one optimiser step.")
     optimiser: Literal["sgd", "adam", "muon"] = Field(description="Rule that turns gradients into steps.")
     lr: float = Field(gt=0, allow_inf_nan=False, description="Learning rate: the size of a step.")
-    lr_schedule: Literal["constant", "linear", "one_cycle"] = Field(
+    lr_schedule: Literal["constant", "linear", "one_cycle", "warm_restart"] = Field(
         "constant",
         description="constant; linear: from lr at the first step down to 0 after the last; one_cycle: up to lr over "
-        "the first fifth of the steps, then down to 0.",
+        "the first fifth of the steps, then down to 0; warm_restart: down to 0 over the first five eighths, then from "
+        "half of lr down to 0 again.",
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD and Muon: share of the last step that is kept.")
     nesterov: bool = Field(False, description="SGD: look one step of the momentum ahead; Muon always does.")

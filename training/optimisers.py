@@ -17,6 +17,9 @@ from training.hyper_parameters import HyperParameters
 WARM_UP = 0.2
 """Share of the steps over which `one_cycle` raises the learning rate."""
 
+RESTART = 0.625
+"""Share of the steps after which `warm_restart` begins again, as in Loshchilov and Hutter's SGDR, arXiv 1608.03983."""
+
 
 def build_optimiser(weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> Optimiser:
     """The optimiser that moves `weights`, all of them on one device, in a run of that many steps."""
@@ -43,6 +46,9 @@ class Optimiser:
             return 1.0
         if self.hyper.lr_schedule == "linear":
             return max(0.0, 1.0 - step / steps)
+        if self.hyper.lr_schedule == "warm_restart":
+            half = RESTART * steps
+            return 1.0 - step / half if step < half else max(0.0, 0.5 * (steps - step) / (steps - half))
         return max(0.0, min((step + 1) / (WARM_UP * steps + 1), (steps - step) / ((1 - WARM_UP) * steps)))
 
     def step(self) -> None:

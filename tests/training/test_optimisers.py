@@ -30,7 +30,8 @@ def rates(schedule: str, steps: int) -> list[float]:
 
 
 def test_each_schedule_has_its_course() -> None:
-    constant, linear, one_cycle = (rates(name, 100) for name in ("constant", "linear", "one_cycle"))
+    schedules = ("constant", "linear", "one_cycle", "warm_restart")
+    constant, linear, one_cycle, warm_restart = (rates(name, 100) for name in schedules)
 
     assert constant == pytest.approx([1.0] * 100)
     assert linear == pytest.approx([1 - step / 100 for step in range(100)])
@@ -39,6 +40,9 @@ def test_each_schedule_has_its_course() -> None:
     assert max(one_cycle) == pytest.approx(1, abs=0.02)
     assert one_cycle[20:] == sorted(one_cycle[20:], reverse=True)
     assert 0 < one_cycle[-1] < 0.02
+    assert warm_restart == pytest.approx(
+        [1 - step / 62.5 for step in range(63)] + [step / 75 for step in range(37, 0, -1)]
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8)], ids=str)
