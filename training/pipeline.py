@@ -120,7 +120,8 @@ def run(
     classifier = load(artifact, device)
     temperature = hyper.temperature
     if held_out is not None:
-        temperature = fit_temperature(logits_of(classifier, held_out.inputs), held_out.labels)
+        sent = recipe.as_sent(held_out)
+        temperature = fit_temperature(logits_of(classifier, sent.inputs), sent.labels)
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
     of_others = tuple(

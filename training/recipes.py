@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Generator, nn
 
 from training.augmentation import AlternatingFlip, Augmentation, Chain, Deform, Jpeg, Translate
 from training.data import Dataset
@@ -34,6 +35,7 @@ class Recipe:
     style: Literal["photo", "mnist"] = "photo"  # how a picture of another size becomes an input when served
     standardise: bool = False  # to mean 0 and deviation 1 of each channel or feature of the training data
     augmentation: Augmentation | None = None
+    sent: Augmentation | None = None  # what clients may do to an input first: its probabilities must hold then too
     threads: int = 0  # CPU threads that pay for a network of this size; 0 for all cores
 
     @property
@@ -47,6 +49,14 @@ class Recipe:
         if isinstance(network, WhitenedNet):
             network.whiten_from(self.preprocessing(data)(data.inputs[:2000].cpu()))
         return network
+
+    def as_sent(self, data: Dataset) -> Dataset:
+        """`data`, followed by the same once more in the other way that clients send it, where there is one."""
+        if self.sent is None:
+            return data
+        places = torch.arange(len(data))
+        changed = self.sent(data.inputs, examples=places, epoch=1, generator=Generator().manual_seed(0))
+        return replace(data, inputs=torch.cat([data.inputs, changed]), labels=data.labels.repeat(2))
 
     def preprocessing(self, data: Dataset) -> Preprocessing:
         """What stands before the network, on the CPU."""
@@ -100,6 +110,7 @@ _PHOTOS = HyperParameters(
 )
 _HANDWRITING = Deform(degrees=7, stretch=0.07, slant=0.12, move=1.2, bend=0.7)
 _SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.5)))
+_COMPRESSED = Jpeg(share=1.0)
 _SGD = HyperParameters(epochs=1, batch_size=64, optimiser="sgd", lr=0.01)
 
 
@@ -214,6 +225,7 @@ _ALL = (
         expected=0.90,
         standardise=True,
         augmentation=_SNAPSHOTS,
+        sent=_COMPRESSED,
     ),
     Recipe(
         name="cifar10_fast",
@@ -225,6 +237,7 @@ _ALL = (
         expected=0.85,
         standardise=True,
         augmentation=_SNAPSHOTS,
+        sent=_COMPRESSED,
     ),
 )
 

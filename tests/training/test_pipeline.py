@@ -14,18 +14,21 @@ from torch import nn
 from service.registry import Registry
 from tests.training.conftest import Silent
 from training import pipeline, sources
+from training.augmentation import Jpeg
 from training.calibrate import fit_temperature
 from training.data import Dataset
 from training.errors import OptionError, TrainingError
 from training.export import load
 from training.hyper_parameters import HyperParameters
-from training.recipes import find
+from training.recipes import Recipe, find
 from training.settings import Settings
 
+NET = find("neural_net")
 
-def run(registry: Path | str, hyper: HyperParameters, **options: Any) -> pipeline.Outcome:
+
+def run(registry: Path | str, hyper: HyperParameters, *, recipe: Recipe = NET, **options: Any) -> pipeline.Outcome:
     return pipeline.run(
-        find("neural_net"),
+        recipe,
         hyper,
         settings=Settings(registry=str(registry), device="cpu"),
         progress=Silent(),
@@ -72,6 +75,27 @@ def test_the_temperature_is_fitted_on_training_examples_that_were_not_trained_on
         ("digits/held-out", len(held_out)),
     }
     assert manifest.provenance.dataset_digest == digits.digest
+
+
+def test_where_clients_compress_the_temperature_is_fitted_on_what_was_held_out_both_ways(
+    tmp_path: Path, quick: HyperParameters, digits: Dataset
+) -> None:
+    recipe = replace(NET, sent=Jpeg(1.0, lowest=10, highest=10))
+
+    outcome = run(tmp_path, quick.override({"held_out": 0.2}), recipe=recipe, publish_as="neural_net")
+
+    registry = Registry(tmp_path)
+    manifest = registry.manifest("neural_net", 1)
+    _, held_out = digits.hold_out(0.2)
+    classifier = load(registry.artifact(manifest), torch.device("cpu"))
+    both = recipe.as_sent(held_out)
+    assert torch.equal(both.inputs[: len(held_out)], held_out.inputs)
+    assert 1 < (both.inputs[len(held_out) :].float() - held_out.inputs.float()).abs().mean() < 32
+    assert torch.equal(both.labels, torch.cat([held_out.labels] * 2))
+    assert manifest.temperature == fit_temperature(classifier(both.inputs), both.labels)
+    assert manifest.temperature != fit_temperature(classifier(held_out.inputs), held_out.labels)
+    assert outcome.held_out is not None
+    assert outcome.held_out.n == len(held_out)
 
 
 def test_a_run_that_holds_nothing_out_publishes_the_temperature_it_was_given(
