@@ -68,6 +68,27 @@ class Translate:
 
 
 @dataclass(frozen=True)
+class Cutout:
+    """Paint a square of `pixels` a side grey at a random place of each image, where it may reach over the edge.
+
+    After DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv 1708.04552.
+    """
+
+    pixels: int
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        del examples, epoch
+        n, _, height, width = images.shape
+        hidden = self._run(n, height, generator).unsqueeze(2) & self._run(n, width, generator).unsqueeze(1)
+        return images.masked_fill(hidden.unsqueeze(1).to(images.device), 127)
+
+    def _run(self, n: int, side: int, generator: Generator) -> Tensor:  # bool [n, side], `pixels` in a row
+        centre = torch.randint(0, side, (n, 1), generator=generator)
+        distance = torch.arange(side) - (centre - self.pixels // 2)
+        return (distance >= 0) & (distance < self.pixels)
+
+
+@dataclass(frozen=True)
 class Deform:
     """Turn, stretch, slant, move and bend each image on a ground of 0, as handwriting differs from hand to hand.
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from training.augmentation import AlternatingFlip, Augmentation, Chain, Deform, Jpeg, Translate, shrink
+from training.augmentation import AlternatingFlip, Augmentation, Chain, Cutout, Deform, Jpeg, Translate, shrink
 from training.batches import batches
 from training.data import Dataset
 from training.hyper_parameters import HyperParameters
 
 STILL = Deform(degrees=0, stretch=0, slant=0, move=0, bend=0)
 DEFORM = Deform(degrees=7, stretch=0.07, slant=0.12, move=1.2, bend=0.7)
-EVERY = [AlternatingFlip(), Translate(2), DEFORM, Jpeg(0.5), Chain((Translate(1), Jpeg(1.0)))]
+EVERY = [AlternatingFlip(), Translate(2), Cutout(8), DEFORM, Jpeg(0.5), Chain((Translate(1), Jpeg(1.0)))]
 
 
 def apply(augmentation: Augmentation, images: Tensor, *, epoch: int = 1, seed: int = 0) -> Tensor:
@@ -40,7 +40,7 @@ def test_images_stay_uint8_of_their_shape_change_and_depend_on_the_generator_alo
     assert torch.equal(photos, original)
 
 
-@pytest.mark.parametrize("augmentation", [Translate(2), DEFORM, Jpeg(1.0)], ids=str)
+@pytest.mark.parametrize("augmentation", [Translate(2), Cutout(8), DEFORM, Jpeg(1.0)], ids=str)
 def test_another_seed_varies_them_otherwise(augmentation: Augmentation, photos: Tensor) -> None:
     assert not torch.equal(apply(augmentation, photos, seed=1), apply(augmentation, photos, seed=2))
 
@@ -72,6 +72,16 @@ def test_translation_reaches_every_offset_and_fills_with_the_reflection() -> Non
     assert (2, 3, 4, 5, 6, 7, 6, 5) in rows
     assert len(rows) == 5
     assert len({tuple(image) for image in moved.flatten(1).tolist()}) == 25
+
+
+def test_cutout_hides_one_square_in_all_channels_whose_centre_is_anywhere() -> None:
+    hidden = apply(Cutout(4), torch.full((3000, 2, 8, 8), 255, dtype=torch.uint8)) == 127
+    rows, columns = (hidden[:, 0].any(axis).sum(1) for axis in (2, 1))
+
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+    assert torch.equal(hidden[:, 0].sum((1, 2)), rows * columns)
+    assert set(rows.tolist()) == set(columns.tolist()) == {2, 3, 4}  # over an edge up to half of it is lost
+    assert len({tuple(image) for image in hidden[:, 0].flatten(1).tolist()}) == 64
 
 
 def test_a_deformation_of_size_zero_changes_nothing(digits_test: Dataset) -> None:
