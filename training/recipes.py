@@ -54,7 +54,7 @@ class Recipe:
         """`data`, followed by the same once more in the other way that clients send it, where there is one."""
         if self.sent is None:
             return data
-        places = torch.arange(len(data))
+        places = torch.arange(len(data), device=data.inputs.device)
         changed = self.sent(data.inputs, examples=places, epoch=1, generator=Generator().manual_seed(0))
         return replace(data, inputs=torch.cat([data.inputs, changed]), labels=data.labels.repeat(2))
 
