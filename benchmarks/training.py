@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
+from benchmarks.machine import describe
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,9 +99,8 @@ def main() -> None:
                 print(f"{repeat + 1}/{arguments.repeats} {entry.name}: {entry.seconds[-1]:.1f} s", file=sys.stderr)
     print(table(entries))
     print(
-        f"\n{arguments.epochs} epochs, {arguments.optimiser}, n={arguments.repeats} in turn, {os.cpu_count()} cores "
-        f"({platform.machine()}), torch {torch.__version__}; load average {load:.1f} before and "
-        f"{os.getloadavg()[0]:.1f} after."
+        f"\n{describe()}; {arguments.epochs} epochs, {arguments.optimiser}, n={arguments.repeats} in turn; "
+        f"load average {load:.1f} before and {os.getloadavg()[0]:.1f} after."
     )
 
 
