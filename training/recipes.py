@@ -90,7 +90,6 @@ _DIGITS = HyperParameters(
     drop_last=True,
     held_out=0.02,
     small_share=0.6,
-    plain_share=0.1875,  # 3 of 16
 )
 
 # airbench94's, for batches half as large and the mean of their losses where airbench has the sum.
