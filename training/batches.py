@@ -71,7 +71,7 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self._data = data
         self._hyper = hyper
         self._epoch = epoch
-        self._augmentation = None if hyper.is_plain(epoch) else augmentation
+        self._augmentation = augmentation if hyper.augment else None
         self._shrinks = data.images and hyper.is_small(epoch)
 
     def __len__(self) -> int:

@@ -49,15 +49,6 @@ def test_images_of_the_first_epochs_are_small_and_those_of_the_others_are_whole(
     assert sides == [(21, 21), (21, 21), (28, 28), (28, 28), (28, 28)]
 
 
-def test_the_last_epochs_have_images_as_they_are(digits: Dataset) -> None:
-    hyper = HyperParameters(epochs=5, batch_size=30, optimiser="sgd", lr=0.5, plain_share=0.4, shuffle=False)
-    few = digits.subset(30)
-
-    seen = {epoch: next(iter(batches(few, hyper, epoch, Deform(7, 0, 0, 1, 0))))[0] for epoch in range(1, 6)}
-
-    assert [epoch for epoch, images in seen.items() if torch.equal(images, few.inputs)] == [4, 5]
-
-
 def test_rows_of_features_have_no_size_to_shrink() -> None:
     points = Dataset("points", "train", torch.rand(2, 2), torch.tensor([0, 1]), ("left", "right"))
     hyper = HyperParameters(epochs=2, batch_size=2, optimiser="sgd", lr=0.5, small_share=0.5, shuffle=False)

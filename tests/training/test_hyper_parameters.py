@@ -53,7 +53,6 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
         "epochs": 10,
         "batch_size": 64,
         "small_share": 0.0,
-        "plain_share": 0.0,
         "optimiser": "sgd",
         "lr": 0.01,
         "lr_schedule": "constant",
