@@ -82,7 +82,7 @@ def test_an_array_of_another_shape_or_dtype_is_refused(given: object, message: s
         encode(given)
 
 
-@pytest.mark.parametrize("given", [7, None, [1, 2], io.StringIO("text")], ids=str)
+@pytest.mark.parametrize("given", [7, None, [1, 2], io.StringIO("text")], ids=["number", "none", "list", "text file"])
 def test_what_can_be_no_image_is_refused(given: object) -> None:
     with pytest.raises(TypeError, match=r"must be .*Given: "):
         encode(given)
