@@ -29,7 +29,7 @@ types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
 tests: $(VENV)/.dev  ## Run the tests and print the coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 fuzz: $(VENV)/.dev  ## Send a running service (URL=http://127.0.0.1:8000) thousands of generated requests
 	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --max-examples 400 $(ARGS)
