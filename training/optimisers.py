@@ -18,7 +18,10 @@ WARM_UP = 0.2
 """Share of the steps over which `one_cycle` raises the learning rate."""
 
 RESTART = 0.625
-"""Share of the steps after which `warm_restart` begins again, as in Loshchilov and Hutter's SGDR, arXiv 1608.03983."""
+"""Share of the steps after which `warm_restart` begins again, from half of the learning rate.
+
+Warm restarts are Loshchilov and Hutter's, "SGDR", arXiv 1608.03983; theirs fall along a cosine and begin at the whole.
+"""
 
 
 def build_optimiser(weights: Sequence[nn.Parameter], hyper: HyperParameters, *, steps: int) -> Optimiser:
@@ -47,8 +50,8 @@ class Optimiser:
         if self.hyper.lr_schedule == "linear":
             return max(0.0, 1.0 - step / steps)
         if self.hyper.lr_schedule == "warm_restart":
-            half = RESTART * steps
-            return 1.0 - step / half if step < half else max(0.0, 0.5 * (steps - step) / (steps - half))
+            first = RESTART * steps
+            return 1.0 - step / first if step < first else max(0.0, 0.5 * (steps - step) / (steps - first))
         return max(0.0, min((step + 1) / (WARM_UP * steps + 1), (steps - step) / ((1 - WARM_UP) * steps)))
 
     def step(self) -> None:
