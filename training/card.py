@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.manifest import ModelManifest
+from training.augmentation import Augmentation
 from training.evaluate import Evaluation
 from training.trainer import EpochResult
 
@@ -19,8 +20,12 @@ def card(
     history: Sequence[EpochResult],
     latencies: Mapping[int, float],
     pictures: Mapping[str, str],
+    sent: Augmentation | None = None,
 ) -> str:
-    """Everything about `manifest`, its measurements and how to make it again; `pictures` are file names by title."""
+    """Everything about `manifest`, its measurements and how to make it again; `pictures` are file names by title.
+
+    `sent` is what was done to the held-out examples for the temperature to be fitted on them once more.
+    """
     provenance = manifest.provenance
     test, last = evaluations[0], history[-1]
     temperature = f"{manifest.temperature:g}"
@@ -51,7 +56,7 @@ def card(
             [(r.name, f"{r.n:,}", _percent(r.recall), _percent(r.precision)) for r in test.per_class],
         ),
         "## Calibration",
-        f"Probabilities are softmax(logits / {temperature}). {_origin(provenance.hyper_parameters)} "
+        f"Probabilities are softmax(logits / {temperature}). {_origin(provenance.hyper_parameters, sent)} "
         "ECE is the expected calibration error over 15 bins (Guo et al., 2017).",
         _table(
             ("split", "temperature", "NLL", "Brier", "ECE"),
@@ -93,9 +98,10 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _origin(hyper_parameters: Mapping[str, object]) -> str:
+def _origin(hyper_parameters: Mapping[str, object], sent: Augmentation | None) -> str:
     if hyper_parameters.get("held_out"):
-        return "The temperature was fitted on training examples that were held out, never on test data."
+        twice = f", as they are and once more after {sent}" if sent is not None else ""
+        return f"The temperature was fitted on training examples that were held out{twice}, never on test data."
     return "Nothing was held out in this run; the temperature is the one that was given."
 
 

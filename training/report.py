@@ -45,6 +45,7 @@ class Report:
             history=self.history,
             latencies=self.latencies,
             pictures={title: name for title, (name, _) in pictures.items()},
+            sent=self.recipe.sent,
         )
         return {CARD: text.encode(), **dict(pictures.values())}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from service.manifest import ModelManifest
 from tests.registries import publish
 from training import plots
+from training.augmentation import Jpeg
 from training.data import Dataset
 from training.evaluate import Evaluation, evaluate
 from training.latency import latencies
@@ -90,6 +91,17 @@ def test_the_card_tells_data_accuracy_calibration_size_speed_and_how_to_make_it_
         assert expected in text
     rows = [line for line in text.splitlines() if line.startswith("| squares/test |")]
     assert [row.split(" | ")[1] for row in rows] == ["8", "1", "2"]  # accuracy, then before and after the temperature
+
+
+def test_the_card_tells_on_what_the_temperature_was_fitted(manifest: ModelManifest) -> None:
+    provenance = manifest.provenance.model_copy(update={"hyper_parameters": {"held_out": 0.1}})
+    held_out = manifest.model_copy(update={"provenance": provenance})
+    compressing = replace(report(), recipe=replace(report().recipe, sent=Jpeg(0.5)))
+
+    cards = [each.files(held_out)["card.md"].decode() for each in (report(), compressing)]
+
+    assert "that were held out, never on test data." in cards[0]
+    assert "and once more after Jpeg(share=0.5, lowest=60, highest=95), never on test data." in cards[1]
 
 
 def test_the_card_tells_which_forms_may_serve(manifest: ModelManifest) -> None:
