@@ -36,6 +36,19 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class InTurn:
+    """One augmentation up to an epoch, another one from there on."""
+
+    first: Augmentation
+    until: int  # the last epoch of `first`, counted from 1
+    then: Augmentation
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        chosen = self.first if epoch <= self.until else self.then
+        return chosen(images, examples=examples, epoch=epoch, generator=generator)
+
+
+@dataclass(frozen=True)
 class AlternatingFlip:
     """Mirror half of the images in odd epochs and the other half in even ones.
 

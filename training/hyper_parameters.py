@@ -64,6 +64,9 @@ class HyperParameters(BaseModel):
         description="Share of the epochs, from the first, in which images have 3/4 of their height and width: a "
         "convolution does 0.56 of the work.",
     )
+    gentle_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the epochs, to the last, in which images are varied less."
+    )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
@@ -118,6 +121,11 @@ class HyperParameters(BaseModel):
     def is_small(self, epoch: int) -> bool:
         """Whether `epoch`, counted from 1, is one of those with smaller images."""
         return epoch <= self.small_share * self.epochs
+
+    @property
+    def gentle_epochs(self) -> int:
+        """How many epochs at the end vary their images less."""
+        return int(self.gentle_share * self.epochs)
 
     def iterations(self, examples: int) -> int:
         """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""

@@ -82,6 +82,7 @@ def run(
         RegistryError: the registry cannot be read or written.
     """
     device = world.place(devices.choose(settings.device))
+    augmentation = recipe.variation(hyper)
     registry = registry_for(settings.registry, publish_as)
     whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
@@ -107,7 +108,7 @@ def run(
             data=train_data,
             hyper=hyper,
             progress=shown,
-            augmentation=recipe.augmentation,
+            augmentation=augmentation,
             checkpoints=checkpoints,
             world=world,
             feed=Feed(device, settings.workers, settings.pin_memory),

@@ -53,6 +53,7 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
         "epochs": 10,
         "batch_size": 64,
         "small_share": 0.0,
+        "gentle_share": 0.0,
         "optimiser": "sgd",
         "lr": 0.01,
         "lr_schedule": "constant",

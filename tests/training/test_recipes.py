@@ -10,7 +10,9 @@ from service.registry import Registry
 from tests.training.conftest import Silent
 from tests.training.test_pictures import write_cifar10
 from training import pipeline, sources
+from training.batches import batches
 from training.data import Dataset
+from training.errors import OptionError
 from training.export import Exported, export, load
 from training.recipes import RECIPES, find
 from training.settings import Settings
@@ -24,11 +26,34 @@ def test_every_recipe_for_images_trains_on_grey_28_by_28_and_gives_ten_logits(na
     few = digits.subset(60)
     network, preprocessing = recipe.build(few), recipe.preprocessing(few)
 
-    train(network, preprocessing, data=few, hyper=hyper, progress=Silent(), augmentation=recipe.augmentation)
+    train(network, preprocessing, data=few, hyper=hyper, progress=Silent(), augmentation=recipe.variation(hyper))
     logits = load(export(Exported(preprocessing, network)), torch.device("cpu"))(few.inputs[:5])
 
     assert logits.shape == (5, 10)
     assert logits.isfinite().all()
+
+
+def test_the_last_epochs_of_a_run_vary_their_images_less(digits: Dataset) -> None:
+    recipe = find("mnist")
+    hyper = recipe.hyper.override(
+        {"epochs": 5, "batch_size": 30, "gentle_share": 0.4, "small_share": 0, "shuffle": False}
+    )
+    few = digits.subset(30)
+
+    varied = [next(iter(batches(few, hyper, epoch, recipe.variation(hyper))))[0] for epoch in range(1, 6)]
+    changed = [(images.float() - few.inputs.float()).abs().mean().item() for images in varied]
+
+    assert 0 < max(changed[3:]) < 0.75 * min(changed[:3])
+    always = recipe.variation(hyper.override({"gentle_share": 0.0}))
+    assert torch.equal(next(iter(batches(few, hyper, 3, always)))[0], varied[2])
+
+
+@pytest.mark.parametrize("name", ["cifar10", "neural_net"])
+def test_a_gentle_end_is_refused_where_there_is_nothing_gentler(name: str) -> None:
+    recipe = find(name)
+
+    with pytest.raises(OptionError, match=f"gentle_share must be 0 with {name}, .* Given: 0.5"):
+        pipeline.run(recipe, recipe.hyper.override({"gentle_share": 0.5}), settings=Settings(), progress=Silent())
 
 
 def test_the_flagship_for_digits_learns_them_in_seconds() -> None:
