@@ -14,7 +14,7 @@ from torch import nn
 from service.registry import Registry
 from tests.training.conftest import Silent
 from training import pipeline, sources
-from training.augmentation import Jpeg
+from training.augmentation import Deform, Jpeg
 from training.calibrate import fit_temperature
 from training.data import Dataset
 from training.errors import OptionError, TrainingError
@@ -106,6 +106,17 @@ def test_a_run_that_holds_nothing_out_publishes_the_temperature_it_was_given(
     assert outcome.held_out is None
     assert outcome.evaluation.calibrated.temperature == 1.25
     assert Registry(tmp_path).manifest("neural_net", 1).temperature == 1.25
+
+
+def test_a_run_ends_gently_where_its_hyper_parameters_say_so(tmp_path: Path, quick: HyperParameters) -> None:
+    recipe = replace(find("simple_nn"), augmentation=Deform(40, 0.3, 0.3, 4, 2), gentle=Deform(1, 0, 0, 0, 0))
+
+    rough, gentle = (
+        run(tmp_path, quick.override({"gentle_share": share}), recipe=recipe).history for share in (0.0, 0.5)
+    )
+
+    assert gentle[0].loss == rough[0].loss
+    assert gentle[1].loss < rough[1].loss - 0.05
 
 
 def test_a_published_version_has_a_card_with_pictures_that_names_it(tmp_path: Path, quick: HyperParameters) -> None:
