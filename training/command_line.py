@@ -189,11 +189,12 @@ def _print(table: RenderableType) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     recipe = find(arguments.recipe)
-    hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
     settings = _settings(arguments, Settings)
+    device = devices.choose(settings.device)
+    hyper = recipe.hyper_on(device).override(given(arguments, HyperParameters.model_fields))
     devices.keep_freed_memory()
     threads = devices.cpu_threads(settings.threads or recipe.threads)
-    with joined(devices.choose(settings.device)) as world, threads, devices.no_denormals():
+    with joined(device) as world, threads, devices.no_denormals():
         outcome = pipeline.run(
             recipe,
             hyper,
@@ -218,6 +219,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     recipe = find(arguments.recipe)
+    # Not `hyper_on`: on another kind of node, the same command must be the same run.
     hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
     settings = _settings(arguments, JobSettings)
     if arguments.promote_if_better and not arguments.publish:

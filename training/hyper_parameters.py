@@ -71,7 +71,9 @@ class HyperParameters(BaseModel):
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Arithmetic of the forward pass; bfloat16 keeps weights and loss in float32."
+        "float32",
+        description="Arithmetic of the forward pass; bfloat16 keeps weights and loss in float32. For the CIFAR-10 "
+        "recipes `train` chooses bfloat16 where the device has instructions for it.",
     )
     held_out: float = Field(
         0.0, ge=0, lt=1, description="Share of the training examples that only the temperature is fitted on."

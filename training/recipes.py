@@ -15,6 +15,7 @@ from torch import Generator, nn
 
 from training.augmentation import AlternatingFlip, Augmentation, Chain, Cutout, Deform, InTurn, Jpeg, Translate
 from training.data import Dataset
+from training.device import has_bfloat16
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.models import DigitNet, NeuralNet, SimpleNet, SimpleNN, WhitenedNet, Xigua
@@ -37,12 +38,21 @@ class Recipe:
     augmentation: Augmentation | None = None
     gentle: Augmentation | None = None  # what takes its place in the last epochs, if `hyper.gentle_share` says so
     sent: Augmentation | None = None  # what clients may do to an input first: its probabilities must hold then too
+    bfloat16_pays: bool = False  # for a network of this size, where the device has instructions for it
     threads: int = 0  # CPU threads that pay for a network of this size; 0 for all cores
 
     @property
     def measured_on(self) -> str:
         """The data of `expected`, e.g. "mnist/test"."""
         return f"{self.data}/{self.splits[0]}"
+
+    def hyper_on(self, device: torch.device) -> HyperParameters:
+        """Its hyper-parameters on `device`: in bfloat16 where that pays."""
+        return (
+            self.hyper.override({"precision": "bfloat16"})
+            if self.bfloat16_pays and has_bfloat16(device)
+            else self.hyper
+        )
 
     def build(self, data: Dataset) -> nn.Module:
         """A network with fresh weights, of the shape that `data` needs."""
@@ -248,6 +258,7 @@ _ALL = (
         standardise=True,
         augmentation=_MANY_SNAPSHOTS,
         sent=_COMPRESSED,
+        bfloat16_pays=True,
     ),
     Recipe(
         name="cifar10_fast",
@@ -260,6 +271,7 @@ _ALL = (
         standardise=True,
         augmentation=_SNAPSHOTS,
         sent=_COMPRESSED,
+        bfloat16_pays=True,
     ),
 )
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 from urllib.error import URLError
 
 import pytest
@@ -15,9 +16,11 @@ from service.manifest import Metric
 from service.registry import Registry
 from tests.processes import untraced
 from tests.registries import publish
+from training import job, pipeline, recipes
 from training.command_line import main
+from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters
-from training.recipes import RECIPES
+from training.recipes import RECIPES, Recipe
 from training.settings import Settings
 from training.sources import SOURCES
 
@@ -257,6 +260,36 @@ def test_every_setting_and_hyper_parameter_is_an_option_with_help(capsys: pytest
         assert f"--{name.replace('_', '-')}" in shown
         assert field.description
         assert re.sub(r"\s", "", field.description) in re.sub(r"\s", "", shown)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cifar_trains_in_bfloat16_where_the_device_has_it_a_job_as_it_is_told(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def noted(recipe: Recipe, hyper: HyperParameters, **_: object) -> NoReturn:
+        seen.append(f"{recipe.name} {hyper.precision}")
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(recipes, "has_bfloat16", lambda device: there)
+    monkeypatch.setattr(pipeline, "run", noted)
+    monkeypatch.setattr(job, "run", noted)
+
+    for words in (
+        ["train", "cifar10"],
+        ["train", "cifar10", "--precision", "float32"],
+        ["train", "mnist"],
+        ["run", "cifar10"],
+    ):
+        assert main(words) == 1
+
+    assert seen == [
+        f"cifar10 {'bfloat16' if there else 'float32'}",
+        "cifar10 float32",
+        "mnist float32",
+        "cifar10 float32",
+    ]
 
 
 def test_a_setting_comes_from_the_environment_and_an_option_goes_before_it(

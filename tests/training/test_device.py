@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from training.device import choose, cpu_threads, describe, no_denormals
+from training.device import choose, cpu_threads, describe, has_bfloat16, no_denormals
 from training.errors import OptionError
 
 
@@ -34,6 +34,38 @@ def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     assert choose("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"amx_bf16": True}, True),
+        ({"architecture": "aarch64", "bf16": True}, False),
+    ],
+    ids=["avx512", "avx512_bf16", "amx", "arm"],
+)
+def test_a_cpu_has_bfloat16_when_its_instructions_say_so(
+    capabilities: dict[str, object], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+    assert has_bfloat16(torch.device("cpu")) is expected
+
+
+def test_a_torch_that_cannot_tell_and_a_device_never_measured_have_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+
+    assert not has_bfloat16(torch.device("cpu"))
+    assert not has_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_would_emulate_bfloat16_does_not_have_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+
+    assert has_bfloat16(torch.device("cuda")) is native
 
 
 def test_the_cpu_is_described_with_its_threads() -> None:
