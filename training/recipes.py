@@ -139,7 +139,7 @@ _PHOTOS = HyperParameters(
 )
 _HANDWRITING = Deform(degrees=7, stretch=0.07, slant=0.12, move=1.2, bend=0.7)
 _NEAT_HANDWRITING = Deform(degrees=3.5, stretch=0.035, slant=0.06, move=0.6, bend=0.35)
-_SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.5)))
+_SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.25)))
 _MANY_SNAPSHOTS = Chain((AlternatingFlip(), Translate(3), Jpeg(share=0.5), Cutout(8)))  # for a run that overfits
 _COMPRESSED = Jpeg(share=1.0)
 _SGD = HyperParameters(epochs=1, batch_size=64, optimiser="sgd", lr=0.01)
@@ -262,11 +262,13 @@ _ALL = (
     ),
     Recipe(
         name="cifar10_fast",
-        summary="whitening, 6 convolutions, 64-128-256",
-        network=lambda shape, classes: WhitenedNet(shape[0], classes, (64, 128, 256)),
+        summary="whitening, 6 convolutions, 64-256-256",
+        network=lambda shape, classes: WhitenedNet(shape[0], classes, (64, 256, 256)),
         data="cifar10",
         splits=("holdout", "test-jpeg"),
-        hyper=_PHOTOS.override({"epochs": 6, "lr_schedule": "linear", "small_share": 0.5}),
+        # Airbench's network, and as many epochs as twelve minutes hold at 770 images/s: what two cores are expected to
+        # compute of it when they have instructions for bfloat16.
+        hyper=_PHOTOS.override({"epochs": 14, "lr_schedule": "linear", "small_share": 0.5}),
         expected=0.85,
         standardise=True,
         augmentation=_SNAPSHOTS,
