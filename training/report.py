@@ -51,13 +51,14 @@ class Report:
 
 
 def command(recipe: Recipe, hyper: HyperParameters, data: str | None) -> str:
-    """What to type to make it again: the recipe and whatever differs from it."""
+    """What to type to make it again: the recipe, whatever differs from it, and what another device would choose."""
     words = ["python", "-m", "training", "train", recipe.name]
     if data not in (None, recipe.data):
         kind, separator, _ = str(data).partition(":")
         words += ["--data", f"{kind}:PATH" if separator else kind]  # where it lies here would tell nobody anything
     for name, value in hyper.model_dump().items():
-        if value != getattr(recipe.hyper, name):
+        chosen_by_device = name == "precision" and recipe.bfloat16_pays
+        if value != getattr(recipe.hyper, name) or chosen_by_device:
             words += _option(f"--{name.replace('_', '-')}", value)
     return shlex.join([*words, "--publish"])
 

@@ -104,6 +104,13 @@ def test_the_card_tells_on_what_the_temperature_was_fitted(manifest: ModelManife
     assert "and once more after Jpeg(share=0.5, lowest=60, highest=95), never on test data." in cards[1]
 
 
+def test_the_command_names_the_precision_that_another_device_would_choose_otherwise() -> None:
+    digits, photos = find("mnist"), find("cifar10")
+
+    assert command(digits, digits.hyper, None) == "python -m training train mnist --publish"
+    assert command(photos, photos.hyper, None).endswith("train cifar10 --precision float32 --publish")
+
+
 def test_the_card_tells_which_forms_may_serve(manifest: ModelManifest) -> None:
     proved = manifest.model_copy(update={"forms": ("channels_last", "prepacked")})
 
