@@ -1,4 +1,4 @@
-"""How much faster `training.winograd` convolves than torch: layer by layer, forward and backward, and a whole step.
+"""How much faster our Winograd convolutions are than torch's: by layer, forward and backward, and a whole step.
 
     python -m benchmarks.convolutions [--threads 2] [--repeats 7]
 
@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from benchmarks.machine import describe
-from training import device
-from training.gradients import gradients_of
-from training.models import WhitenedNet
+from training.learning import device
+from training.learning.gradients import gradients_of
+from training.learning.winograd import convolve, quickened
+from training.networks.whitened_net import WhitenedNet
 from training.recipes import find
-from training.winograd import convolve, quickened
 
 LAYERS = [
     (128, 128, 15),

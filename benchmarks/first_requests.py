@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import torch
 
-from service import torchscript, tuning
-from service.model import warm_up_sizes
-from service.registry import Registry
+from service.contract.registry import Registry
+from service.model import autotune, torchscript
+from service.model.model import warm_up_sizes
 from service.settings import usable_cores
 
 _LATER_RUNS = 5
@@ -43,8 +43,8 @@ def load_and_run(registry: str, name: str, device: str, largest: int, warm: str)
     cores = usable_cores()
     source = Registry(registry)
     manifest = source.manifest(name, source.resolve(name))
-    model = tuning.fastest(manifest, source.artifact(manifest), torch.device(device), cores=cores)
-    tuning.graph(model, largest)
+    model = autotune.fastest(manifest, source.artifact(manifest), torch.device(device), cores=cores)
+    autotune.graph(model, largest)
     started = time.perf_counter()
     every = list(range(1, largest + 1))
     for size in {"0": [], "service": warm_up_sizes(largest, model.device), "all": every}[warm]:

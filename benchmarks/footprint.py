@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.machine import describe
-from tests.service.conftest import serving
+from tests.running import serving
 
 
 def pss_bytes(processes: Iterable[psutil.Process]) -> int:

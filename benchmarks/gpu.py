@@ -21,10 +21,10 @@ from functools import partial
 import torch
 
 from benchmarks import machine
-from service import torchscript
-from service.forms import FORM_NAMES, Form
-from service.model import Model, UnfitModelError
-from service.registry import Registry
+from service.contract.registry import Registry
+from service.contract.variants import FORM_NAMES, Form
+from service.model import torchscript
+from service.model.model import Model, UnfitModelError
 
 _WARM_UP_BATCHES = 5
 

@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw
 
 from benchmarks.serving.contestants import Contestant, Running, running
 from benchmarks.serving.load import Posts, closed_loop
-from service.ledger import Ledger
 from service.settings import Settings
+from service.telemetry.observer import Ledger
 
 RECORDING = {True: "with metrics", False: "without"}
 
@@ -90,8 +90,8 @@ def service_of(
 
 def serve(arguments: argparse.Namespace) -> int:
     """One of the services that are measured."""
-    from service import server
     from service.commands.serve import serve
+    from service.processes import server
 
     if arguments.silent:
         server.Ledger = Silent  # type: ignore[misc]

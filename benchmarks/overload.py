@@ -23,8 +23,8 @@ from benchmarks.machine import describe
 from benchmarks.pictures import noise, pngs
 from benchmarks.serving.contestants import CONTESTANTS, running
 from benchmarks.serving.load import Answer, Posts, arrivals, closed_loop
-from service.manifest import ImageInput
-from service.registry import ARTIFACT, Registry
+from service.contract.manifest import ImageInput
+from service.contract.registry import ARTIFACT, Registry
 from tests.ports import free_port
 
 CONNECTIONS = 64

@@ -23,9 +23,9 @@ from benchmarks.pictures import mnist, noise, pngs
 from benchmarks.serving.contestants import CONTESTANTS, running
 from benchmarks.serving.load import closed_loop
 from benchmarks.serving.several import tensor
-from service import torchscript
-from service.manifest import ImageInput
-from service.registry import ARTIFACT, Registry
+from service.contract.manifest import ImageInput
+from service.contract.registry import ARTIFACT, Registry
+from service.model import torchscript
 from service.settings import Settings, usable_cores
 
 CONNECTIONS = 256

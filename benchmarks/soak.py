@@ -2,8 +2,9 @@
 
     python -m benchmarks.soak --minutes 60
 
-Processes are killed and clients misbehave as in tests/service/test_faults.py, whose load this is. A line each interval;
-at the end every request must have got exactly one right answer, or the exit status is 1. Linux alone tells PSS.
+Processes are killed and clients misbehave as in tests/end_to_end/test_faults.py, whose load this is. A line each
+interval; at the end every request must have got exactly one right answer, or the exit status is 1. Linux alone
+reports PSS.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import psutil
 
 from benchmarks.footprint import pss_bytes
 from tests import load
+from tests.end_to_end import faults
 from tests.registries import publish
-from tests.service import faults
-from tests.service.conftest import Service, serving
+from tests.running import Service, serving
 
 CONNECTIONS = 32
 

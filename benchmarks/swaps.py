@@ -29,8 +29,8 @@ import uvloop
 from PIL import Image
 
 from benchmarks.serving.contestants import CONTESTANTS, running
-from service.manifest import ModelManifest
-from service.registry import Registry
+from service.contract.manifest import ModelManifest
+from service.contract.registry import Registry
 from tests.ports import free_port
 
 _AFTER_SECONDS = 1.0

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.contract.manifest import FeatureInput
+from tests.registries import RGB, FirstFeature, publish
+from tests.running import Service, serving
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So starts what a script runs in the background. The processes of the tests would inherit it and never feel Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,3 +72,21 @@ def bucket() -> Iterator[str]:
         fsspec.filesystem("s3").mkdir("argmax")
         yield "s3://argmax"
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three models of two lines: `rows` (grey digits), `photos` (colour), `sign` (features)."""
+    root = tmp_path_factory.mktemp("registry")
+    publish(root, "rows")
+    publish(root, "photos", spec=RGB)
+    publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def service(registry: Path) -> Iterator[Service]:
+    """One service for every test that does not harm it: two HTTP processes, one worker."""
+    with serving(registry, "--default-model", "rows", "--http-processes", "2") as running:
+        yield running
+        assert running.stop() == 0, running.text

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from service.manifest import Artifact, FeatureInput, GoldenSample, ImageInput, ModelManifest, Provenance
-from service.registry import Registry
+from service.contract.manifest import Artifact, FeatureInput, GoldenSample, ImageInput, ModelManifest, Provenance
+from service.contract.registry import Registry
 
 GREY = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
 RGB = ImageInput(shape=(3, 32, 32), colour="rgb")

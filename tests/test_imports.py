@@ -1,4 +1,4 @@
-"""The import rule: the registry is all that the two halves share."""
+"""The import rules: the registry is all that the two halves share, and folders import in one direction only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -15,9 +16,33 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = {"service.forms", "service.manifest", "service.registry", "service.turns"}
-PROVED = {"service.torchscript"}  # what training proves an artifact with must be what serves it
+CONTRACT = {f"service.contract.{name}" for name in ("lock", "manifest", "registry", "variants")}
+SHARED = {"service.model.torchscript"}  # training checks an artifact with the code that will serve it
 OPTIONAL = {"rich"}  # the service looks whether it is there
+
+
+SERVICE_LAYERS = (
+    # Each folder may import those to its right, itself, and the modules at the root of service/.
+    ("__main__",),
+    ("commands",),
+    ("processes",),
+    ("api",),
+    ("telemetry", "rollout"),  # side by side: neither imports the other
+    ("engine",),
+    ("model", "images"),
+    ("contract",),
+)
+TRAINING_LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("job",),
+    ("pipeline",),
+    ("publishing",),
+    ("recipes",),
+    ("learning",),
+    ("data", "networks"),
+)
+STANDALONE = {"client"}  # imports nothing of ours; only commands use it
 
 
 def modules_of(package: str) -> list[Path]:
@@ -25,26 +50,44 @@ def modules_of(package: str) -> list[Path]:
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    """Every module that `file` imports, wherever in it: `from service import manifest` is service.manifest."""
+    """Every module that `file` imports, wherever in it: `from service.images import mnist` is service.images.mnist."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} imports relatively, which this test does not follow"
-            if node.module in ("service", "training"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+            module = node.module or ""
+            folder = ROOT.joinpath(*module.split("."))
+            for alias in node.names:
+                inside = (folder / f"{alias.name}.py").exists() or (folder / alias.name / "__init__.py").exists()
+                yield f"{module}.{alias.name}" if inside else module
+
+
+def unit_of(module: str) -> str:
+    """The folder of its half that a module is in, or the module's own name if it lies at the root of its half."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def modules_imported_by(file: Path) -> set[str]:
+    """Those of our own modules that `file` imports."""
+    return {name for name in imports_of(file) if name.split(".")[0] in ("service", "training")}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def modules_loaded_by(statement: str) -> set[str]:
     """The modules in a fresh interpreter after `statement`."""
     code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
-    return set(
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
-        ).stdout.split()
-    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    return set(run.stdout.split())
+
+
+def of_the_service(loaded: set[str]) -> set[str]:
+    """The modules among `loaded` that are files of the service, not its folders."""
+    return {name for name in loaded if name.count(".") > 1 and name.startswith("service.")}
 
 
 def installed_with(*extras: str) -> set[str]:
@@ -67,14 +110,14 @@ def installed_with(*extras: str) -> set[str]:
 
 def test_the_scan_sees_every_form_of_import(tmp_path: Path) -> None:
     file = tmp_path / "forms.py"
-    file.write_text("import a.b, c\nfrom d.e import f\ndef g():\n    from service import manifest\n")
+    file.write_text("import a.b, c\nfrom d.e import f\ndef g():\n    from service.contract import manifest\n")
 
-    assert set(imports_of(file)) == {"a.b", "c", "d.e", "service.manifest"}
+    assert set(imports_of(file)) == {"a.b", "c", "d.e", "service.contract.manifest"}
 
 
 def test_there_is_something_to_scan() -> None:
-    assert ROOT / "service" / "registry.py" in modules_of("service")
-    assert ROOT / "training" / "trainer.py" in modules_of("training")
+    assert ROOT / "service" / "contract" / "registry.py" in modules_of("service")
+    assert ROOT / "training" / "learning" / "trainer.py" in modules_of("training")
 
 
 @pytest.mark.parametrize("file", modules_of("service"), ids=lambda file: str(file.relative_to(ROOT)))
@@ -84,7 +127,51 @@ def test_the_service_never_imports_training(file: Path) -> None:
 
 @pytest.mark.parametrize("file", modules_of("training"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_training_imports_nothing_of_the_service_but_the_contract(file: Path) -> None:
-    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | PROVED
+    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | SHARED
+
+
+@pytest.mark.parametrize(("half", "layers"), [("service", SERVICE_LAYERS), ("training", TRAINING_LAYERS)])
+def test_folders_import_only_folders_below_them(half: str, layers: tuple[tuple[str, ...], ...]) -> None:
+    level = {unit: depth for depth, units in enumerate(layers) for unit in units}
+    wrong = []
+    for file in modules_of(half):
+        importer = unit_of(module_name(file))
+        for module in sorted(modules_imported_by(file)):
+            imported = unit_of(module)
+            if not module.startswith(f"{half}.") or imported == importer:
+                continue
+            if imported in STANDALONE:
+                allowed = importer == "commands"
+            elif importer in level:
+                allowed = imported not in level or level[importer] < level[imported]
+            else:  # a module at the root, which everything may import
+                allowed = imported not in level
+            if not allowed:
+                wrong.append(f"{module_name(file)} imports {module}")
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("half", ["service", "training"])
+def test_every_folder_has_a_place_in_the_order_and_says_what_it_is_for(half: str) -> None:
+    layers = {"service": SERVICE_LAYERS, "training": TRAINING_LAYERS}[half]
+    known = {unit for units in layers for unit in units} | STANDALONE
+    folders = {file.parent.relative_to(ROOT / half).parts[0] for file in modules_of(half) if file.parent != ROOT / half}
+
+    assert folders <= known
+    for folder in modules_of(half):
+        if folder.name == "__init__.py":
+            assert ast.get_docstring(ast.parse(folder.read_text())), f"{folder} says nothing"
+
+
+@pytest.mark.parametrize("half", ["service", "training"])
+def test_no_modules_import_each_other_in_a_circle(half: str) -> None:
+    graph = {module_name(file): modules_imported_by(file) - {module_name(file)} for file in modules_of(half)}
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {error.args[1]}")
 
 
 @pytest.mark.parametrize(("half", "extra"), [("service", "grpc"), ("training", "training")])
@@ -112,7 +199,7 @@ def test_the_contract_imports_only_pydantic_fsspec_and_the_standard_library(name
     assert {imported for imported in imports_of(file) if imported.startswith("service")} <= CONTRACT
 
 
-@pytest.mark.parametrize("name", sorted(PROVED))
+@pytest.mark.parametrize("name", sorted(SHARED))
 def test_what_runs_an_artifact_imports_torch_and_the_contract_alone(name: str) -> None:
     imports = set(imports_of(ROOT / f"{name.replace('.', '/')}.py"))
 
@@ -124,16 +211,16 @@ def test_what_runs_an_artifact_imports_torch_and_the_contract_alone(name: str) -
 
 
 def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() -> None:
-    loaded = modules_loaded_by("import service.manifest, service.registry")
+    loaded = modules_loaded_by("import service.contract.manifest, service.contract.registry")
 
     assert not loaded & {"torch", "torchvision", "numpy", "litserve", "fastapi", "uvicorn", "PIL", "training"}
-    assert {name for name in loaded if name.startswith("service.")} == CONTRACT
+    assert of_the_service(loaded) == CONTRACT
 
 
 def test_the_command_line_of_training_and_its_first_step_load_no_server_and_no_compiler() -> None:
     loaded = modules_loaded_by(
-        "import torch, training.command_line\n"
-        "from training.optimisers import build_optimiser\n"
+        "import torch, training.cli.command_line\n"
+        "from training.learning.optimisers import build_optimiser\n"
         "from training.recipes import find\n"
         "weight = torch.nn.Parameter(torch.zeros(2))\n"
         "weight.sum().backward()\n"
@@ -142,4 +229,4 @@ def test_the_command_line_of_training_and_its_first_step_load_no_server_and_no_c
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}
     assert not loaded & {"torch._dynamo", "torch._inductor", "sympy"}
-    assert {name for name in loaded if name.startswith("service.")} == CONTRACT | PROVED
+    assert of_the_service(loaded) == CONTRACT | SHARED

@@ -13,16 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.manifest import Metric, ModelManifest
-from service.registry import CorruptVersionError, RegistryError
-from training import pipeline, sources
+from service.contract.manifest import Metric, ModelManifest
+from service.contract.registry import CorruptVersionError, RegistryError
+from training import pipeline
+from training.data import sources
 from training.errors import TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
+from training.learning.progress import Progress
 from training.pipeline import Outcome
-from training.progress import Progress
-from training.promotion import hold_production, promote_if_better
-from training.provenance import commit, provenance
-from training.publish import metrics_of, published
+from training.publishing.promotion import hold_production, promote_if_better
+from training.publishing.provenance import commit, provenance
+from training.publishing.publish import metrics_of, published
 from training.recipes import Recipe
 from training.settings import Settings
 

@@ -10,29 +10,29 @@ from dataclasses import dataclass, replace
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from service.manifest import ModelManifest, Name
-from service.registry import CorruptVersionError, NotInRegistryError, Registry
-from training import device as devices
-from training import sources
-from training.batches import Feed
-from training.board import BoardProgress
-from training.calibrate import fit_temperature
-from training.checkpoint import Checkpoints
-from training.data import Dataset
-from training.distributed import World
+from service.contract.manifest import ModelManifest, Name
+from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry
+from training.data import sources
+from training.data.batches import Feed
+from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
-from training.evaluate import Evaluation, evaluate, logits_of
-from training.export import Exported, On, agreeing_forms, check, export, load
-from training.gate import refusal
 from training.hyper_parameters import HyperParameters
-from training.latency import latencies
-from training.progress import Progress
-from training.provenance import commit, provenance
-from training.publish import golden_sample, publish, published
+from training.learning import device as devices
+from training.learning.checkpoint import Checkpoints
+from training.learning.distributed import World
+from training.learning.progress import Progress
+from training.learning.tensorboard import BoardProgress
+from training.learning.trainer import ALONE, EpochResult, train
+from training.publishing.calibrate import fit_temperature
+from training.publishing.evaluate import Evaluation, evaluate, logits_of
+from training.publishing.export import Exported, On, agreeing_forms, check, export, load
+from training.publishing.latency import latencies
+from training.publishing.provenance import commit, provenance
+from training.publishing.publish import golden_sample, publish, published
+from training.publishing.quality_gate import refusal
+from training.publishing.report import Report, command
 from training.recipes import Recipe
-from training.report import Report, command
 from training.settings import Settings
-from training.trainer import ALONE, EpochResult, train
 
 logger = logging.getLogger(__name__)
 

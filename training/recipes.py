@@ -13,13 +13,15 @@ from typing import Literal
 import torch
 from torch import Generator, nn
 
-from training.augmentation import AlternatingFlip, Augmentation, Chain, Cutout, Deform, InTurn, Jpeg, Translate
-from training.data import Dataset
-from training.device import has_bfloat16
+from training.data.augmentation import AlternatingFlip, Augmentation, Chain, Cutout, Deform, InTurn, Jpeg, Translate
+from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
-from training.models import DigitNet, NeuralNet, SimpleNet, SimpleNN, WhitenedNet, Xigua
-from training.preprocessing import Preprocessing
+from training.learning.device import has_bfloat16
+from training.networks.digit_net import DigitNet
+from training.networks.preprocessing import Preprocessing
+from training.networks.tutorials import NeuralNet, SimpleNet, SimpleNN, Xigua
+from training.networks.whitened_net import WhitenedNet
 
 
 @dataclass(frozen=True)

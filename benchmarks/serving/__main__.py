@@ -26,8 +26,8 @@ from benchmarks.pictures import mnist, pngs
 from benchmarks.serving import several
 from benchmarks.serving.contestants import CONTESTANTS, Running, running
 from benchmarks.serving.load import Posts, Result, closed_loop, open_loop
-from service import torchscript
-from service.registry import ARTIFACT, Registry
+from service.contract.registry import ARTIFACT, Registry
+from service.model import torchscript
 
 AT = 64  # connections, where contestants are compared
 WARM_SECONDS = 2

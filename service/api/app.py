@@ -14,17 +14,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import errors
-from service.api import gate, http, openapi, page
-from service.api.gate import Gate
+from service import problems
+from service.api import asgi, auth, openapi, static
+from service.api.auth import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
-from service.api.query import Head
-from service.dispatcher import Dispatcher
-from service.errors import Problem
-from service.lanes import Client
-from service.ledger import Ledger
-from service.metrics.exposition import MEDIA_TYPE
+from service.api.request import Head
+from service.engine.dispatcher import Dispatcher
+from service.engine.queues import Client
+from service.problems import Problem
+from service.telemetry.metrics.exposition import MEDIA_TYPE
+from service.telemetry.observer import Ledger
 
 
 def add_routes(
@@ -71,7 +71,7 @@ def add_routes(
     async def exposition() -> Response:
         return Response(await metrics(), media_type=MEDIA_TYPE)
 
-    app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *page.routes()]
+    app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *static.routes()]
     not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
     app.add_api_route("/models", models, summary="What is served, and which versions are being loaded or were refused")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
@@ -97,24 +97,24 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._gate and (problem := self._gate.refuses(scope)):
-            await http.send_response(send, self._turn_away(scope, problem))
+            await asgi.send_response(send, self._turn_away(scope, problem))
         elif scope["path"] == "/predict" and scope["method"] == "POST":
             await self._predict(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def predict(self, head: Head, client: Client, body: bytes) -> Coroutine[Any, Any, http.Response]:
+    def predict(self, head: Head, client: Client, body: bytes) -> Coroutine[Any, Any, asgi.Response]:
         """The answer to a request for /predict that took the short way here (see `protocol`)."""
         if self._gate and (problem := self._gate.refuses(head.scope)):
             return _at_once(self._turn_away(head.scope, problem))
         return self._predict.answer(head, client, body)
 
-    def _turn_away(self, scope: Scope, problem: Problem) -> http.Response:
+    def _turn_away(self, scope: Scope, problem: Problem) -> asgi.Response:
         self._ledger.turned_away(problem)
-        return gate.answer(scope, problem)
+        return auth.answer(scope, problem)
 
 
-async def _at_once(response: http.Response) -> http.Response:
+async def _at_once(response: asgi.Response) -> asgi.Response:
     return response
 
 
@@ -136,8 +136,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     else:
         detail = str(error.detail)
     return Response(
-        errors.problem_body(error.status_code, detail),
+        problems.problem_body(error.status_code, detail),
         error.status_code,
-        media_type=errors.MEDIA_TYPE,
+        media_type=problems.MEDIA_TYPE,
         headers=dict(error.headers or {}),
     )

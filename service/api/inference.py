@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
-from service import images
-from service.dispatcher import Dispatcher
-from service.errors import Problem
-from service.lanes import Client, Part
-from service.manifest import ImageInput
-from service.metrics.recorder import Stages
-from service.offer import ServedModel
+from service.contract.manifest import ImageInput
+from service.engine.dispatcher import Dispatcher
+from service.engine.queues import Client, Part
+from service.engine.served_models import ServedModel
+from service.images import decode as images
+from service.problems import Problem
 from service.settings import Settings
+from service.telemetry.metrics.recorder import Stages
 
 _TURN_SECONDS = 0.005  # that a request of many images may hold the loop, while other requests wait
 

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service import errors
-from service.api.inputs import FORM, JSON, RAW_TYPES
+from service import problems
+from service.api.body import FORM, JSON, RAW_TYPES
 from service.api.open_inference.messages import InferRequest
-from service.api.query import PRIORITIES
+from service.api.request import PRIORITIES
 
 Schema = dict[str, Any]
 
@@ -96,7 +96,7 @@ def _predict() -> Schema:
                     }
                 },
             },
-            **_refusals(errors.MEDIA_TYPE, "Problem", *_REFUSALS),
+            **_refusals(problems.MEDIA_TYPE, "Problem", *_REFUSALS),
         },
     }
 

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service import images
-from service.api import answers, http, inputs, query
-from service.api.http import BodyReader, Read, Receive, Response, Scope, Send
+from service.api import asgi
+from service.api.asgi import BodyReader, Read, Receive, Response, Scope, Send
+from service.api.body import Image, find_features, find_images
 from service.api.inference import Ask, Computed, Inference
-from service.api.query import Head, Query
-from service.errors import ClientGone, ModelFailed, Problem
-from service.lanes import Client
-from service.ledger import Ledger
-from service.manifest import ImageInput
-from service.offer import ServedModel
+from service.api.request import Head, Query, client_behind
+from service.api.response import entries, error_entry, model_headers, server_timing
+from service.contract.manifest import ImageInput
+from service.engine.queues import Client
+from service.engine.served_models import ServedModel
+from service.images import decode as images
+from service.problems import ClientGone, ModelFailed, Problem
+from service.telemetry.observer import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,9 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         read = partial(self._bodies.read, scope, receive)
-        response = await self.answer(Head(scope), query.client_behind(receive), read)
+        response = await self.answer(Head(scope), client_behind(receive), read)
         if response.status != ClientGone.status:
-            await http.send_response(send, response)
+            await asgi.send_response(send, response)
 
     async def answer(self, head: Head, client: Client, body: bytes | Read) -> Response:
         """The answer to a request with this body, or one to be read; of one whose client has gone, just the status."""
@@ -71,17 +73,17 @@ class Predict:
             response = Response(ClientGone.status, b"")
         except Problem as problem:
             failure = type(problem)
-            response = http.problem_response(problem, id_header)
+            response = asgi.problem_response(problem, id_header)
         except Exception:
             failure = Problem
             logger.exception("request %s met a bug", request_id)
-            response = http.problem_response(Problem(f"this is a bug; the log has it as {request_id}"), id_header)
+            response = asgi.problem_response(Problem(f"this is a bug; the log has it as {request_id}"), id_header)
         else:
             answer = orjson.dumps({"model": model.name, "version": model.version, "predictions": entries})
             stages = computed.stages(started, read_at, time.monotonic())
             _, decode, queue, compute, _ = stages
-            timing = answers.server_timing(decode=decode, queue=queue, compute=compute)
-            shared = answers.model_headers(model)
+            timing = server_timing(decode=decode, queue=queue, compute=compute)
+            shared = model_headers(model)
             self._ledger.answered(request_id, model, stages)
             return Response(200, answer, headers=(id_header, timing), shared_headers=shared)
         self._ledger.refused(request_id, model, failure, time.monotonic() - started)
@@ -90,9 +92,9 @@ class Predict:
     async def _predict(self, ask: Ask, asked: Query, content_type: str, body: bytes) -> _Predictions:
         spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
-            data = inputs.find_features(content_type, body, spec, self._max_images)
+            data = find_features(content_type, body, spec, self._max_images)
             return await self._run(ask, asked, data, len(data) // ask.model.input_bytes)
-        found = inputs.find_images(content_type, body, self._max_images)
+        found = find_images(content_type, body, self._max_images)
         if len(found) > 1:
             return await self._predict_several(ask, asked, spec, found)
         if isinstance(found[0], Problem):
@@ -103,9 +105,7 @@ class Predict:
             predictions.entries[0]["input"] = _data_url(data, spec)
         return predictions
 
-    async def _predict_several(
-        self, ask: Ask, asked: Query, spec: ImageInput, found: list[inputs.Image]
-    ) -> _Predictions:
+    async def _predict_several(self, ask: Ask, asked: Query, spec: ImageInput, found: list[Image]) -> _Predictions:
         """An entry for each image: its prediction or, among others that are good, its error.
 
         Raises:
@@ -123,7 +123,7 @@ class Predict:
             for entry, data in zip(predictions.entries, good, strict=True):
                 entry["input"] = _data_url(data, spec)
         predicted = iter(predictions.entries)
-        entries = [next(predicted) if isinstance(data, bytes) else answers.error_entry(data) for data in decoded]
+        entries = [next(predicted) if isinstance(data, bytes) else error_entry(data) for data in decoded]
         return _Predictions(entries, predictions.computed)
 
     async def _run(self, ask: Ask, asked: Query, data: bytes, size: int) -> _Predictions:
@@ -133,7 +133,7 @@ class Predict:
             ModelFailed: it was the only one.
         """
         computed = await self._inference.compute(ask, data, size)
-        entries = [entry for part in computed.parts for entry in answers.entries(ask.model, part, asked)]
+        entries = [entry for part in computed.parts for entry in entries(ask.model, part, asked)]
         if size == 1 and "error" in entries[0]:
             raise ModelFailed(entries[0]["error"]["detail"])
         return _Predictions(entries, computed)

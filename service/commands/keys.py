@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service import keys
+from service.api import keys
+from service.api.keys import SCOPES, KeysError
 from service.commands.options import Parser
 from service.commands.output import fail, print_table
-from service.keys import SCOPES, KeysError
 
 ACTIONS = ("make", "list", "remove")
 

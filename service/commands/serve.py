@@ -38,8 +38,8 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
         from service.logs import configure_logging
-        from service.patience import ServiceFailed
-        from service.server import Server
+        from service.processes.restart_policy import ServiceFailed
+        from service.processes.server import Server
 
         configure_logging(settings.log_level, settings.log_format)
         try:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import service.model
+import service.model.model
 from benchmarks import gpu
-from service.cuda import Pipeline
-from service.forms import Form
+from service.contract.variants import Form
+from service.model.cuda import Pipeline
 from tests.registries import publish
-from tests.service.fake_cuda import FakeDevice
+from tests.service.model.fake_cuda import FakeDevice
 
 
 def test_the_table_says_images_a_second_and_ratios_to_the_first_way() -> None:
@@ -27,14 +27,14 @@ def test_the_table_says_images_a_second_and_ratios_to_the_first_way() -> None:
 
 
 def test_every_way_computes_as_many_batches_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the fake device of `service.cuda`'s tests; the first way needs none."""
+    """On the fake device of `service.model.cuda`'s tests; the first way needs none."""
     devices: list[FakeDevice] = []
 
     def pipeline(network: object, _: torch.device) -> Pipeline:
         devices.append(FakeDevice())
         return Pipeline(network, devices[-1])
 
-    monkeypatch.setattr(service.model, "_pipeline", pipeline)
+    monkeypatch.setattr(service.model.model, "_pipeline", pipeline)
     publish(tmp_path)
     ways = gpu.ways_of(str(tmp_path), "rows", Form(), 8)
     before = devices[1].replayed

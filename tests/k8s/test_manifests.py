@@ -10,11 +10,11 @@ import kubernetes_validate
 import pytest
 from pydantic_settings import BaseSettings
 
-from service import supervisor
+from service.processes import supervisor
 from service.settings import Settings
 from tests.k8s.conftest import BUILDS, TO_BUCKET, Manifest, build, of_kind, pod_templates, settings
 from tests.registries import publish
-from tests.service.conftest import Service, serving
+from tests.running import Service, serving
 from training.settings import JobSettings
 
 KUBERNETES = "1.32"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from training import latency, sources
-from training.data import Dataset
-from training.device import cpu_threads
+from training.data import sources
+from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
+from training.learning.device import cpu_threads
+from training.publishing import latency
 
 
 @pytest.fixture(scope="session", autouse=True)

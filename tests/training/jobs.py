@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.registry import Registry
-from training import latency
-from training.command_line import main
-from training.gate import accuracy_of
-from training.report import Report
-from training.sources import load
+from service.contract.registry import Registry
+from training.cli.command_line import main
+from training.data.sources import load
+from training.publishing import latency
+from training.publishing.quality_gate import accuracy_of
+from training.publishing.report import Report
 
 NAME = "neural_net-digits"
 

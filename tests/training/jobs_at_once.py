@@ -19,7 +19,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from service.registry import Registry
+from service.contract.registry import Registry
 from tests.training.jobs import at_once, job, left, prepare
 
 CALLS = ("cat_file", "exists", "ls", "makedirs", "mv", "open", "pipe_file", "rm_file")

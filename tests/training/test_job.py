@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from service.manifest import Metric
-from service.registry import CorruptVersionError, Registry, RegistryError
+from service.contract.manifest import Metric
+from service.contract.registry import CorruptVersionError, Registry, RegistryError
 from tests.processes import untraced
 from tests.registries import publish
 from tests.training.conftest import Silent
 from training import job, pipeline, recipes
-from training.command_line import main
+from training.cli.command_line import main
 from training.errors import OptionError, TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
-from training.promotion import hold_production, promote_if_better
+from training.publishing.promotion import hold_production, promote_if_better
+from training.publishing.report import Report
 from training.recipes import find
-from training.report import Report
 from training.settings import Settings
 
 ROOT = Path(__file__).parents[2]

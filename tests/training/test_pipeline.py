@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from service.registry import Registry
+from service.contract.registry import Registry
 from tests.training.conftest import Silent
-from training import pipeline, sources
-from training.augmentation import Deform, Jpeg
-from training.calibrate import fit_temperature
-from training.data import Dataset
+from training import pipeline
+from training.data import sources
+from training.data.augmentation import Deform, Jpeg
+from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
-from training.export import load
 from training.hyper_parameters import HyperParameters
+from training.publishing.calibrate import fit_temperature
+from training.publishing.export import load
 from training.recipes import Recipe, find
 from training.settings import Settings
 

@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.manifest import FeatureInput
-from service.registry import Registry
+from service.contract.manifest import FeatureInput
+from service.contract.registry import Registry
 from tests.training.conftest import Silent
-from tests.training.test_pictures import write_cifar10
-from training import pipeline, sources
-from training.batches import batches
-from training.data import Dataset
+from tests.training.data.test_pictures import write_cifar10
+from training import pipeline
+from training.data import sources
+from training.data.batches import batches
+from training.data.dataset import Dataset
 from training.errors import OptionError
-from training.export import Exported, export, load
+from training.learning.trainer import train
+from training.publishing.export import Exported, export, load
 from training.recipes import RECIPES, find
 from training.settings import Settings
-from training.trainer import train
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].data != "moons"])

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.conftest import Silent
-from training.data import Dataset
-from training.distributed import World, joined
+from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
-from training.preprocessing import Preprocessing
-from training.trainer import ALONE, EpochResult, train
+from training.learning.distributed import World, joined
+from training.learning.trainer import ALONE, EpochResult, train
+from training.networks.preprocessing import Preprocessing
 
 HYPER = HyperParameters(epochs=2, batch_size=16, optimiser="sgd", lr=0.2, momentum=0.9, label_smoothing=0.1)
 

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import answers, documents, http
+from service.api import asgi, json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
-from service.errors import BadRequest, ModelFailed, Unprocessable
-from service.offer import ServedModel
+from service.api.response import model_headers, server_timing, softmax
+from service.engine.served_models import ServedModel
+from service.problems import BadRequest, ModelFailed, Unprocessable
 
 _HEADER_LENGTH = "inference-header-content-length"
 
@@ -83,10 +84,10 @@ def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
         BadRequest: it is not as the protocol says.
     """
     length = request.headers.get(_HEADER_LENGTH)
-    end = len(body) if length is None else http.whole_number(length, _HEADER_LENGTH)
+    end = len(body) if length is None else asgi.whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
-    return validated(documents.parse(body[:end])), tensors.Binary(body[end:])
+    return validated(json_body.parse(body[:end])), tensors.Binary(body[end:])
 
 
 def validated(document: Any) -> InferRequest:
@@ -101,7 +102,7 @@ def validated(document: Any) -> InferRequest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise BadRequest(
-            f"{where} must be as the protocol says: {first['msg']}. Given: {documents.describe(first['input'])}"
+            f"{where} must be as the protocol says: {first['msg']}. Given: {json_body.describe(first['input'])}"
         ) from error
 
 
@@ -115,7 +116,7 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
     class_ids, logits = _gather(computed, len(model.classes))
     if (class_ids < 0).any():
         raise ModelFailed(f"the model must compute every input. Given: it fails on input {int(class_ids.argmin())}")
-    probabilities = answers.softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
+    probabilities = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
     numbers = {"class_ids": class_ids, "probabilities": probabilities, "logits": logits}
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
     wanted = asked.outputs or [RequestedOutput(name=name) for name in numbers]
@@ -172,8 +173,8 @@ def answer(model: ServedModel, asked: InferRequest, outputs: Outputs, computed: 
     if asked.id is not None:
         document["id"] = asked.id
     head = orjson.dumps(document)
-    headers = {name.decode(): value.decode() for name, value in answers.model_headers(model)}
-    timing = answers.server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
+    headers = {name.decode(): value.decode() for name, value in model_headers(model)}
+    timing = server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
     headers[timing[0].decode()] = timing[1].decode()
     if not chunks:
         return Response(head, media_type="application/json", headers=headers)

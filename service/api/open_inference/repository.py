@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.dispatcher import Dispatcher
-from service.errors import Unavailable
-from service.manifest import ImageInput
-from service.offer import ServedModel
+from service.contract.manifest import ImageInput
+from service.engine.dispatcher import Dispatcher
+from service.engine.served_models import ServedModel
+from service.heartbeats import Vitals
+from service.problems import Unavailable
 from service.settings import Settings
-from service.vitals import Vitals
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
 PLATFORM = "pytorch_torchscript"

@@ -12,17 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.api import query
-from service.api.http import BodyReader
+from service.api.asgi import BodyReader
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages
 from service.api.open_inference.repository import Repository, form_of
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.query import Head
-from service.errors import BadRequest, ClientGone, Problem
-from service.ledger import Ledger
-from service.metrics.recorder import Stages
-from service.offer import ServedModel
+from service.api.request import Head, client_behind
+from service.engine.served_models import ServedModel
+from service.problems import BadRequest, ClientGone, Problem
+from service.telemetry.metrics.recorder import Stages
+from service.telemetry.observer import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class OpenInference:
         body = await self._bodies.read(request.scope, request.receive, started)
         read = time.monotonic()
         asked, binary = messages.parse(request, body)
-        ask = Ask(model, started + seconds, query.client_behind(request.receive))
+        ask = Ask(model, started + seconds, client_behind(request.receive))
         outputs, computed = await self._tensors.run(ask, asked, binary)
         response = messages.answer(model, asked, outputs, computed)
         return response, computed.stages(started, read, time.monotonic())

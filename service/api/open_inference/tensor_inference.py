@@ -6,9 +6,9 @@ from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InferRequest, InputTensor, Outputs
 from service.api.open_inference.repository import inputs_of
-from service.errors import Problem, TooLarge, Unprocessable
-from service.manifest import ImageInput
-from service.offer import ServedModel
+from service.contract.manifest import ImageInput
+from service.engine.served_models import ServedModel
+from service.problems import Problem, TooLarge, Unprocessable
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 

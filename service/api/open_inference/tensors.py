@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import BadRequest, Unprocessable
+from service.problems import BadRequest, Unprocessable
 
 DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT32": "<i4"}
 

@@ -11,13 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
-from service.keys import make
-from service.manifest import FeatureInput
-from service.server import reserve
+from service.api.keys import make
+from service.contract.manifest import FeatureInput
+from service.processes.server import reserve
 from tests import pictures
 from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
-from tests.service.conftest import Service, serving
+from tests.running import Service, serving
 
 pytest.importorskip("grpc", reason="needs grpcio and protobuf; pip install argmax[grpc]")
 triton = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")

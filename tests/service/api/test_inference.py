@@ -10,8 +10,8 @@ import pytest
 
 from service.api import inference
 from service.api.inference import Inference
-from service.dispatcher import Dispatcher
-from service.errors import BadRequest, Problem
+from service.engine.dispatcher import Dispatcher
+from service.problems import BadRequest, Problem
 from service.settings import Settings
 from tests import pictures
 from tests.registries import RGB

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import pictures
-from tests.service.conftest import Service
+from tests.running import Service
 
 triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.client import AsyncClient, Classified, NotFound, Prediction, PredictionError
 from tests import pictures
-from tests.service.conftest import Service
+from tests.running import Service
 
 
 def files(folder: Path, count: int) -> list[Path]:

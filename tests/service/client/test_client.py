@@ -26,7 +26,7 @@ from service.client import (
     Refused,
 )
 from tests import pictures
-from tests.service.conftest import Service
+from tests.running import Service
 
 GOOD = {"model": "rows", "version": 1, "predictions": [{"class_id": 7, "label": "7", "probability": 0.9}]}
 

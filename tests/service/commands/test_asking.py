@@ -14,7 +14,7 @@ import pytest
 
 from service.__main__ import main
 from tests import pictures
-from tests.service.conftest import Service
+from tests.running import Service
 
 Run = Callable[..., tuple[int, str, str]]
 

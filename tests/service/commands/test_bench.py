@@ -20,7 +20,7 @@ from service.__main__ import main
 from service.commands import bench
 from service.commands.load import Address, Load, Report
 from tests import pictures
-from tests.service.conftest import Service
+from tests.running import Service
 
 Run = Callable[..., tuple[int, str, str]]
 

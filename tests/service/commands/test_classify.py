@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from service.__main__ import main
 from tests import pictures
-from tests.service.conftest import Service, serving
+from tests.running import Service, serving
 
 
 @pytest.fixture(scope="module")

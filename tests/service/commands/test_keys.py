@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.api.keys import Keys, make
 from service.client import Client, NotAllowed
-from service.keys import Keys, make
 from tests import pictures
-from tests.service.conftest import Service, serving
+from tests.running import Service, serving
 
 KEY, LINE = make("ci", frozenset({"predict"}))
 

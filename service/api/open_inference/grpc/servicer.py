@@ -12,18 +12,18 @@ from typing import Any
 
 import grpc
 
-from service.api import answers
-from service.api.gate import Gate
-from service.api.http import Scope
+from service.api.asgi import Scope
+from service.api.auth import Gate
 from service.api.inference import Ask, Inference
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
 from service.api.open_inference.repository import Repository
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.query import Head
-from service.errors import ClientGone, Problem
-from service.ledger import Ledger
-from service.offer import ServedModel
+from service.api.request import Head
+from service.api.response import model_headers, server_timing
+from service.engine.served_models import ServedModel
+from service.problems import ClientGone, Problem
+from service.telemetry.observer import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -152,8 +152,8 @@ class Servicer:
             caller.disconnected = isinstance(error, asyncio.CancelledError)
             self._ledger.refused(scope["id"], model, _failure(error), time.monotonic() - started)
             raise
-        timing = answers.server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
-        shared = (*answers.model_headers(model), timing, (b"x-request-id", scope["id"].encode()))
+        timing = server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
+        shared = (*model_headers(model), timing, (b"x-request-id", scope["id"].encode()))
         context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in shared])
         self._ledger.answered(scope["id"], model, computed.stages(started, started, time.monotonic()))
         return answer

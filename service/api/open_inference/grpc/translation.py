@@ -7,8 +7,8 @@ from typing import Any
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
 from service.api.open_inference.messages import InferRequest, Outputs, Parameters
-from service.errors import BadRequest
-from service.offer import ServedModel
+from service.engine.served_models import ServedModel
+from service.problems import BadRequest
 
 _CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 """Where the elements of a datatype that some model takes are, when they are not raw bytes."""

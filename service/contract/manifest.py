@@ -1,0 +1,162 @@
+"""What a published version says of itself: the contract between training and service.
+
+Knows nothing about torch, HTTP or where versions are stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
+
+from service.contract.variants import FormName
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+"""A model's or an alias's name. It is a path segment, so it can hold no separator."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Artifact(_Value):
+    """The file that holds the network."""
+
+    sha256: Sha256
+    size_bytes: int = Field(gt=0)
+    format: Literal["torchscript"] = "torchscript"
+
+
+class ImageInput(_Value):
+    """uint8 [N, C, H, W], as the exported graph takes it."""
+
+    kind: Literal["image"] = "image"
+    dtype: Literal["uint8"] = "uint8"
+    shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    colour: Literal["grey", "rgb"]
+    style: Literal["photo", "mnist"] = Field(
+        "photo",
+        description="How a picture of another size becomes the input: 'photo' resizes it; 'mnist' finds light or "
+        "dark ink, crops it and centres it by mass, as MNIST was made.",
+    )
+
+    @model_validator(mode="after")
+    def _channels_match_colour(self) -> Self:
+        channels = {"grey": 1, "rgb": 3}[self.colour]
+        if self.shape[0] != channels:
+            raise ValueError(f"a {self.colour} input has {channels} channel(s). Given shape: {self.shape}")
+        if self.style == "mnist" and self.colour != "grey":
+            raise ValueError(f"an input of style mnist must be grey: it is ink, not a picture. Given: {self.colour}")
+        return self
+
+
+class FeatureInput(_Value):
+    """float32 [N, F]."""
+
+    kind: Literal["features"] = "features"
+    dtype: Literal["float32"] = "float32"
+    shape: tuple[Annotated[int, Field(gt=0)]]
+
+
+InputSpec = Annotated[ImageInput | FeatureInput, Field(discriminator="kind")]
+
+BYTES_PER_ELEMENT = {"uint8": 1, "float32": 4}
+
+
+def input_bytes(spec: ImageInput | FeatureInput) -> int:
+    """The size in bytes of one input."""
+    return math.prod(spec.shape) * BYTES_PER_ELEMENT[spec.dtype]
+
+
+class Metric(_Value):
+    """One number and the data that it was measured on, e.g. accuracy on mnist/test, n=10,000."""
+
+    name: str
+    value: float
+    data: str
+    n: int = Field(gt=0)
+
+
+class GoldenSample(_Value):
+    """A few inputs and the logits that they must give: a loaded model proves itself on them."""
+
+    inputs: str = Field(description="Base64 of the inputs, back to back, little-endian.")
+    logits: tuple[tuple[float, ...], ...] = Field(min_length=1)
+    tolerance: float = Field(1e-3, gt=0, description="Largest absolute difference of a logit that is accepted.")
+
+    def raw_inputs(self) -> bytes:
+        return base64.b64decode(self.inputs)
+
+
+class Provenance(_Value):
+    """Where a version came from, enough to make it again."""
+
+    recipe: str
+    hyper_parameters: dict[str, JsonValue]
+    dataset: str
+    dataset_digest: str
+    seed: int
+    commit: str = Field(description="Commit of this repository, '-dirty' when files differed, or 'unknown'.")
+    torch_version: str
+    device: str
+    seconds: float = Field(ge=0)
+
+
+class ModelManifest(_Value):
+    """Everything that a reader of the registry needs to know of one version of one model."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: int = Field(ge=1)
+    created: AwareDatetime
+    artifact: Artifact
+    input: InputSpec
+    classes: tuple[str, ...] = Field(min_length=2)
+    temperature: float = Field(1.0, gt=0, description="Probabilities are softmax(logits / temperature).")
+    metrics: tuple[Metric, ...] = ()
+    golden: GoldenSample
+    forms: tuple[FormName, ...] = Field(
+        (), description="Forms whose classes agreed with the artifact's as published on every image of the test set."
+    )
+    provenance: Provenance
+    forced: str | None = Field(None, description="What the gate refused this version for; it was published by force.")
+
+    @model_validator(mode="after")
+    def _golden_sample_fits(self) -> Self:
+        n = len(self.golden.logits)
+        expected = n * input_bytes(self.input)
+        try:
+            given = len(self.golden.raw_inputs())
+        except binascii.Error as error:
+            raise ValueError("golden.inputs must be base64") from error
+        if given != expected:
+            raise ValueError(
+                f"golden.inputs must hold {n} inputs of {self.input.shape}, {expected} bytes. Given: {given}"
+            )
+        for row in self.golden.logits:
+            if len(row) != len(self.classes):
+                raise ValueError(f"golden.logits must have {len(self.classes)} columns. Given: {len(row)}")
+            if not all(map(math.isfinite, row)):
+                raise ValueError("golden.logits must be finite")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must differ from each other")
+        return self
+
+
+def pack_floats(values: list[float]) -> bytes:
+    """Little-endian float32, as golden inputs of a feature model are stored."""
+    return struct.pack(f"<{len(values)}f", *values)

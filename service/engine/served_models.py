@@ -1,0 +1,104 @@
+"""What the workers serve, as the HTTP side knows it, and what a request means that names a model and a version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service.contract.manifest import ModelManifest, input_bytes
+from service.engine.messages import Absent, Announcement
+from service.problems import NotFound, Unavailable
+
+Key = tuple[str, int]
+"""A model's name and a version's number."""
+
+
+class ServedModel:
+    """One version that some worker serves."""
+
+    def __init__(self, announcement: Announcement) -> None:
+        self.manifest: ModelManifest = announcement.manifest
+        self.form = announcement.form
+        self.name = self.manifest.name
+        self.version = self.manifest.version
+        self.key: Key = (self.name, self.version)
+        self.classes = self.manifest.classes
+        self.input_bytes = input_bytes(self.manifest.input)
+        self.default = announcement.default
+        self.aliases = announcement.aliases
+
+
+class Offer:
+    """The versions that can be asked for; a worker that is gone is expected back with what it served."""
+
+    def __init__(self, default_model: str) -> None:
+        self._default_model = default_model
+        self._models: dict[Key, ServedModel] = {}
+        self._absent: dict[Key, Absent] = {}
+        self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
+
+    def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
+        """Offer exactly `models` from now on, and say of those that are absent why."""
+        self._models = {model.key: model for model in sorted(models, key=lambda model: model.key)}
+        found = {(version.name, version.version): version for version in absent}
+        self._absent = {key: found[key] for key in sorted(found.keys() - self._models.keys())}
+        self._resolved.clear()
+
+    def models(self) -> list[ServedModel]:
+        """Everything on offer, by name and number."""
+        return list(self._models.values())
+
+    def absent(self) -> list[Absent]:
+        """What is in the registry and that no worker serves, by name and number."""
+        return list(self._absent.values())
+
+    def has(self, key: Key) -> bool:
+        return key in self._models
+
+    def default_name(self) -> str | None:
+        """The model that answers when none is named: the only one, else the default if it is served."""
+        names = {model.name for model in self._models.values()}
+        if len(names) == 1:
+            return next(iter(names))
+        return self._default_model if self._default_model in names else None
+
+    def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
+        """The model that a request means; without a version (a number or an alias) the one to serve.
+
+        Raises:
+            NotFound: nothing by that name, version or alias is served.
+            Unavailable: no worker has said yet what it serves, or what is meant is being loaded.
+        """
+        found = self._resolved.get((name, version))
+        if found is None:
+            found = self._resolved[name, version] = self._look_up(name, version)
+        return found
+
+    def _look_up(self, name: str | None, version: str | None) -> ServedModel:
+        if not self._models:
+            raise Unavailable("the service must have loaded its models. Given: it is still starting")
+        names = sorted({model.name for model in self._models.values()})
+        if name is None:
+            name = self.default_name() or self._default_model
+        candidates = [model for model in self._models.values() if model.name == name]
+        for model in candidates:
+            if model.default if version is None else version in (str(model.version), *model.aliases):
+                return model
+        refusals = self._refusals(name, version if candidates else None)
+        if not candidates:
+            raise NotFound(f"model must be one of {names}. Given: {name!r}{refusals}")
+        known = [str(model.version) for model in candidates] + [a for model in candidates for a in model.aliases]
+        raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}{refusals}")
+
+    def _refusals(self, name: str, version: str | None) -> str:
+        """Why a version of `name` that is in the registry, or that one, does not serve.
+
+        Raises:
+            Unavailable: it soon will.
+        """
+        meant = [absent for absent in self._absent.values() if absent.name == name]
+        if version is not None:
+            meant = [absent for absent in meant if str(absent.version) == version]
+        for absent in meant:
+            if absent.state == "loading":
+                raise Unavailable(f"{name}@{absent.version} must be loaded. Given: it is being loaded")
+        return "".join(f"; refused {name}@{absent.version}: {absent.reason}" for absent in meant)

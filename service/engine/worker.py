@@ -1,0 +1,316 @@
+"""The process that owns a device: it merges blocks from every HTTP process into batches and answers them.
+
+One thread, one loop: read what has arrived, start a batch of it, send the answers of what is computed, look again.
+Nothing waits while the device is idle, and blocks that arrive during a batch make up the next one, so batches grow by
+themselves. A device that computes on its own gets the next batch before it is done with the last; on the CPU a batch is
+computed when it is started. A socket is the whole relation to an HTTP process: when either side dies, the other sees it
+at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from service.engine import messages
+from service.engine.line_up import LineUp
+from service.engine.messages import Announced, Announcement, Block, Frame, Kind
+from service.model.model import Model, Outputs, Pending
+from service.model.selftest import SelfTests
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.5  # between two heartbeats of an idle worker
+_RECEIVE_BYTES = 1 << 20
+_RETIREMENT_SECONDS = 10.0
+
+_BATCHES_UNDERWAY = 2
+"""One that a device computes, and one that it finds when it is done."""
+
+_WATCH_SECONDS = 0.002
+"""For so long while one batch alone is computed the loop turns without rest, to give the device another: sockets would
+wake it, the device does not. Of a batch that takes longer an idle moment after it is a small share: there it waits."""
+
+
+class _Peer:
+    """The connection to one HTTP process."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self._reader = messages.FrameReader()
+        self._unsent = bytearray()
+
+    def receive(self) -> list[Frame] | None:
+        """The frames that have arrived, or None when the other side is gone."""
+        try:
+            data = self.socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        return list(self._reader.feed(data)) if data else None
+
+    def send(self, data: bytes = b"") -> bool:
+        """Send `data` after what is still unsent; False when some of it has to wait for the socket."""
+        self._unsent += data
+        try:
+            del self._unsent[: self.socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # the other side is gone; the next receive says so
+        return not self._unsent
+
+
+class _Job(NamedTuple):
+    peer: _Peer
+    block_id: int
+    block: Block
+    arrived: float
+
+
+class _Batch(NamedTuple):
+    """Jobs that are computed together, and were started."""
+
+    jobs: list[_Job]
+    model: Model
+    data: bytearray
+    pending: Pending
+    started: float
+
+
+class Worker:
+    """Serves a line-up of models to whoever connects to `listener`, until the process ends.
+
+    `beat` is called at least every half second while the loop turns, with time.monotonic() and the number of batches
+    that were answered so far.
+    """
+
+    def __init__(
+        self,
+        line_up: LineUp,
+        listener: socket.socket,
+        *,
+        max_batch_size: int,
+        beat: Callable[[float, int], None],
+        self_tests: SelfTests,
+    ) -> None:
+        self._handles = itertools.count()
+        self._models: dict[int, Model] = {}
+        self._announced = Announced()
+        self._retired: dict[int, float] = {}  # handle -> when the last block for it can have come
+        self._offered: LineUp | None = line_up
+        self._wakes, self._waker = os.pipe()
+        self._listener = listener
+        self._max_batch_size = max_batch_size
+        self._beat = beat
+        self._batches = 0
+        self._self_tests = self_tests
+        self._selector = selectors.DefaultSelector()
+        self._jobs: collections.deque[_Job] = collections.deque()
+        self._underway: collections.deque[_Batch] = collections.deque()
+        self._landed = 0.0  # when the last batch was computed
+        self._swap()
+
+    def offer(self, line_up: LineUp) -> None:
+        """Serve `line_up` from the next batch on. May be called from another thread."""
+        self._offered = line_up
+        os.write(self._waker, b".")
+
+    def run(self, stop: int) -> None:
+        """Serve until the file descriptor `stop` becomes readable.
+
+        Raises:
+            UnsoundWorkerError: a golden sample came out wrong.
+            DeviceFailedError: the device is of no use any more.
+        """
+        try:
+            self._serve(stop)
+        finally:
+            self._close()  # at once: who waits for an answer asks another worker
+
+    def _serve(self, stop: int) -> None:
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(stop, selectors.EVENT_READ)
+        self._selector.register(self._wakes, selectors.EVENT_READ)
+        while True:
+            self._beat(time.monotonic(), self._batches)
+            for key, events in self._selector.select(0 if self._jobs or self._underway else _IDLE_SECONDS):
+                if key.fd == stop:
+                    return
+                if key.fd == self._wakes:
+                    os.read(self._wakes, 512)
+                    self._swap()
+                elif key.fileobj is self._listener:
+                    self._accept()
+                elif events & selectors.EVENT_READ:
+                    self._read(key.data)
+                else:
+                    self._send(key.data)
+            if self._jobs:  # and there is room for it: `_land` never leaves more than one underway
+                self._start(self._next_batch())
+            if self._underway:
+                self._land()
+            if self._retired:
+                self._forget_retired()
+            self._self_tests.run_one()
+
+    def _close(self) -> None:
+        for peer in self._peers():
+            peer.socket.close()
+        self._selector.close()
+        os.close(self._wakes)
+        os.close(self._waker)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # whoever knocked is gone again
+        peer = _Peer(connection)
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+        self._send(peer, messages.pack_models(self._announced))
+
+    def _swap(self) -> None:
+        """Take over the line-up that was offered last: number what is new, tell everybody, retire what is left out."""
+        line_up, self._offered = self._offered, None
+        if line_up is None:
+            return
+        handles = {id(model): handle for handle, model in self._models.items()}
+        served = {handles.get(id(e.model), -1): e for e in line_up.served if id(e.model) in handles}
+        served |= {next(self._handles): e for e in line_up.served if id(e.model) not in handles}
+        self._models |= {handle: entry.model for handle, entry in served.items()}
+        # HTTP processes that have not heard yet still send blocks for what is retired.
+        until = time.monotonic() + _RETIREMENT_SECONDS
+        self._retired = {handle: self._retired.get(handle, until) for handle in self._models if handle not in served}
+        models = tuple(
+            Announcement(
+                handle=handle,
+                default=entry.default,
+                aliases=entry.aliases,
+                manifest=entry.model.manifest,
+                form=entry.model.form,
+            )
+            for handle, entry in served.items()
+        )
+        if models != self._announced.models:
+            names = (f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up.served)
+            logger.info("serving %s", ", ".join(names))
+        self._announced = Announced(models=models, absent=line_up.absent)
+        self._self_tests.follow(entry.model for entry in line_up.served)
+        for peer in self._peers():
+            self._send(peer, messages.pack_models(self._announced))
+
+    def _peers(self) -> list[_Peer]:
+        return [key.data for key in self._selector.get_map().values() if key.data]
+
+    def _forget_retired(self) -> None:
+        now = time.monotonic()
+        for handle in [handle for handle, until in self._retired.items() if until <= now]:
+            del self._retired[handle], self._models[handle]
+
+    def _read(self, peer: _Peer) -> None:
+        received = peer.receive()
+        if received is None:
+            self._selector.unregister(peer.socket)
+            peer.socket.close()
+            # Nobody waits for these any more.
+            self._jobs = collections.deque(job for job in self._jobs if job.peer is not peer)
+            return
+        arrived = time.monotonic()
+        for frame in received:
+            self._jobs.append(_Job(peer, frame.block_id, messages.unpack_block(frame.payload), arrived))
+
+    def _send(self, peer: _Peer, data: bytes = b"") -> None:
+        waits = not peer.send(data)
+        if peer.socket.fileno() >= 0:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
+            self._selector.modify(peer.socket, wanted, peer)
+
+    def _next_batch(self) -> list[_Job]:
+        """The oldest job, and every other of the same model that still fits beside it."""
+        batch: list[_Job] = []
+        size = 0
+        for _ in range(len(self._jobs)):
+            job = self._jobs.popleft()
+            if batch and (job.block.handle != batch[0].block.handle or size + job.block.size > self._max_batch_size):
+                self._jobs.append(job)
+                continue
+            batch.append(job)
+            size += job.block.size
+        return batch
+
+    def _start(self, jobs: list[_Job]) -> None:
+        model = self._models.get(jobs[0].block.handle)
+        started = time.monotonic()
+        wanted = [job for job in jobs if job.block.deadline > started]
+        for job in jobs:
+            if model is None:
+                self._refuse(job, "the worker does not serve this version")
+            elif job.block.deadline <= started:
+                self._refuse(job, "the deadline passed before the block was computed")
+        if model is None or not wanted:
+            return
+        data = bytearray().join(job.block.data for job in wanted)
+        self._underway.append(_Batch(wanted, model, data, model.start(model.batch(data)), started))
+
+    def _land(self) -> None:
+        """Answer the oldest batch if it is computed; wait for that where there is nothing better to do."""
+        oldest = self._underway[0]
+        if (
+            not oldest.pending.ready()
+            and len(self._underway) < _BATCHES_UNDERWAY
+            and time.monotonic() - max(oldest.started, self._landed) < _WATCH_SECONDS
+        ):
+            return
+        self._underway.popleft()  # and wait, without a sign of life, so that a batch that has no end is found out
+        self._answer(oldest, _outputs(oldest.model, oldest.data, oldest.pending))
+
+    def _answer(self, batch: _Batch, outputs: Outputs) -> None:
+        began = max(batch.started, self._landed)  # before that the device had another
+        self._landed = time.monotonic()
+        size = len(outputs.class_ids)
+        class_ids, confidences, logits = outputs
+        self._batches += 1
+        start = 0
+        for job in batch.jobs:
+            own = slice(start, start + job.block.size)
+            start = own.stop
+            columns = (class_ids[own].tobytes(), confidences[own].tobytes(), logits[own].tobytes())
+            self._send(
+                job.peer,
+                messages.pack_answer(
+                    job.block_id,
+                    columns,
+                    classes=logits.shape[1],
+                    batch_size=size,
+                    queue_seconds=began - job.arrived,
+                    compute_seconds=self._landed - began,
+                ),
+            )
+
+    def _refuse(self, job: _Job, reason: str) -> None:
+        self._send(job.peer, messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
+
+
+def _outputs(model: Model, data: bytearray, pending: Pending) -> Outputs:
+    """What became of a batch; if the model fails on it, it is halved until the images that make it fail stand alone."""
+    try:
+        return pending.outputs()
+    except RuntimeError as error:
+        size = len(data) // model.input_bytes
+        if size == 1:
+            logger.error("%s failed on an image: %s", model, error)
+            return model.failed()
+        middle = size // 2 * model.input_bytes
+        halves = data[:middle], data[middle:]
+        return Outputs.join(*(_outputs(model, half, model.start(model.batch(half))) for half in halves))

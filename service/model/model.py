@@ -1,0 +1,269 @@
+"""One loaded version of one model: load, prove, warm up, run. Knows nothing about requests, sockets or the registry."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from service.contract.manifest import ModelManifest, input_bytes
+from service.contract.variants import HALF, Form
+from service.model import cuda, torchscript
+
+logger = logging.getLogger(__name__)
+
+_HALF_TOLERANCE = 0.05
+"""How far logits in half precision may be off, as a share of the largest one of the golden sample."""
+
+_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+class UnfitModelError(Exception):
+    """A version that must not serve: it does not load, or does not compute what its manifest promises."""
+
+
+class DeviceFailedError(Exception):
+    """The device is of no use to this process any more: whatever it is asked next fails too.
+
+    Not a RuntimeError, which says that a batch failed and that another may not.
+    """
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch."""
+
+    class_ids: npt.NDArray[np.int32]  # [N]; -1 where the logits are not finite
+    confidences: npt.NDArray[np.float32]  # [N], the calibrated probability of that class
+    logits: npt.NDArray[np.float32]  # [N, K]
+
+    @classmethod
+    def join(cls, first: Outputs, second: Outputs) -> Outputs:
+        class_ids, confidences, logits = zip(first, second, strict=True)
+        return cls(np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits))
+
+
+class Pending(Protocol):
+    """A batch that was started; what computes it may do so on its own, while its owner does something else."""
+
+    def ready(self) -> bool:
+        """Whether `outputs` would not wait."""
+        ...
+
+    def outputs(self) -> Outputs:
+        """Wait for what the model says; to be asked once.
+
+        Raises:
+            RuntimeError: the model cannot compute these inputs.
+            DeviceFailedError: it cannot compute any more.
+        """
+        ...
+
+
+class Model:
+    """A TorchScript module in one form, ready for `run`.
+
+    Raises:
+        UnfitModelError: the artifact does not load, or its golden sample comes out wrong.
+    """
+
+    def __init__(self, manifest: ModelManifest, artifact: bytes, form: Form | None = None) -> None:
+        self.manifest = manifest
+        self.form = form or Form()
+        self.device = torch.device(self.form.device)
+        self.input_bytes = input_bytes(manifest.input)
+        try:
+            self._network = torchscript.load(artifact, self.device, self.form.name)
+            self._pipeline = _pipeline(self._network, self.device)
+            self.prove()
+        except torchscript.TorchScriptError as error:
+            raise UnfitModelError(f"{self}: {error}") from error
+
+    def __str__(self) -> str:
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+    def batch(self, data: bytearray) -> Tensor:
+        """A view of raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
+        return torch.frombuffer(data, dtype=_DTYPES[self.manifest.input.dtype]).view(-1, *self.manifest.input.shape)
+
+    def run(self, inputs: Tensor) -> Outputs:
+        """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says.
+
+        Raises:
+            RuntimeError: the model cannot compute these inputs.
+            DeviceFailedError: it cannot compute any more.
+        """
+        return self.start(inputs).outputs()
+
+    def start(self, inputs: Tensor) -> Pending:
+        """Begin to predict a batch; on the CPU it is done at once. Whatever goes wrong, `Pending.outputs` raises."""
+        torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
+        try:
+            with torch.inference_mode():
+                if self._pipeline:
+                    return _Underway(self._pipeline.start(inputs), self.manifest.temperature)
+                logits = self._network(inputs).float().numpy()
+        except RuntimeError as error:
+            return _Done(error)
+        return _Done(_classified(logits, self.manifest.temperature))
+
+    def capture(self, max_batch_size: int) -> None:
+        """Compute batches up to that size by CUDA graphs from now on; on the CPU there are none.
+
+        Raises:
+            UnfitModelError: its graphs cannot be made, or give other logits than its golden sample's; it computes
+                without them.
+        """
+        if not self._pipeline:
+            raise UnfitModelError(f"{self}: graphs need a CUDA device. Given: {self.device}")
+        try:
+            with torch.inference_mode():
+                self._pipeline.capture(self.batch(bytearray(self.input_bytes)), max_batch_size)
+            self.prove()
+        except (RuntimeError, UnfitModelError) as error:
+            self.release()
+            self.prove()  # the capture may have met a device that is of no use any more
+            raise UnfitModelError(f"{self}: it must compute by graphs. Given: {error}") from error
+        self.form = self.form.model_copy(update={"graphs": True})
+
+    def release(self) -> None:
+        """Compute without graphs from now on."""
+        if self._pipeline:
+            self._pipeline.release()
+        self.form = self.form.model_copy(update={"graphs": False})
+
+    def failed(self) -> Outputs:
+        """What stands for one image that the model cannot compute."""
+        return _classified(np.full((1, len(self.manifest.classes)), np.nan, np.float32), 1.0)
+
+    def prove(self) -> None:
+        """Compute the golden sample and compare.
+
+        Raises:
+            UnfitModelError: the logits differ by more than the manifest's tolerance (in half precision: by more than
+                a twentieth of the largest).
+        """
+        golden = self.manifest.golden
+        expected = np.array(golden.logits, np.float32)
+        tolerance = golden.tolerance
+        if self.form.name in HALF:
+            tolerance = max(tolerance, _HALF_TOLERANCE * float(abs(expected).max()))
+        try:
+            logits = self.run(self.batch(bytearray(golden.raw_inputs()))).logits
+        except RuntimeError as error:
+            raise UnfitModelError(f"{self}: the golden sample must compute. Given: {error}") from error
+        if logits.shape != expected.shape:
+            raise UnfitModelError(f"{self}: golden logits must be {list(expected.shape)}. Given: {list(logits.shape)}")
+        difference = float(abs(logits - expected).max())
+        if not difference <= tolerance:  # written so that NaN fails
+            raise UnfitModelError(
+                f"{self}: golden logits must be within {tolerance:g} of the manifest's. Given: off by {difference}"
+            )
+
+    def run_blank(self, size: int) -> None:
+        """Compute `size` inputs of zeros, for what that takes or sets up.
+
+        Raises:
+            UnfitModelError: the model cannot compute a batch of that size.
+        """
+        try:
+            self.run(self.batch(bytearray(size * self.input_bytes)))
+        except RuntimeError as error:
+            raise UnfitModelError(f"{self}: a batch of {size} must compute. Given: {error}") from error
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run batches up to `max_batch_size`, so that no request pays for a first time.
+
+        Raises:
+            UnfitModelError: the model cannot compute a batch of some size.
+        """
+        started = time.monotonic()
+        for size in warm_up_sizes(max_batch_size, self.device):
+            self.run_blank(size)
+        seconds = time.monotonic() - started
+        logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
+
+
+def _pipeline(network: torchscript.Network, device: torch.device) -> cuda.Pipeline | None:
+    """What computes a network's batches beside this thread, on a device that can."""
+    return cuda.Pipeline(network, cuda.device_of(device)) if device.type == "cuda" else None
+
+
+class _Done:
+    """A batch that was computed at once, or failed."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(self, outcome: Outputs | RuntimeError) -> None:
+        self._outcome = outcome
+
+    def ready(self) -> bool:
+        return True
+
+    def outputs(self) -> Outputs:
+        if isinstance(self._outcome, RuntimeError):
+            _raise(self._outcome)
+        return self._outcome
+
+
+class _Underway:
+    """A batch that a device computes on its own."""
+
+    def __init__(self, batch: cuda.Batch, temperature: float) -> None:
+        self._batch = batch
+        self._temperature = temperature
+
+    def ready(self) -> bool:
+        try:
+            return self._batch.ready()
+        except RuntimeError:  # such errors stay: `outputs` meets it too
+            return True
+
+    def outputs(self) -> Outputs:
+        try:
+            logits = self._batch.logits()
+        except RuntimeError as error:
+            _raise(error)
+        return _classified(logits, self._temperature)
+
+
+def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
+    """What logits [N, K] say; a dozen small steps that take numpy half as long as torch."""
+    with np.errstate(invalid="ignore"):  # logits that are not finite
+        scaled = logits / temperature
+        confidences = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
+    class_ids = scaled.argmax(axis=1).astype(np.int32)
+    computed = np.isfinite(confidences)
+    if not computed.all():
+        class_ids[~computed] = -1
+    return Outputs(class_ids, confidences, logits)
+
+
+def _raise(error: RuntimeError) -> NoReturn:
+    """Raise it as it is, or as a DeviceFailedError if it is one of CUDA's errors that stay.
+
+    These are an illegal access, a failed assertion, a device that is gone.
+    """
+    # Through TorchScript's interpreter only the text arrives. Memory that ran out says "CUDA out of memory".
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+        raise DeviceFailedError(str(error)) from error
+    raise error
+
+
+def warm_up_sizes(max_batch_size: int, device: torch.device) -> list[int]:
+    """The batch sizes to run before a model serves."""
+    if device.type != "cpu":  # kernels are chosen and memory is laid out by the exact size
+        return list(range(1, max_batch_size + 1))
+    # benchmarks/first_requests.py: what a first run sets up serves other sizes too; all 128 took most of the start.
+    doubling = itertools.takewhile(lambda size: size < max_batch_size, (2**power for power in itertools.count()))
+    return sorted({*doubling, min(3, max_batch_size), max_batch_size})
+
+
+Load = Callable[[ModelManifest, bytes], Model]
+"""Makes a model of a verified artifact, ready to serve, or raises UnfitModelError."""

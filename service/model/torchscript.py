@@ -1,0 +1,101 @@
+"""The one door to running TorchScript, which is deprecated upstream and warns: here is where it would be replaced.
+
+Training comes through it too, so that what it proves of an artifact it proves of the code that will serve it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from service.contract.variants import FormName
+
+_PRECISIONS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_CHANNELS_LAST = ("channels_last", "float16")
+
+
+class TorchScriptError(RuntimeError):  # as what a module raises itself is
+    """Bytes that are not a TorchScript module, or one that does not compute logits."""
+
+
+class Network:
+    """A loaded module in one form: `network(inputs)` are its logits."""
+
+    def __init__(self, module: torch.jit.ScriptModule, form: FormName | Literal["published"]) -> None:
+        self._module = module
+        self._channels_last = form in _CHANNELS_LAST
+        self._precision = _PRECISIONS.get(form)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits [N, K] for N inputs, on the device of the module, in whatever precision it computes.
+
+        Raises:
+            RuntimeError: the module failed on `inputs`, or returned something else.
+        """
+        if self._channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        try:
+            outputs = self._module(inputs) if self._precision is None else self._in_precision(inputs, self._precision)
+        except torch.jit.Error as error:  # what a `raise` in the module becomes; it is no RuntimeError
+            reason = str(error).splitlines()[-1]
+            raise TorchScriptError(f"the module must compute its inputs. Given: {reason}") from error
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
+            given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise TorchScriptError(f"the module must return logits [{len(inputs)}, K]. Given: {given}")
+        return outputs
+
+    def _in_precision(self, inputs: Tensor, precision: torch.dtype) -> object:
+        with torch.autocast(inputs.device.type, precision):
+            return self._module(inputs)
+
+
+def start() -> None:
+    """Let TorchScript set itself up, 50 ms of work that a process and all that are forked from it need only once."""
+    with _without_deprecations():
+        module = torch.jit.freeze(torch.jit.script(torch.nn.Linear(1, 1).eval()))
+    with torch.inference_mode():
+        for _ in range(2):  # the first run is profiled, the second optimised
+            module(torch.zeros(1, 1))
+
+
+def load(data: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> Network:
+    """The module in `data` on `device`, in evaluation mode and frozen, to be computed in `form`.
+
+    Convolutions of this process do without TF32 from then on.
+
+    Raises:
+        TorchScriptError: `data` holds no TorchScript module, or none that can take that form.
+    """
+    # What is published in float32 is promised in float32. TF32, cuDNN's default, has 10 bits where that has 23: with it
+    # the golden logits of cifar10 would be off by 0.0065.
+    torch.backends.cudnn.allow_tf32 = False
+    with _without_deprecations():
+        try:
+            module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+                io.BytesIO(data), map_location=device
+            )
+            if not _is_frozen(module):
+                module = torch.jit.freeze(module.eval())
+            if form == "prepacked":
+                module = torch.jit.optimize_for_inference(module)
+            return Network(module, form)
+        # From damaged names, maps and sizes: the others.
+        except (RuntimeError, LookupError, ValueError, MemoryError) as error:
+            raise TorchScriptError(f"the artifact must be a TorchScript module. Given: {error}") from error
+
+
+def _is_frozen(module: torch.jit.ScriptModule) -> bool:
+    return not hasattr(module, "training")
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        yield

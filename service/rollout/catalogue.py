@@ -1,0 +1,157 @@
+"""Which versions a worker should serve: follows the registry, and verifies what it loads from there.
+
+What cannot serve is refused and said once; whatever is wrong with the registry, what serves already serves on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from service.contract.registry import Registry, RegistryError
+from service.engine.line_up import LineUp, Served
+from service.engine.messages import Absent
+from service.model.model import Load, Model, UnfitModelError
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS = 20
+"""Refused versions that are remembered at a time; older ones are no longer told of."""
+
+
+class OnLoad(Protocol):
+    """Hears that a version was loaded, or refused."""
+
+    def __call__(self, model: str, version: int, *, ok: bool, seconds: float) -> None: ...
+
+
+def _ignore(model: str, version: int, *, ok: bool, seconds: float) -> None:
+    del model, version, ok, seconds
+
+
+class Catalogue:
+    """The line-up that a registry asks for.
+
+    For each model that is production if that alias is set, else the newest version that can serve, and behind it up to
+    `keep_versions` of those that served before. `on_load` is told of every attempt to load a version,
+    but not again of one that is refused again.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        load: Load,
+        *,
+        keep_versions: int,
+        on_load: OnLoad = _ignore,
+    ) -> None:
+        self._registry = registry
+        self._load = load
+        self._keep_versions = keep_versions
+        self._on_load = on_load
+        self._loaded: dict[str, list[Model]] = {}  # of each name the default first
+        self._aliases: dict[str, dict[str, int]] = {}
+        self._unfit: set[str] = set()  # manifests of what will never serve
+        self._trouble: dict[str, str] = {}  # name -> the complaint about its folder that was logged last
+        self._refused: dict[tuple[str, int], str] = {}  # the complaint about a version that was logged last
+
+    def line_up(self, on_loading: Callable[[tuple[Absent, ...]], None] = lambda _absent: None) -> LineUp:
+        """Look at the registry, load what is new, and give what is to be served from now on.
+
+        If that takes loading, `on_loading` is told first what does not serve meanwhile.
+
+        Raises:
+            RegistryError: the registry cannot be read, or nothing in it can serve and nothing served before.
+        """
+        names = self._registry.models()
+        if names or not self._loaded:  # an empty registry is more likely to be gone than to be meant
+            wanted = {name: self._wanted(name) for name in names}
+            self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
+            if loading := self._to_load(wanted):
+                on_loading((*loading, *self._refusals()))
+            found = {name: self._versions(name, versions) for name, versions in wanted.items()}
+            self._loaded = {name: versions for name, versions in found.items() if versions}
+        if not self._loaded:
+            raise RegistryError(
+                f"{self._registry.url} must hold a version that can serve. Given: {names or 'no model'}. "
+                "Publish one with: python -m training train RECIPE --publish"
+            )
+        served = tuple(
+            Served(model, place == 0, self._aliases_of(model))
+            for versions in self._loaded.values()
+            for place, model in enumerate(versions)
+        )
+        return LineUp(served, self._refusals())
+
+    def _wanted(self, name: str) -> list[int]:
+        """Which version of a model to serve; those after the first only if it cannot. Empty: what serves now."""
+        try:
+            self._aliases[name] = self._registry.aliases(name)
+            wanted = [self._registry.resolve(name)]
+            if name not in self._loaded:
+                wanted += [version for version in reversed(self._registry.versions(name)) if version not in wanted]
+        except RegistryError as error:
+            if self._trouble.get(name) != str(error):
+                self._trouble[name] = str(error)
+                logger.error("%s cannot be followed: %s", name, error)
+            return []
+        self._trouble.pop(name, None)
+        return wanted
+
+    def _to_load(self, wanted: dict[str, list[int]]) -> list[Absent]:
+        """What is loaded next, as far as can be told: not what serves, nor what was refused before."""
+        present = {(name, model.manifest.version) for name, models in self._loaded.items() for model in models}
+        return [
+            Absent(name=name, version=versions[0], state="loading")
+            for name, versions in wanted.items()
+            if versions and (name, versions[0]) not in present | self._refused.keys()
+        ]
+
+    def _refusals(self) -> tuple[Absent, ...]:
+        return tuple(
+            Absent(name=name, version=version, state="refused", reason=reason)
+            for (name, version), reason in list(self._refused.items())[-_REFUSALS:]
+        )
+
+    def _versions(self, name: str, wanted: list[int]) -> list[Model]:
+        """What to serve of one model, the default first."""
+        present = self._loaded.get(name, [])
+        for version in wanted:
+            default = self._find(name, version, present)
+            if default:
+                return [default, *(model for model in present if model is not default)][: 1 + self._keep_versions]
+        return present
+
+    def _find(self, name: str, version: int, present: list[Model]) -> Model | None:
+        """The model of that version, loaded now unless it is there; None if it cannot serve."""
+        for model in present:
+            if model.manifest.version == version:
+                return model
+        started = time.monotonic()
+        try:
+            manifest = self._registry.manifest(name, version)
+            if manifest.model_dump_json() in self._unfit:
+                return None
+            artifact = self._registry.artifact(manifest)
+            found = self._load(manifest, artifact)
+        except (RegistryError, UnfitModelError) as error:
+            if isinstance(error, UnfitModelError):  # the others may be half copied: they are read again the next time
+                self._unfit.add(manifest.model_dump_json())
+            self._refuse(name, version, str(error), time.monotonic() - started)
+            return None
+        self._refused.pop((name, version), None)
+        seconds = time.monotonic() - started
+        self._on_load(name, version, ok=True, seconds=seconds)
+        return found
+
+    def _aliases_of(self, model: Model) -> tuple[str, ...]:
+        aliases = self._aliases.get(model.manifest.name, {})
+        return tuple(alias for alias, version in aliases.items() if version == model.manifest.version)
+
+    def _refuse(self, name: str, version: int, reason: str, seconds: float) -> None:
+        if self._refused.get((name, version)) != reason:
+            self._refused[name, version] = reason
+            logger.error("refused %s@%d: %s", name, version, reason)
+            self._on_load(name, version, ok=False, seconds=seconds)

@@ -1,0 +1,166 @@
+"""Tries a version out in a process of its own, which may hang, crash or eat memory and harms nobody by it.
+
+A worker computes on several threads and may hold a device, so it cannot be forked. It therefore keeps a prober: a
+process that was forked from it before all that and does nothing but fork once more for each trial. So a trial begins
+with torch imported, in milliseconds, and on any device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from service.contract.manifest import ModelManifest
+from service.model.model import UnfitModelError
+
+logger = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.02
+_CLOCK_SECONDS = 20
+"""Seconds on the clock for one of computing: under full load a trial gets little of a core, but a deadlock must end."""
+
+_LOWEST_PRIORITY = 19
+
+TryOut = Callable[[ModelManifest, bytes], object]
+"""Loads a version as a worker would, or raises UnfitModelError."""
+
+
+class Limits(NamedTuple):
+    """What a trial may use: seconds of computing, and bytes beyond those that it begins with."""
+
+    seconds: float
+    memory_bytes: int
+
+
+class Trials:
+    """Must be made while the process has one thread and no device, and ends with the process."""
+
+    def __init__(self, try_out: TryOut, limits: Limits) -> None:
+        context = multiprocessing.get_context("fork")
+        self._connection, theirs = context.Pipe()
+        prober = context.Process(target=_probe, args=(try_out, limits, theirs, self._connection), daemon=True)
+        prober.name = f"{multiprocessing.current_process().name}-prober"
+        prober.start()
+        theirs.close()
+
+    def run(self, manifest: ModelManifest, artifact: bytes, *, gently: bool = False) -> None:
+        """Try a version out, yielding to every other process if `gently`.
+
+        Raises:
+            UnfitModelError: it did not pass.
+        """
+        self._connection.send((manifest.model_dump_json(), artifact, gently))
+        reason = self._connection.recv()
+        if reason:
+            raise UnfitModelError(f"{manifest.name}@{manifest.version}: {reason}")
+
+
+def _probe(try_out: TryOut, limits: Limits, connection: Connection, not_ours: Connection) -> None:
+    not_ours.close()  # with this copy of the worker's end open, its death would not be seen
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the worker is gone
+        while True:
+            manifest, artifact, gently = connection.recv()
+            trial = _Trial(try_out, ModelManifest.model_validate_json(manifest), artifact, limits, gently=gently)
+            connection.send(trial.outcome(connection))
+
+
+class _Trial:
+    """A process that loads a version and says what is wrong with it."""
+
+    def __init__(
+        self, try_out: TryOut, manifest: ModelManifest, artifact: bytes, limits: Limits, *, gently: bool
+    ) -> None:
+        self._limits = limits
+        self._reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
+        self._pid = os.fork()
+        if self._pid == 0:
+            _limit_this_process(limits, gently=gently)
+            _say(writer, try_out, manifest, artifact)
+        writer.close()
+
+    def outcome(self, connection: Connection) -> str:
+        """What speaks against the version, or ''; whatever happened, the process is gone afterwards.
+
+        Raises:
+            EOFError: `connection` has ended, so that nobody wants to know any more.
+        """
+        try:
+            found = self._watch(connection)
+        finally:
+            os.kill(self._pid, signal.SIGKILL)  # not waited for yet, so it is still there, if only by name
+            _, status = os.waitpid(self._pid, 0)
+            self._reader.close()
+        return self._cause_of(status) if found is None else found
+
+    def _watch(self, connection: Connection) -> str | None:
+        """What is found out while it runs; None if it dies without a word."""
+        at_first = _memory_of(self._pid)
+        limit = time.monotonic() + self._limits.seconds * _CLOCK_SECONDS
+        while not (ready := wait([self._reader, connection], _WATCH_SECONDS)):
+            # Not RLIMIT_AS: CUDA reserves more addresses than any machine has memory.
+            if _memory_of(self._pid) - at_first > self._limits.memory_bytes:
+                return f"loading it must take at most {self._limits.memory_bytes:,} bytes of memory. Given: more"
+            if time.monotonic() > limit:
+                return self._too_slow()
+        if connection in ready:
+            raise EOFError
+        try:
+            return str(self._reader.recv())
+        except EOFError:
+            return None
+
+    def _cause_of(self, status: int) -> str:
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGXCPU:
+            return self._too_slow()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"loading it must not end the process. Given: {how}"
+
+    def _too_slow(self) -> str:
+        return (
+            f"it must load, answer its golden sample and warm up within {self._limits.seconds:g} s of computing. "
+            "Given: no answer"
+        )
+
+
+def _limit_this_process(limits: Limits, *, gently: bool) -> None:
+    """Bound what this process may use, by the kernel, which holds even if the prober is gone."""
+    seconds = math.ceil(limits.seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # Linux: where memory runs out, this process goes and not the worker
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if gently:
+        os.nice(_LOWEST_PRIORITY)
+
+
+def _say(writer: Connection, try_out: TryOut, manifest: ModelManifest, artifact: bytes) -> NoReturn:
+    logging.disable(logging.INFO)  # the worker says the same when it loads in earnest
+    try:
+        try_out(manifest, artifact)
+        writer.send("")
+    except UnfitModelError as error:
+        writer.send(str(error).removeprefix(f"{manifest.name}@{manifest.version}: "))
+    except Exception as error:
+        logger.exception("a trial met a bug")
+        writer.send(f"loading it must not fail. Given: {type(error).__name__}: {error}")
+    finally:
+        os._exit(0)
+
+
+def _memory_of(pid: int) -> int:
+    """Bytes that the process holds in memory; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0

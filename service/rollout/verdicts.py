@@ -1,0 +1,91 @@
+"""What a service has found out about the versions it met: a file that its workers share and that outlives each of them.
+
+A line for each finding: a worker begins to load a version, the version is fit, or it is not and why.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from service.contract.manifest import ModelManifest
+
+_DEADLY = 2
+"""Workers that may die while they load a version before it is held to be the cause."""
+
+
+class _Finding(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    is_: Literal["loading", "fit", "unfit"]
+    reason: str = ""
+    worker: int
+
+
+class Verdicts:
+    """The findings in the file `path`, which need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def is_fit(self, manifest: ModelManifest) -> bool:
+        """Whether some worker serves or has served the version."""
+        return any(finding.is_ == "fit" for finding in self._findings(manifest))
+
+    def against(self, manifest: ModelManifest) -> str:
+        """Why the version is not to be loaded; empty if nothing is known against it."""
+        findings = self._findings(manifest)
+        for finding in findings:
+            if finding.is_ == "unfit":
+                return finding.reason
+        died = {finding.worker for finding in findings if not _is_alive(finding.worker)}
+        if len(died) >= _DEADLY and not self.is_fit(manifest):
+            return f"{manifest.name}@{manifest.version}: loading it must not end the worker. {len(died)} died of it"
+        return ""
+
+    def begin(self, manifest: ModelManifest) -> None:
+        """Say that this process now loads the version: it may die of it."""
+        self._write(manifest, "loading")
+
+    def accept(self, manifest: ModelManifest) -> None:
+        """Say that the version serves."""
+        self._write(manifest, "fit")
+
+    def refuse(self, manifest: ModelManifest, reason: str) -> None:
+        """Say that the version must not serve."""
+        self._write(manifest, "unfit", reason)
+
+    def _findings(self, manifest: ModelManifest) -> list[_Finding]:
+        try:
+            lines = self._path.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        version = _identity(manifest)
+        return [finding for line in lines if (finding := _Finding.model_validate_json(line)).version == version]
+
+    def _write(self, manifest: ModelManifest, is_: Literal["loading", "fit", "unfit"], reason: str = "") -> None:
+        finding = _Finding(version=_identity(manifest), is_=is_, reason=reason, worker=os.getpid())
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, finding.model_dump_json().encode() + b"\n")  # at once: others append too
+        finally:
+            os.close(file)
+
+
+def _identity(manifest: ModelManifest) -> str:
+    """What a version is that was not published anew."""
+    return f"{manifest.name}@{manifest.version} {manifest.artifact.sha256} {manifest.created.isoformat()}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

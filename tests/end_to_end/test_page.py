@@ -1,0 +1,513 @@
+"""The page at /, as a person meets it: real Chromium, real strokes, a real service."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.api import static as served
+from service.contract.manifest import FeatureInput
+from tests import pictures
+from tests.conftest import ROOT
+from tests.registries import RGB, FirstFeature, publish
+from tests.running import Service, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Request
+
+MODELS = ROOT / "models"
+DIGIT_MODELS = sorted(
+    path.name
+    for path in MODELS.iterdir()
+    if any(json.loads(file.read_text())["input"].get("style") == "mnist" for file in path.glob("*/manifest.json"))
+)
+
+BROWSER_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+
+Stroke = tuple[tuple[float, float], ...]
+"""Points in shares of the pad, from its upper left corner."""
+
+STROKES: dict[str, tuple[Stroke, ...]] = {
+    "0": (
+        (
+            *((0.50, 0.16), (0.39, 0.21), (0.33, 0.34), (0.32, 0.52), (0.35, 0.70), (0.44, 0.82)),
+            *((0.54, 0.83), (0.64, 0.74), (0.69, 0.58), (0.68, 0.38), (0.62, 0.22), (0.50, 0.16)),
+        ),
+    ),
+    "1": (((0.52, 0.16), (0.50, 0.50), (0.48, 0.84)),),
+    "3": (
+        (
+            *((0.32, 0.24), (0.42, 0.16), (0.56, 0.16), (0.65, 0.25), (0.64, 0.36), (0.55, 0.45), (0.45, 0.48)),
+            *((0.57, 0.51), (0.67, 0.60), (0.67, 0.72), (0.57, 0.82), (0.43, 0.83), (0.31, 0.76)),
+        ),
+    ),
+    "4": (((0.42, 0.16), (0.32, 0.52), (0.70, 0.52)), ((0.62, 0.18), (0.60, 0.52), (0.58, 0.86))),
+    "7": (((0.30, 0.20), (0.50, 0.19), (0.70, 0.20), (0.60, 0.45), (0.50, 0.65), (0.44, 0.84)),),
+}
+
+IN_THE_PAGE = """
+window.refusals = [];
+document.addEventListener("securitypolicyviolation", (event) => refusals.push(event.violatedDirective));
+window.give = (kind, name, type, content) => {
+  const transfer = new DataTransfer();
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+  transfer.items.add(new File([bytes], name, { type }));
+  if (kind === "paste") document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+  else for (const event of ["dragenter", "dragover", "drop"]) {
+    document.body.dispatchEvent(new DragEvent(event, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  }
+};
+"""
+
+
+class Visit:
+    """One open page, and what it did behind its reader's back."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        self.requests: list[Request] = []
+        self.most_at_once = 0
+        self._under_way: set[Request] = set()
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._begin)
+        page.on("requestfinished", self._end)
+        page.on("requestfailed", self._end)
+
+    def _hear(self, message: Any) -> None:
+        # Chromium itself says "Failed to load resource" of every refusal, which the page then shows.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    def _begin(self, request: Request) -> None:
+        self.requests.append(request)
+        if "/predict" in request.url:
+            self._under_way.add(request)
+            self.most_at_once = max(self.most_at_once, len(self._under_way))
+
+    def _end(self, request: Request) -> None:
+        self._under_way.discard(request)
+
+    def open(self, query: str = "") -> Visit:
+        self.page.goto(f"{self.url}/{query}")
+        return self
+
+    def wait_until_ready(self) -> Visit:
+        self.page.wait_for_selector("#state[data-state=ready]")
+        self.page.wait_for_selector("#model:enabled")
+        return self
+
+    def at(self, point: tuple[float, float]) -> tuple[float, float]:
+        """A point of the pad, in pixels of the page."""
+        box = self.page.locator("#pad").bounding_box()
+        assert box
+        return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
+
+    def draw(self, digit: str) -> None:
+        for stroke in STROKES[digit]:
+            self.page.mouse.move(*self.at(stroke[0]))
+            self.page.mouse.down()
+            for point in stroke[1:]:
+                self.page.mouse.move(*self.at(point), steps=2)
+            self.page.mouse.up()
+
+    def touch(self, digit: str) -> None:
+        session = self.page.context.new_cdp_session(self.page)
+
+        def send(kind: str, *points: tuple[float, float]) -> None:
+            touches = [{"x": x, "y": y} for x, y in map(self.at, points)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+        for stroke in STROKES[digit]:
+            send("touchStart", stroke[0])
+            for point in stroke[1:]:
+                send("touchMove", point)
+            send("touchEnd")
+
+    def give(self, how: str, name: str, media_type: str, content: bytes) -> None:
+        self.page.evaluate("given => give(...given)", [how, name, media_type, base64.b64encode(content).decode()])
+
+    def wait_for(self, selector: str, text: str) -> None:
+        """Until the element says exactly `text`."""
+        self.page.wait_for_function(
+            "([selector, text]) => document.querySelector(selector).innerText.trim() === text", arg=[selector, text]
+        )
+
+    def wait_for_answer(self, label: str) -> None:
+        self.wait_for("#best-label", label)
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(selector).strip()
+
+    def assert_well_behaved(self) -> None:
+        """No complaint, no breach of the policy, nothing from elsewhere, never two questions at once."""
+        assert self.complaints == []
+        assert self.page.evaluate("refusals") == []
+        elsewhere = [
+            r.url for r in self.requests if not r.url.startswith((f"{self.url}/", "data:", f"blob:{self.url}"))
+        ]
+        assert elsewhere == []
+        assert self.most_at_once <= 1
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright  # absent where these tests are skipped
+
+    with sync_playwright() as playwright:  # each launch makes a fresh profile, and removes it
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(BROWSER_OPTIONS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def gallery_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digit models that we ship, a colour model, and one that takes numbers."""
+    root = tmp_path_factory.mktemp("gallery")
+    for name in DIGIT_MODELS:
+        shutil.copytree(MODELS / name, root / name)
+    publish(root, "photos", spec=RGB)
+    publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def gallery(gallery_root: Path) -> Iterator[Service]:
+    options = ("--default-model", "neural_net", "--http-processes", "1", "--poll-seconds", "0.2")
+    with serving(gallery_root, *options, traced=False) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Open]:
+    """Opens a page of a service; how it behaved is checked at the end."""
+    visits: list[Visit] = []
+
+    def open_page(service: Service, *, query: str = "", ready: bool = True, **options: Any) -> Visit:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context.set_default_timeout(20_000)
+        context.add_init_script(IN_THE_PAGE)
+        visits.append(Visit(context.new_page(), service.url))
+        visits[-1].open(query)
+        return visits[-1].wait_until_ready() if ready else visits[-1]
+
+    yield open_page
+    for each in visits:
+        each.assert_well_behaved()
+        each.page.context.close()
+
+
+def colour_row(class_id: int) -> bytes:
+    """A picture of 32 x 32 whose class under `photos` is `class_id`."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[..., 2] = 160
+    pixels[class_id] = 255
+    return pictures.encode(Image.fromarray(pixels))
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_cannot_be_framed(service: Service) -> None:
+    answer = service.client.get("/")
+
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert "camera=(self)" in answer.headers["permissions-policy"]
+
+
+def test_every_file_of_the_page_is_served_and_names_no_other_host(service: Service) -> None:
+    for file in served.FOLDER.iterdir():
+        path = {"index.html": "/", "docs.html": "/docs"}.get(file.name, f"/page/{file.name}")
+        answer = service.client.get(path)
+
+        assert answer.content == file.read_bytes()
+        assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(service: Service) -> None:
+    etag = service.client.get("/page/app.js").headers["etag"]
+
+    again = service.client.get("/page/app.js", headers={"if-none-match": f'"other", W/{etag}'})
+    changed = service.client.get("/page/app.js", headers={"if-none-match": '"other"'})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert changed.status_code == 200
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("model", DIGIT_MODELS)
+def test_digits_drawn_with_the_mouse_are_read(visit: Open, gallery: Service, model: str, tmp_path: Path) -> None:
+    page = visit(gallery, query=f"?model={model}")
+
+    for digit in STROKES:
+        page.draw(digit)
+        page.wait_for_answer(digit)
+        page.page.screenshot(path=tmp_path / f"{digit}.png", full_page=True)
+        page.page.click("#clear")
+        page.wait_for_answer("–")
+
+
+@pytest.mark.browser
+def test_an_answer_shows_all_classes_what_the_network_saw_and_where_the_time_went(
+    visit: Open, gallery: Service
+) -> None:
+    page = visit(gallery)
+
+    page.draw("7")
+    page.wait_for_answer("7")
+
+    assert page.page.locator("#bars li").all_inner_texts()[0].startswith("0")
+    assert page.page.locator("#bars li").count() == 10
+    assert page.page.locator("#bars li[data-best=true] .label").inner_text() == "7"
+    assert page.page.evaluate("document.getElementById('seen-image').naturalWidth") == 28
+    assert page.text("#seen-size") == "28 × 28 grey pixels"
+    assert all(page.text(f"#{name}").endswith(" ms") for name in ("round-trip", "ms-decode", "ms-queue", "ms-compute"))
+    page.page.wait_for_function("() => document.getElementById('spoken').textContent.startsWith('7, ')")
+    assert page.text("#about").startswith("neural_net 1 · ")
+    assert len([r for r in page.requests if "/predict" in r.url]) >= 2  # it answered while the pen was down
+
+
+@pytest.mark.browser
+def test_undo_takes_back_a_stroke_and_a_clearing(visit: Open, gallery: Service) -> None:
+    page = visit(gallery)
+    page.draw("1")
+    page.wait_for_answer("1")
+
+    page.page.click("#clear")
+    page.wait_for_answer("–")
+    assert page.page.is_disabled("#clear")
+    page.page.click("#undo")
+    page.wait_for_answer("1")
+    page.page.keyboard.press("Control+z")
+    page.wait_for_answer("–")
+    assert page.page.is_disabled("#undo")
+
+
+@pytest.mark.browser
+def test_the_keyboard_alone_draws_undoes_and_chooses(visit: Open, gallery: Service) -> None:
+    page = visit(gallery)
+    press = page.page.keyboard.press
+
+    def focused() -> str:
+        return str(page.page.evaluate("document.activeElement.id"))
+
+    visited = []
+    while not visited or visited[-1] != "pad":
+        press("Tab")
+        visited.append(focused())
+        assert len(visited) < 10, visited
+    for key in ["Shift+ArrowUp"] * 3 + ["Space"] + ["Shift+ArrowDown"] * 7 + ["Space"]:
+        press(key)
+    page.wait_for_answer("1")
+    press("Tab")
+    assert focused() == "undo"
+    press("Enter")
+    page.wait_for_answer("–")
+
+    assert visited == ["theme", "model", "version", "pad"]
+
+
+@pytest.mark.browser
+def test_a_finger_draws_on_the_narrowest_phone(visit: Open, gallery: Service, tmp_path: Path) -> None:
+    page = visit(gallery, viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2)
+
+    page.touch("3")
+    page.wait_for_answer("3")
+    page.page.screenshot(path=tmp_path / "phone.png", full_page=True)
+
+    assert page.page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.page.evaluate("scrollY") == 0  # the finger drew and did not scroll
+    small = (
+        "[...document.querySelectorAll('button, select')].filter((e) => e.offsetHeight && e.offsetHeight < 44).length"
+    )
+    assert page.page.evaluate(small) == 0
+
+
+@pytest.mark.browser
+def test_colours_follow_the_system_until_they_are_chosen(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, color_scheme="dark")
+
+    def lightness() -> int:
+        colour = str(page.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        return sum(map(int, colour.strip("rgb()").split(",")))
+
+    assert lightness() < 100
+    page.page.click("#theme")
+    assert lightness() > 600
+    page.open().wait_until_ready()
+    assert lightness() > 600
+    assert page.page.get_attribute("#theme", "aria-pressed") == "false"
+
+
+@pytest.mark.browser
+def test_a_picture_is_dropped_pasted_or_picked(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="?model=photos")
+
+    page.give("drop", "four.png", "image/png", colour_row(4))
+    page.wait_for_answer("4")
+    assert page.text("#seen-size") == "32 × 32 colour pixels"
+    assert page.page.get_attribute("#picture", "alt") == "Your picture, four.png"
+    page.give("paste", "two.png", "image/png", colour_row(2))
+    page.wait_for_answer("2")
+    page.page.set_input_files("#chooser", {"name": "nine", "mimeType": "", "buffer": colour_row(9)})
+    page.wait_for_answer("9")
+    page.page.click("#clear")
+    page.wait_for_answer("–")
+    assert page.page.is_visible("#pad")
+
+
+@pytest.mark.browser
+def test_a_bad_file_is_answered_in_the_words_of_the_service(visit: Open, gallery: Service) -> None:
+    page = visit(gallery)
+
+    page.give("drop", "letter.txt", "text/plain", b"hello")
+    page.page.wait_for_selector("#problem:not([hidden])")
+    words = gallery.predict(b"hello").json()
+    assert page.text("#problem-title") == "400 Bad Request"
+    assert page.text("#problem-detail") == words["detail"]
+    assert page.page.get_attribute("#problem", "role") == "alert"
+
+    page.page.click("#clear")
+    page.draw("7")
+    page.wait_for_answer("7")
+    assert page.page.is_hidden("#problem")
+
+
+@pytest.mark.browser
+def test_a_frame_of_the_camera_is_a_picture(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="?model=photos")
+
+    page.page.click("#camera")
+    page.page.wait_for_function("() => document.getElementById('video').videoWidth > 0")
+    page.page.click("#shoot")
+    page.page.wait_for_selector("#answer[data-empty=false]")
+
+    assert page.page.is_visible("#picture")
+    assert page.page.evaluate("document.getElementById('video').srcObject") is None
+
+
+@pytest.mark.browser
+def test_a_model_that_takes_numbers_gets_numbers(visit: Open, gallery: Service) -> None:
+    page = visit(gallery)
+
+    page.page.select_option("#model", "sign")
+    page.page.fill("#features label:nth-child(1) input", "2.5")
+    page.wait_for_answer("positive")
+    page.page.fill("#features label:nth-child(1) input", "-1")
+    page.wait_for_answer("negative")
+    page.page.fill("#features label:nth-child(2) input", "")
+    page.wait_for_answer("–")
+
+    assert page.page.is_hidden("#stage")
+    assert page.page.is_hidden("#seen")
+
+
+@pytest.mark.browser
+def test_a_new_version_shows_itself_and_the_old_one_can_be_chosen(
+    visit: Open, gallery: Service, gallery_root: Path
+) -> None:
+    page = visit(gallery, query="?model=photos")
+    assert page.text("#version") == "1 · default"
+    page.give("drop", "four.png", "image/png", colour_row(4))
+    page.wait_for_answer("4")
+
+    publish(gallery_root, "photos", spec=RGB)
+    while '"photos@2":true' not in gallery.client.get("/readyz").text:
+        time.sleep(0.05)
+    page.page.evaluate("dispatchEvent(new Event('online'))")  # its next look is up to ten seconds away
+    page.page.wait_for_selector("#version option[value='2']", state="attached")
+    assert page.page.input_value("#version") == "2"
+    assert not any("version=" in request.url for request in page.requests)
+    with page.page.expect_request(lambda request: "version=1" in request.url):
+        page.page.select_option("#version", "1")
+    page.wait_for_answer("4")
+
+    assert page.page.url.endswith("?model=photos&version=1")
+    page.page.reload()
+    assert page.wait_until_ready().page.input_value("#version") == "1"
+
+
+@pytest.mark.browser
+def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tmp_path: Path) -> None:
+    publish(tmp_path / "registry", "rows")
+    keys = tmp_path / "keys"
+    keys.write_text(f"page predict {hashlib.sha256(b'open-sesame').hexdigest()}\n")
+    options = ("--http-processes", "1", "--api-keys-file", str(keys))
+
+    with serving(tmp_path / "registry", *options, traced=False) as first:
+        page = visit(first, ready=False)
+        page.wait_for("#problem-title", "401 Unauthorized")
+        page.page.fill("#key", "open-sesame")
+        page.page.keyboard.press("Enter")
+        page.wait_until_ready().draw("1")
+        page.page.wait_for_selector("#answer[data-empty=false]")
+        assert page.page.is_hidden("#key-form")
+        docs = visit(first, query="docs", ready=False)
+        docs.wait_for("#problem-title", "401 Unauthorized")
+        docs.page.fill("#key", "open-sesame")
+        docs.page.keyboard.press("Enter")
+        docs.page.wait_for_selector(".operation")
+        assert docs.page.is_hidden("#key-form")
+        port = first.port
+        first.stop()
+
+    page.draw("7")
+    page.wait_for("#state-text", "Not reachable")
+    publish(tmp_path / "registry", "rows")
+    with serving(tmp_path / "registry", *options, "--port", str(port), traced=False):
+        page.wait_until_ready()
+        page.page.wait_for_function("() => document.getElementById('about').textContent.startsWith('rows 2')")
+        page.page.wait_for_selector("#answer[data-empty=false]")
+        assert page.text("#state-text") == "Ready"
+
+
+@pytest.mark.browser
+def test_the_documentation_shows_every_operation_and_loads_nothing_from_elsewhere(
+    visit: Open, gallery: Service
+) -> None:
+    paths = gallery.client.get("/openapi.json").json()["paths"]
+    operations = {
+        f"{method.upper()} {path}" for path, item in paths.items() for method in item if method != "parameters"
+    }
+
+    page = visit(gallery, query="docs", ready=False)
+    page.page.wait_for_selector(".operation")
+
+    shown = page.page.eval_on_selector_all(
+        ".operation",
+        "all => all.map((one) => ['.method', 'code'].map((x) => one.querySelector(x).textContent).join(' '))",
+    )
+    assert set(shown) == operations
+    assert len(shown) == len(operations)
+    assert page.page.is_visible("#post-predict table >> text=Add the most probable classes")
+    assert "[object" not in page.page.inner_text("#operations")
+    page.page.click("#post-v2-models-model-infer summary")
+    assert '"datatype": string' in page.text("#post-v2-models-model-infer")

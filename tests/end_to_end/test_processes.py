@@ -1,0 +1,208 @@
+"""The service's processes: how they start, die, come back and stop."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.contract.registry import Registry
+from tests import pictures
+from tests.processes import still_running
+from tests.registries import Slow, publish
+from tests.running import Service, serving
+
+
+@pytest.fixture
+def slow_registry(tmp_path: Path) -> Path:
+    publish(tmp_path, "slow", Slow())
+    return tmp_path
+
+
+@pytest.fixture
+def slow(slow_registry: Path) -> Iterator[Service]:
+    # A batch of one, so that several requests mean several seconds of work.
+    with serving(slow_registry, "--max-batch-size", "1", "--timeout-seconds", "60") as service:
+        yield service
+
+
+def send_in_background(
+    pool: concurrent.futures.Executor, service: Service, number: int
+) -> list[concurrent.futures.Future[httpx.Response]]:
+    """`number` requests, all of them accepted by the service when this returns."""
+    sent = [pool.submit(service.predict, pictures.row_png(i % 10)) for i in range(number)]
+    until = time.monotonic() + 30
+    while service.metric("inference_queue_depth") < number and time.monotonic() < until:
+        time.sleep(0.02)
+    return sent
+
+
+def classes(answers: list[concurrent.futures.Future[httpx.Response]]) -> list[int]:
+    return [answer.result().json()["predictions"][0]["class_id"] for answer in answers]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_was_accepted_and_leaves_no_process(slow: Service, number: signal.Signals) -> None:
+    family = psutil.Process(slow.process.pid).children(recursive=True)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = send_in_background(pool, slow, 4)
+        code = slow.stop(number)
+
+    assert classes(answers) == [0, 1, 2, 3]
+    assert code == 0
+    assert not still_running(family)
+    assert "Traceback" not in slow.text
+
+
+def test_ctrl_c_in_a_terminal_which_signals_every_process_finishes_what_was_accepted(slow: Service) -> None:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        answers = send_in_background(pool, slow, 2)
+        os.killpg(slow.process.pid, signal.SIGINT)
+        code = slow.wait()
+
+    assert classes(answers) == [0, 1]
+    assert code == 0
+    assert "Traceback" not in slow.text
+
+
+def test_ctrl_c_while_workers_still_start_ends_the_service_at_once(slow_registry: Path) -> None:
+    service = Service(slow_registry)
+    try:
+        service.wait_for_log("listening on")
+        os.killpg(service.process.pid, signal.SIGINT)
+
+        assert service.wait() == 0
+        assert "Traceback" not in service.text
+    finally:
+        service.close()
+
+
+def test_requests_that_a_killed_worker_held_are_answered_by_the_next(slow: Service) -> None:
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        answers = send_in_background(pool, slow, 3)
+        for worker in slow.processes("worker"):
+            worker.kill()
+
+        assert classes(answers) == [0, 1, 2]
+    assert slow.client.get("/readyz").status_code == 200
+
+
+def test_readyz_says_no_while_there_is_no_worker(slow: Service) -> None:
+    (worker,) = slow.processes("worker")
+
+    worker.kill()
+    slow.wait_for_log("worker 0 .* ended with code -9")
+
+    answer = slow.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_killed_http_process_is_replaced_and_its_counts_stay(registry: Path) -> None:
+    with serving(registry, "--default-model", "rows", "--http-processes", "2") as service:
+        for _ in range(20):
+            httpx.post(f"{service.url}/predict", content=pictures.row_png(1), headers={"content-type": "image/png"})
+        before = service.metric_at_rest("inference_requests_total", code="200")
+        service.client.close()
+
+        for process in service.processes("http")[:1]:
+            process.kill()
+        service.wait_for_log("HTTP process . .* ended with code -9")
+
+        answer = httpx.post(
+            f"{service.url}/predict", content=pictures.row_png(2), headers={"content-type": "image/png"}, timeout=30
+        )
+        assert answer.json()["predictions"][0]["class_id"] == 2
+        service.client = httpx.Client(base_url=service.url, timeout=30)
+        assert service.wait_for_metric(before + 1, "inference_requests_total", code="200") == before + 1
+        assert len(service.processes("http")) == 2
+
+
+def test_children_end_when_the_supervisor_is_killed(registry: Path) -> None:
+    with serving(registry, "--http-processes", "2") as service:
+        family = psutil.Process(service.process.pid).children(recursive=True)
+
+        service.process.kill()
+
+        assert not still_running(family)
+
+
+def test_a_version_that_does_not_match_its_manifest_is_refused_and_the_others_serve(tmp_path: Path) -> None:
+    publish(tmp_path, "rows")
+    publish(tmp_path, "broken")
+    artifact = tmp_path / "broken" / "1" / "model.pt"
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+
+    with serving(tmp_path) as service:
+        assert service.predict(pictures.row_png(4)).json()["predictions"][0]["class_id"] == 4
+        assert service.client.get("/readyz").json()["models"] == {"rows@1": True}
+        assert "refused broken@1: broken@1: sha256" in service.text
+
+
+def test_the_production_alias_is_served_before_the_newest_version(tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(tmp_path, "rows")
+    Registry(tmp_path).set_alias("rows", "production", 2)
+
+    with serving(tmp_path) as service:
+        assert service.predict(pictures.row_png(1)).json()["version"] == 2
+        assert service.predict(pictures.row_png(1), query="?version=production").json()["version"] == 2
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "service", *options], capture_output=True, text=True, timeout=60)
+
+
+def test_a_registry_with_nothing_to_serve_ends_the_service_with_the_reason(tmp_path: Path) -> None:
+    result = run("--registry", str(tmp_path), "--port", "0")
+
+    assert result.returncode == 1
+    assert "python -m training train" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a CUDA device")
+def test_cuda_where_there_is_none_is_an_error_and_no_silent_fallback(registry: Path) -> None:
+    result = run("--registry", str(registry), "--device", "cuda", "--port", "0")
+
+    assert result.returncode == 1
+    assert "SERVICE_DEVICE=cuda needs a CUDA device. Given: none" in result.stderr
+
+
+def test_a_port_that_is_taken_is_named(registry: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        result = run("--registry", str(registry), "--port", str(port))
+
+    assert result.returncode == 1
+    assert str(port) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--prot", "1"), "--prot"),
+        (("--port", "http"), "--port: "),
+        (("--device", "tpu"), "--device: "),
+        (("--max-queue", "0"), "--max-queue: "),
+    ],
+)
+def test_a_wrong_option_is_an_error_that_names_it(options: tuple[str, ...], message: str) -> None:
+    result = run(*options)
+
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,176 @@
+"""Versions come and go while the service runs, and no request notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.contract.manifest import FeatureInput
+from service.contract.registry import Registry
+from tests import load, pictures
+from tests.registries import Endless, FirstFeature, artifact_of, publish
+from tests.running import Service, serving
+
+PNG = pictures.row_png(4)
+SWAPS = 200
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Iterator[Service]:
+    publish(tmp_path)
+    with serving(
+        tmp_path, "--poll-seconds", "0.05", "--http-processes", "1", "--trial-seconds", "1", traced=False
+    ) as service:
+        yield service
+        assert service.stop() == 0, service.text
+
+
+def served_version(service: Service) -> int:
+    answer = service.predict(PNG)
+    assert answer.json()["predictions"][0]["class_id"] == 4
+    return int(answer.json()["version"])
+
+
+def wait_for_version(service: Service, version: int) -> None:
+    until = time.monotonic() + 30
+    while served_version(service) != version:
+        assert time.monotonic() < until, service.text
+        time.sleep(0.01)
+
+
+def test_a_published_version_is_served_and_the_one_before_stays_by_its_number(
+    followed: Service, tmp_path: Path
+) -> None:
+    publish(tmp_path)
+    wait_for_version(followed, 2)
+
+    assert followed.predict(PNG, query="?version=1").json()["version"] == 1
+    publish(tmp_path)
+    wait_for_version(followed, 3)
+    assert followed.predict(PNG, query="?version=1").status_code == 404
+
+
+def test_promoting_and_going_back_moves_what_is_served(followed: Service, tmp_path: Path) -> None:
+    publish(tmp_path)
+    wait_for_version(followed, 2)
+
+    Registry(tmp_path).set_alias("rows", "production", 1)
+    wait_for_version(followed, 1)
+    assert followed.predict(PNG, query="?version=production").json()["version"] == 1
+    Registry(tmp_path).set_alias("rows", "production", 2)
+    wait_for_version(followed, 2)
+
+
+def test_what_is_wrong_with_a_new_version_is_said_and_the_old_one_serves_on(followed: Service, tmp_path: Path) -> None:
+    (worker,) = followed.processes("worker")
+    publish(tmp_path, artifact=artifact_of(Endless()))
+    followed.wait_for_log(r"refused rows@2: ")
+    publish(tmp_path, artifact=b"no module")
+    followed.wait_for_log(r"refused rows@3: ")
+
+    assert served_version(followed) == 1
+    reasons = {
+        2: "it must load, answer its golden sample and warm up within 1 s of computing. Given: no answer",
+        3: "the artifact must be a TorchScript module",
+    }
+    until = time.monotonic() + 30
+    absent: list[dict[str, str]] = []
+    while [entry["state"] for entry in absent] != ["refused"] * 2:
+        assert time.monotonic() < until
+        absent = followed.client.get("/models").json()["absent"]
+    index = followed.client.post("/v2/repository/index").json()
+    for version, reason in reasons.items():
+        answer = followed.client.get(f"/v2/models/rows/versions/{version}/ready")
+        assert answer.status_code == 404
+        assert f"refused rows@{version}: rows@{version}: {reason}" in answer.json()["error"]
+        assert reason in absent[version - 2]["reason"]
+        assert [entry["reason"][8:].startswith(reason) for entry in index if entry["version"] == str(version)] == [True]
+    assert [entry["state"] for entry in index] == ["READY", "UNAVAILABLE", "UNAVAILABLE"]
+    assert len(followed.client.post("/v2/repository/index", content=b'{"ready": true}').json()) == 1
+    assert followed.metric("inference_model_load_total", model="rows", result="refused") == 2
+    assert followed.text.count("refused rows@3: ") == 1
+    assert followed.processes("worker") == [worker]
+
+    # Its replacement serves the same, and what is published next.
+    worker.kill()
+    followed.wait_for_log("worker 0 .* ended with code -9")
+    assert served_version(followed) == 1
+    assert followed.client.get("/models").json()["absent"] == absent
+    publish(tmp_path)
+    wait_for_version(followed, 4)
+
+
+def test_models_come_and_go(followed: Service, tmp_path: Path) -> None:
+    publish(tmp_path, "other")
+    statuses = []
+    until = time.monotonic() + 30
+    while not statuses or statuses[-1] != 200:
+        assert time.monotonic() < until
+        answer = followed.predict(PNG, query="?model=other")
+        statuses.append(answer.status_code)
+        assert answer.status_code != 503 or answer.headers["retry-after"] == "1"
+        time.sleep(0.01)
+    (tmp_path / "other").rename(tmp_path / ".other")
+    while followed.predict(PNG, query="?model=other").status_code != 404:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+    assert list(dict.fromkeys(statuses)) in ([404, 503, 200], [503, 200])  # not there, loading, there
+    assert served_version(followed) == 1
+
+
+def test_a_registry_that_is_gone_changes_nothing(followed: Service, tmp_path: Path) -> None:
+    (tmp_path / "rows").rename(tmp_path / ".rows")
+    time.sleep(0.3)
+
+    assert served_version(followed) == 1
+
+
+@pytest.mark.timeout(400)
+def test_two_hundred_swaps_under_load_cost_no_request_and_leave_nothing_behind(
+    followed: Service, tmp_path: Path
+) -> None:
+    (worker,) = followed.processes("worker")
+
+    async def swap_under_load() -> tuple[load.Tally, list[int], list[int]]:
+        tally = load.Tally()
+        sending = asyncio.create_task(load.send_all(followed.port, 10**9, connections=4, tally=tally))
+        memory, descriptors = [], []
+        for version in range(2, SWAPS + 2):
+            await asyncio.to_thread(publish, tmp_path)
+            until = time.monotonic() + 30
+            while not tally.versions[version]:
+                assert time.monotonic() < until, followed.text[-2000:]
+                await asyncio.sleep(0.005)
+            memory.append(worker.memory_full_info().uss)
+            descriptors.append(worker.num_fds())
+        tally.stop = True
+        await sending
+        return tally, memory, descriptors
+
+    tally, memory, descriptors = asyncio.run(swap_under_load())
+
+    assert set(tally.statuses) == {200}
+    assert (tally.wrong, tally.lost) == ([], 0)
+    assert len(tally.versions) == SWAPS + 1
+    assert max(descriptors) <= descriptors[0] + 2
+    # Versions are retired after ten seconds; by the last half as many come as go.
+    assert memory[-1] < memory[SWAPS // 2] * 1.1 + 20 * 2**20
+    assert worker.is_running()
+    assert worker.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_model_of_another_kind_may_take_the_place_of_one(followed: Service, tmp_path: Path) -> None:
+    publish(tmp_path, "rows", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
+    followed.wait_for_log("serving rows@2")
+
+    until = time.monotonic() + 30
+    while (answer := followed.client.post("/predict", json={"features": [[1, 0]]})).status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert answer.json()["predictions"][0]["label"] == "positive"

@@ -1,0 +1,169 @@
+"""A real service to test against: `python -m service` in its own processes, on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import psutil
+
+from tests.processes import untraced
+
+START_SECONDS = 60
+
+
+class Service:
+    """A running `python -m service` and a client for it.
+
+    `traced=False` leaves its processes out of the coverage, which makes them several times slower.
+    """
+
+    def __init__(self, registry: Path | str, *options: str, traced: bool = True) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service", "--registry", str(registry), "--port", "0", *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=None if traced else untraced(),
+            start_new_session=True,  # so that what a test sends to the group reaches this service alone
+        )
+        self.log: list[str] = []
+        self._heard = threading.Condition()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            with self._heard:
+                self.log.append(line)
+                self._heard.notify_all()
+        with self._heard:
+            self._heard.notify_all()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def text(self) -> str:
+        return "".join(self.log)
+
+    def wait_for_log(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+        """The first match of `pattern` in the log, whenever it comes."""
+        until = time.monotonic() + seconds
+        with self._heard:
+            while not (match := re.search(pattern, self.text)):
+                if self.process.poll() is not None or not self._heard.wait(until - time.monotonic()):
+                    break
+        assert match, f"{pattern!r} never came in the log:\n{self.text}"
+        return match
+
+    def start(self) -> Service:
+        """Wait until the service is ready."""
+        self.url = self.wait_for_log(r"listening on (http://[^\s\"]+)")[1]
+        # No limit on idle connections: to keep one, httpcore closes such as it has just given to another thread
+        # (https://github.com/encode/httpcore/issues/1110).
+        self.client = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits())
+        until = time.monotonic() + START_SECONDS
+        while self.client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until, f"never ready:\n{self.text}"
+            assert self.process.poll() is None, f"ended while starting:\n{self.text}"
+            time.sleep(0.05)
+        return self
+
+    def predict(self, content: bytes, content_type: str = "image/png", query: str = "") -> httpx.Response:
+        return self.client.post(f"/predict{query}", content=content, headers={"content-type": content_type})
+
+    def exchange(self, request: bytes) -> str:
+        """Send bytes as they are on a connection of their own, and give the answer's head and body."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+            connection.sendall(request)
+            answer = b""
+            while not (found := re.search(rb"content-length: (\d+)\r\n.*?\r\n\r\n(.*)", answer, re.DOTALL)) or len(
+                found[2]
+            ) < int(found[1]):
+                received = connection.recv(65536)
+                assert received, f"the connection closed after {answer!r}"
+                answer += received
+        return answer.decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that bear `labels`."""
+        total = 0.0
+        for line in self.client.get("/metrics").text.splitlines():
+            if re.match(rf"{name}[{{ ]", line) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+                total += float(line.rpartition(" ")[2])
+        return total
+
+    def metric_at_rest(self, name: str, **labels: str) -> float:
+        """The metric once it no longer moves: HTTP processes hand in their numbers four times a second."""
+        value, before = self.metric(name, **labels), -1.0
+        while value != before:
+            time.sleep(0.6)
+            value, before = self.metric(name, **labels), value
+        return value
+
+    def wait_for_metric(self, expected: float, name: str, **labels: str) -> float:
+        """The metric once it has reached `expected`, or what it is after ten seconds."""
+        until = time.monotonic() + 10
+        while (value := self.metric(name, **labels)) < expected and time.monotonic() < until:
+            time.sleep(0.05)
+        return value
+
+    def processes(self, kind: Literal["http", "worker"]) -> list[psutil.Process]:
+        """The service's living HTTP processes or workers; a worker is who does not listen on the port."""
+        return [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if (sockets := self.sockets(child)) is not None and bool(sockets) == (kind == "http")
+        ]
+
+    def sockets(self, process: psutil.Process) -> list[str] | None:
+        """The states of a process's sockets on the service's port; None if it is no more."""
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            return [c.status for c in process.net_connections("tcp") if c.laddr.port == self.port]
+        except psutil.NoSuchProcess:
+            return None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+        """Send a signal and wait for the end; gives the exit code."""
+        self.process.send_signal(number)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 30) -> int:
+        code = self.process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        if hasattr(self, "client"):
+            self.client.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(5)
+        assert self.process.stderr
+        self.process.stderr.close()
+
+
+@contextlib.contextmanager
+def serving(registry: Path | str, *options: str, traced: bool = True) -> Iterator[Service]:
+    """A ready service, ended by force when the block is left."""
+    service = Service(registry, *options, traced=traced)
+    try:
+        yield service.start()
+    finally:
+        service.close()

@@ -1,0 +1,653 @@
+"""What one HTTP process accepts leaves in blocks and is answered exactly once, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+
+import pytest
+
+from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, Dispatcher
+from service.engine.messages import Absent, Announcement, Answer
+from service.engine.queues import Part
+from service.engine.served_models import ServedModel
+from service.problems import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
+from tests.registries import publish
+from tests.service.engine.fake_worker import SECONDS, FakeWorker, Received, listening
+
+BATCH = 16
+QUEUE = 100
+TICKET = BATCH // 4
+
+
+class Caller:
+    def __init__(self) -> None:
+        self.disconnected = False
+
+
+class House:
+    """A dispatcher and the fake workers that it knows."""
+
+    def __init__(self, dispatcher: Dispatcher, workers: list[FakeWorker]) -> None:
+        self.dispatcher = dispatcher
+        self.workers = workers
+        self.worker = workers[0]
+        self.answers: list[tuple[str, Answer]] = []
+
+    def ask(
+        self,
+        *images: int,
+        model: str = "rows",
+        seconds: float = 60,
+        bulk: bool = False,
+        caller: Caller | None = None,
+    ) -> list[asyncio.Future[Part]]:
+        data = b"".join(bytes([image]) + bytes(783) for image in images)
+        served = self.dispatcher.offer.resolve(model)
+        deadline = time.monotonic() + seconds
+        return self.dispatcher.submit(served, data, len(images), deadline, caller or Caller(), bulk=bulk)
+
+    async def fill(self) -> list[Received]:
+        """Give the worker as many blocks as it may hold."""
+        blocks = []
+        for _ in range(BLOCKS_IN_FLIGHT):
+            self.ask(0)
+            blocks.append(await self.worker.block())
+        return blocks
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+
+async def classes(futures: list[asyncio.Future[Part]]) -> list[int]:
+    """The classes in the answer of one request."""
+    parts = await asyncio.wait_for(asyncio.gather(*futures), SECONDS)
+    return [class_id for part in parts for class_id in part.answer.class_ids[part.start : part.start + part.size]]
+
+
+async def outcome(future: Awaitable[object]) -> BaseException | object:
+    return (await asyncio.wait_for(asyncio.gather(future, return_exceptions=True), SECONDS))[0]
+
+
+@pytest.fixture(scope="module")
+def announced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Announcement, ...]:
+    root = tmp_path_factory.mktemp("registry")
+    return tuple(
+        Announcement(handle=handle, default=True, aliases=(), manifest=publish(root, name))
+        for handle, name in enumerate(("rows", "photos"))
+    )
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, announced: tuple[Announcement, ...]
+) -> Callable[[Callable[[House], Coroutine[None, None, None]]], None]:
+    """Runs a story in a house with a worker (or several) that has announced its models."""
+
+    @contextlib.asynccontextmanager
+    async def house(workers: int) -> AsyncIterator[House]:
+        async with contextlib.AsyncExitStack() as stack:
+            fakes = [
+                await stack.enter_async_context(listening(tmp_path / f"{i}.sock", announced)) for i in range(workers)
+            ]
+
+            def on_answer(model: ServedModel, answer: Answer) -> None:
+                house.answers.append((model.name, answer))
+
+            dispatcher = Dispatcher(
+                [fake.path for fake in fakes],
+                default_model="rows",
+                max_batch_size=BATCH,
+                max_queue=QUEUE,
+                on_answer=on_answer,
+            )
+            house = House(dispatcher, fakes)
+            dispatcher.open()
+            try:
+                await house.until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
+                yield house
+            finally:
+                await dispatcher.close()
+
+    def run(story: Callable[[House], Coroutine[None, None, None]], *, workers: int = 1) -> None:
+        async def told() -> None:
+            async with house(workers) as built:
+                await story(built)
+
+        asyncio.run(told())
+
+    return run
+
+
+Run = Callable[..., None]
+
+# Coalescing
+
+
+def test_requests_that_come_together_leave_as_one_block_and_each_gets_its_part(run: Run) -> None:
+    async def story(house: House) -> None:
+        requests = [house.ask(7), house.ask(1, 2), house.ask(5)]
+
+        block = await house.worker.block()
+        house.worker.answer(block)
+
+        assert block.images == [7, 1, 2, 5]
+        assert [await classes(request) for request in requests] == [[7], [1, 2], [5]]
+        assert house.dispatcher.depth == 0
+
+    run(story)
+
+
+def test_no_more_blocks_are_in_flight_than_a_worker_may_hold(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+
+        waiting = [house.ask(image) for image in (1, 2, 3)]
+        while_full = await house.worker.blocks()
+        house.worker.answer(held[0])
+        block = await house.worker.block()
+        house.worker.answer(block)
+
+        assert while_full == []
+        assert block.images == [1, 2, 3]
+        assert [await classes(request) for request in waiting] == [[1], [2], [3]]
+
+    run(story)
+
+
+def test_a_block_holds_no_more_images_than_a_batch(run: Run) -> None:
+    async def story(house: House) -> None:
+        for image in range(BATCH + 3):
+            house.ask(image)
+
+        blocks = [await house.worker.block() for _ in range(2)]
+
+        assert [len(block.images) for block in blocks] == [BATCH, 3]
+
+    run(story)
+
+
+async def behind_a_block_of_two(house: House) -> Received:
+    """A block of two images has left, and one more image waits behind it."""
+    for image in range(2):
+        house.ask(image)
+    first = await house.worker.block()
+    house.ask(2)
+    return first
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is expected back at once for as long as a test lasts."""
+    monkeypatch.setattr("service.engine.dispatcher._SHORT_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large(run: Run) -> None:
+    async def story(house: House) -> None:
+        first = await behind_a_block_of_two(house)
+        await asyncio.sleep(0.05)
+        house.ask(3)
+        second = await house.worker.block()
+
+        assert [len(first.images), len(second.images)] == [2, 2]
+
+    run(story)
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run) -> None:
+    async def story(house: House) -> None:
+        first = await behind_a_block_of_two(house)
+        await asyncio.sleep(0.05)
+        house.worker.answer(first)
+
+        assert len((await house.worker.block()).images) == 1
+
+    run(story)
+
+
+def test_what_waits_behind_a_block_that_takes_long_is_sent_ahead(run: Run) -> None:
+    async def story(house: House) -> None:
+        await behind_a_block_of_two(house)
+
+        assert len((await house.worker.block()).images) == 1
+
+    run(story)
+
+
+def test_a_blocks_deadline_is_its_latest_one(run: Run) -> None:
+    async def story(house: House) -> None:
+        now = time.monotonic()
+        for seconds in (20, 50, 30):
+            house.ask(0, seconds=seconds)
+
+        block = await house.worker.block()
+
+        assert block.deadline == pytest.approx(now + 50, abs=5)
+
+    run(story)
+
+
+def test_who_is_told_of_answers_hears_of_each_block(run: Run) -> None:
+    async def story(house: House) -> None:
+        request = house.ask(3, 4)
+        house.worker.answer(await house.worker.block())
+        await classes(request)
+
+        ((name, answer),) = house.answers
+        assert (name, answer.class_ids, answer.queue_seconds, answer.compute_seconds) == ("rows", [3, 4], 0.25, 0.5)
+
+    run(story)
+
+
+# Turns
+
+
+def test_a_flood_for_one_model_does_not_keep_another_waiting(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        for _ in range(3 * BATCH):
+            house.ask(1)
+        house.ask(2, model="photos")
+
+        turns = []
+        for block in held:
+            house.worker.answer(block)
+            turns.append(await house.worker.block())
+        house.worker.answer(turns[0])
+        turns.append(await house.worker.block())
+
+        assert [block.handle for block in turns] == [0, 1, 0]
+
+    run(story)
+
+
+def test_a_large_request_is_cut_and_others_fit_between_its_parts(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        large = house.ask(*range(5 * TICKET))
+        house.ask(100)
+        house.ask(101)
+
+        house.worker.answer(held[0])
+        first = await house.worker.block()
+        house.worker.answer(first)
+
+        assert first.images == [*range(TICKET), 100, 101, *range(TICKET, 3 * TICKET)]
+        second = await house.worker.block()
+        house.worker.answer(second)
+        assert len(large) == 5
+        assert await classes(large) == list(range(5 * TICKET))
+
+    run(story)
+
+
+def test_bulk_leaves_after_what_is_urgent_and_one_block_at_a_time(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        for _ in range(2 * BATCH):
+            house.ask(1, bulk=True)
+        house.ask(2)
+
+        for block in held:
+            house.worker.answer(block)
+        urgent = await house.worker.block()
+        while_one_is_held = await house.worker.blocks()
+        house.worker.answer(urgent)
+        bulk = await house.worker.block()
+        while_bulk_is_held = await house.worker.blocks()
+        house.ask(3)
+
+        assert urgent.images == [2]
+        assert while_one_is_held == []
+        assert bulk.images == [1] * BATCH
+        assert while_bulk_is_held == []
+        assert (await house.worker.block()).images == [3]
+
+    run(story)
+
+
+# Workers that come and go
+
+
+def test_what_a_dead_worker_held_comes_again_first_and_in_order(run: Run) -> None:
+    async def story(house: House) -> None:
+        requests = [house.ask(1), house.ask(2)]
+        await house.worker.block()
+        requests += [house.ask(3), house.ask(4)]
+        await house.worker.block()
+        requests.append(house.ask(5))
+
+        await house.worker.die()
+        again = await house.worker.block()
+        house.worker.answer(again)
+
+        assert (again.connection, again.images) == (1, [1, 2, 3, 4, 5])
+        assert [await classes(request) for request in requests] == [[1], [2], [3], [4], [5]]
+        assert house.dispatcher.depth == 0
+
+    run(story)
+
+
+def test_a_block_that_workers_keep_dying_of_is_given_up(run: Run) -> None:
+    async def story(house: House) -> None:
+        (deadly,) = house.ask(1)
+        for _ in range(MAX_ATTEMPTS):
+            await house.worker.block()
+            await house.worker.die()
+
+        failure = await outcome(deadly)
+        (harmless,) = house.ask(2)
+        house.worker.answer(await house.worker.block())
+
+        assert isinstance(failure, ModelFailed)
+        assert await classes([harmless]) == [2]
+
+    run(story)
+
+
+def test_a_dead_workers_block_is_computed_by_another(run: Run) -> None:
+    async def story(house: House) -> None:
+        request = house.ask(1)
+        first, second = house.workers
+        taken, other = (first, second) if await first.blocks() else (second, first)
+        await taken.close()
+
+        house.worker = other
+        block = await other.block()
+        other.answer(block)
+
+        assert await classes(request) == [1]
+
+    run(story, workers=2)
+
+
+def test_the_worker_that_holds_least_gets_the_next_block(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = []
+        for _ in range(2):
+            house.ask(0)
+            held.append([len(await worker.blocks()) for worker in house.workers])
+
+        assert sorted(held) == [[0, 1], [1, 0]]
+
+    run(story, workers=2)
+
+
+def test_what_is_asked_while_no_worker_is_there_waits_for_one(run: Run) -> None:
+    async def story(house: House) -> None:
+        served = house.dispatcher.offer.resolve("rows")
+        await house.worker.close()
+        ready_without = house.dispatcher.is_ready(served)
+        request = house.ask(4)
+        await asyncio.sleep(0.02)
+
+        await house.worker.open()
+        house.worker.answer(await house.worker.block())
+
+        assert not ready_without
+        assert await classes(request) == [4]
+        assert house.dispatcher.is_ready(served)
+
+    run(story)
+
+
+def test_before_a_worker_has_spoken_nothing_is_on_offer(tmp_path: Path) -> None:
+    async def story() -> None:
+        dispatcher = Dispatcher([str(tmp_path / "w.sock")], default_model="rows", max_batch_size=1, max_queue=1)
+        dispatcher.open()
+        try:
+            assert dispatcher.offer.models() == []
+            with pytest.raises(Unavailable):
+                dispatcher.offer.resolve()
+        finally:
+            await dispatcher.close()
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_announces_another_version_changes_the_offer(
+    run: Run, announced: tuple[Announcement, ...]
+) -> None:
+    async def story(house: House) -> None:
+        house.worker.announce(announced[1:])
+        await house.until(lambda: len(house.dispatcher.offer.models()) == 1)
+
+        assert [model.name for model in house.dispatcher.offer.models()] == ["photos"]
+
+    run(story)
+
+
+def test_what_a_worker_loads_or_refused_is_told_with_the_offer(run: Run, announced: tuple[Announcement, ...]) -> None:
+    async def story(house: House) -> None:
+        absent = (
+            Absent(name="rows", version=9, state="loading"),
+            Absent(name="rows", version=8, state="refused", reason="it is bad"),
+        )
+        house.worker.announce(announced, absent)
+        await house.until(lambda: len(house.dispatcher.offer.absent()) == 2)
+
+        with pytest.raises(Unavailable, match="rows@9 must be loaded"):
+            house.dispatcher.offer.resolve("rows", "9")
+        with pytest.raises(NotFound, match="refused rows@8: it is bad"):
+            house.dispatcher.offer.resolve("rows", "8")
+
+    run(story)
+
+
+def test_a_refused_block_is_unavailable_or_late(run: Run) -> None:
+    async def story(house: House) -> None:
+        (refused,) = house.ask(1)
+        house.worker.refuse(await house.worker.block(), "the worker does not serve this version")
+        (late,) = house.ask(2, seconds=0.001)
+        block = await house.worker.block()
+        await asyncio.sleep(0.002)
+        house.worker.refuse(block, "the deadline passed")
+
+        failures = [await outcome(refused), await outcome(late)]
+
+        assert isinstance(failures[0], Unavailable)
+        assert "Given: the worker does not serve this version" in failures[0].detail
+        assert isinstance(failures[1], DeadlineExceeded)
+        assert house.dispatcher.depth == 0
+
+    run(story)
+
+
+# Deadlines, limits, and those who leave
+
+
+def test_a_request_is_answered_by_its_deadline_wherever_it_is(run: Run) -> None:
+    async def story(house: House) -> None:
+        sent = house.ask(1, seconds=0.05)
+        await house.worker.block()
+        house.ask(2)
+        await house.worker.block()
+        waiting = house.ask(*range(3 * TICKET), seconds=0.05)
+
+        failures = [await outcome(future) for future in (*sent, *waiting)]
+
+        assert [type(failure) for failure in failures] == [DeadlineExceeded] * 4
+        assert house.dispatcher.depth == 1
+
+    run(story)
+
+
+def test_an_answer_that_comes_too_late_harms_nobody(run: Run) -> None:
+    async def story(house: House) -> None:
+        (late,) = house.ask(1, seconds=0.01)
+        in_time = house.ask(2)
+        block = await house.worker.block()
+        failure = await outcome(late)
+
+        house.worker.answer(block)
+
+        assert isinstance(failure, DeadlineExceeded)
+        assert await classes(in_time) == [2]
+        assert house.dispatcher.depth == 0
+
+    run(story)
+
+
+def test_what_is_late_in_the_queue_never_reaches_a_worker(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        (late,) = house.ask(1, seconds=0.01)
+        house.ask(2)
+        await outcome(late)
+
+        house.worker.answer(held[0])
+
+        assert (await house.worker.block()).images == [2]
+
+    run(story)
+
+
+def test_the_queue_refuses_what_does_not_fit_and_says_when_to_come_again(run: Run) -> None:
+    async def story(house: House) -> None:
+        house.ask(*range(QUEUE - 1))
+        house.dispatcher.admit(1, 10)
+
+        with pytest.raises(QueueFull, match=rf"room for 2 more .* Given: {QUEUE - 1} of {QUEUE} wait") as refusal:
+            house.dispatcher.admit(2, 10)
+
+        assert int(refusal.value.headers["retry-after"]) >= 1
+
+    run(story)
+
+
+def test_the_queue_takes_again_once_it_was_answered(run: Run) -> None:
+    async def story(house: House) -> None:
+        request = house.ask(*range(BATCH))
+        with pytest.raises(QueueFull):
+            house.dispatcher.admit(QUEUE, 10)
+
+        house.worker.answer(await house.worker.block())
+        await classes(request)
+
+        house.dispatcher.admit(QUEUE, 10)
+
+    run(story)
+
+
+async def keep_busy_until_the_rate_is_known(house: House) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not house.dispatcher._peak_rate:  # answered while more waits: the dispatcher learns how fast it goes
+            while house.dispatcher.depth < QUEUE - 1:
+                house.ask(1)
+            house.worker.answer(await house.worker.block())
+
+
+def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_is_full(run: Run) -> None:
+    async def story(house: House) -> None:
+        await keep_busy_until_the_rate_is_known(house)
+
+        house.dispatcher.admit(1, 3600)
+        with pytest.raises(QueueFull, match="answer come within") as refusal:
+            house.dispatcher.admit(1, 0.001)
+
+        assert 1 <= int(refusal.value.headers["retry-after"]) <= 60
+
+    run(story)
+
+
+def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: Run) -> None:
+    async def story(house: House) -> None:
+        await keep_busy_until_the_rate_is_known(house)
+        assert house.dispatcher.depth
+        house.dispatcher._peak_rate = 1e6  # the backlog alone is nothing
+        computing = house.dispatcher._compute_seconds
+
+        house.dispatcher.admit(1, 2 * computing)
+        with pytest.raises(QueueFull, match="answer come within"):
+            house.dispatcher.admit(1, computing / 2)
+
+    run(story)
+
+
+def test_while_a_worker_is_being_replaced_its_silence_is_not_taken_for_slowness(run: Run) -> None:
+    async def story(house: House) -> None:
+        await keep_busy_until_the_rate_is_known(house)
+        rate = house.dispatcher._peak_rate
+
+        await house.worker.close()
+        await asyncio.sleep(0.5)  # five looks at what was answered
+
+        assert house.dispatcher.depth
+        assert house.dispatcher._peak_rate == rate
+
+    run(story)
+
+
+def test_what_a_caller_left_behind_is_dropped(run: Run) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        leaving = Caller()
+        abandoned = house.ask(*range(2 * TICKET), caller=leaving)
+        house.ask(2)
+        leaving.disconnected = True
+
+        house.worker.answer(held[0])
+        block = await house.worker.block()
+        failures = [await outcome(future) for future in abandoned]
+
+        assert block.images == [2]
+        assert [type(failure) for failure in failures] == [ClientGone] * 2
+        assert house.dispatcher.depth == 2
+
+    run(story)
+
+
+def test_a_caller_who_leaves_while_nothing_moves_frees_the_queue_all_the_same(run: Run) -> None:
+    async def story(house: House) -> None:
+        await house.fill()
+        leaving = Caller()
+        house.ask(*range(2 * TICKET), caller=leaving)
+
+        leaving.disconnected = True
+
+        await house.until(lambda: house.dispatcher.depth == BLOCKS_IN_FLIGHT)
+
+    run(story)
+
+
+def test_requests_of_many_sizes_are_all_answered_once_while_workers_die(run: Run) -> None:
+    async def story(house: House) -> None:
+        async def serve(worker: FakeWorker) -> None:
+            number = 0
+            while True:
+                block = await worker.block()
+                number += 1
+                if number % 7 == 3:
+                    await worker.die()
+                elif block.connection == worker.connections - 1:
+                    worker.answer(block)
+
+        serving = [asyncio.create_task(serve(worker)) for worker in house.workers]
+        asked = [list(range(i % 9 + 1)) for i in range(60)]
+        requests = [
+            house.ask(*images, model=("rows", "photos")[i % 2], bulk=i % 3 == 0) for i, images in enumerate(asked)
+        ]
+        outcomes = [[await outcome(future) for future in request] for request in requests]
+        for task in serving:
+            task.cancel()
+
+        for images, parts in zip(asked, outcomes, strict=True):
+            given_up = [part for part in parts if isinstance(part, ModelFailed)]
+            assert given_up or await classes([_done(part) for part in parts]) == images
+        assert house.dispatcher.depth == 0
+
+    run(story, workers=2)
+
+
+def _done(part: object) -> asyncio.Future[Part]:
+    future: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+    assert isinstance(part, Part)
+    future.set_result(part)
+    return future

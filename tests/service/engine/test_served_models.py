@@ -1,0 +1,145 @@
+"""What a request means that names a model and a version, or leaves either out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.engine.messages import Absent, Announcement
+from service.engine.served_models import Offer, ServedModel
+from service.problems import NotFound, Unavailable
+from tests.registries import publish
+
+
+@pytest.fixture
+def offer(tmp_path: Path) -> Offer:
+    """rows@1 (blessed), rows@2 (the default) and photos@1, where `rows` is the default model."""
+
+    def served(name: str, *, default: bool, aliases: tuple[str, ...] = ()) -> ServedModel:
+        manifest = publish(tmp_path, name)
+        return ServedModel(Announcement(handle=0, default=default, aliases=aliases, manifest=manifest))
+
+    offer = Offer("rows")
+    offer.replace(
+        [
+            served("rows", default=False, aliases=("blessed",)),
+            served("rows", default=True, aliases=("production",)),
+            served("photos", default=True),
+        ]
+    )
+    return offer
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        (None, None, ("rows", 2)),
+        ("rows", None, ("rows", 2)),
+        ("rows", "1", ("rows", 1)),
+        ("rows", "blessed", ("rows", 1)),
+        (None, "blessed", ("rows", 1)),
+        (None, "production", ("rows", 2)),
+        ("photos", None, ("photos", 1)),
+        ("photos", "1", ("photos", 1)),
+    ],
+)
+def test_a_request_gets_the_model_that_it_means(
+    offer: Offer, name: str | None, version: str | None, expected: tuple[str, int]
+) -> None:
+    assert [offer.resolve(name, version).key for _ in range(2)] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "detail"),
+    [
+        ("nope", None, "model must be one of ['photos', 'rows']. Given: 'nope'"),
+        ("", None, "model must be one of ['photos', 'rows']. Given: ''"),
+        ("rows", "3", "version of rows must be one of ['1', '2', 'blessed', 'production']. Given: '3'"),
+        ("rows", "01", "version of rows must be one of ['1', '2', 'blessed', 'production']. Given: '01'"),
+        ("photos", "blessed", "version of photos must be one of ['1']. Given: 'blessed'"),
+    ],
+)
+def test_what_is_not_on_offer_is_refused_with_what_is(
+    offer: Offer, name: str, version: str | None, detail: str
+) -> None:
+    with pytest.raises(NotFound) as refusal:
+        offer.resolve(name, version)
+
+    assert refusal.value.detail == detail
+
+
+def test_a_single_model_needs_no_name_whatever_the_default_is_called(offer: Offer) -> None:
+    offer.replace([offer.resolve("photos")])
+
+    assert offer.resolve().key == ("photos", 1)
+
+
+def test_a_default_model_that_is_not_there_is_named_in_the_refusal(offer: Offer) -> None:
+    other = Offer("mnist")
+    other.replace(offer.models())
+
+    with pytest.raises(NotFound, match="Given: 'mnist'"):
+        other.resolve()
+
+
+def test_before_any_worker_has_spoken_the_service_is_starting() -> None:
+    with pytest.raises(Unavailable, match=r"Given: it is still starting") as refusal:
+        Offer("rows").resolve()
+
+    assert refusal.value.headers == {"retry-after": "1"}
+
+
+def test_what_is_no_longer_on_offer_is_no_longer_resolved(offer: Offer) -> None:
+    before = offer.resolve("rows", "1")
+
+    offer.replace(model for model in offer.models() if model.key != before.key)
+
+    with pytest.raises(NotFound):
+        offer.resolve("rows", "1")
+
+
+def test_models_are_listed_by_name_and_number(offer: Offer) -> None:
+    assert [model.key for model in offer.models()] == [("photos", 1), ("rows", 1), ("rows", 2)]
+
+
+def test_a_served_model_knows_the_size_of_an_input(offer: Offer) -> None:
+    assert offer.resolve().input_bytes == 784
+
+
+def test_a_version_that_is_being_loaded_is_worth_asking_for_again(offer: Offer) -> None:
+    offer.replace(
+        offer.models(),
+        [Absent(name="rows", version=3, state="loading"), Absent(name="new", version=1, state="loading")],
+    )
+
+    for name, version, place in (("rows", "3", "rows@3"), ("new", None, "new@1"), ("new", "1", "new@1")):
+        with pytest.raises(Unavailable) as refusal:
+            offer.resolve(name, version)
+        assert refusal.value.detail == f"{place} must be loaded. Given: it is being loaded"
+        assert refusal.value.headers == {"retry-after": "1"}
+    assert offer.resolve("rows").key == ("rows", 2)
+    with pytest.raises(NotFound):
+        offer.resolve("rows", "4")
+
+
+def test_a_version_that_was_refused_is_not_found_and_the_reason_is_given(offer: Offer) -> None:
+    offer.replace(
+        offer.models(),
+        [
+            Absent(name="rows", version=3, state="refused", reason="it is bad"),
+            Absent(name="new", version=1, state="refused", reason="it is worse"),
+        ],
+    )
+
+    with pytest.raises(NotFound, match=r"Given: '3'; refused rows@3: it is bad$"):
+        offer.resolve("rows", "3")
+    with pytest.raises(NotFound, match=r"Given: 'new'; refused new@1: it is worse$"):
+        offer.resolve("new")
+
+
+def test_what_one_worker_serves_is_not_absent_because_another_still_loads_it(offer: Offer) -> None:
+    offer.replace(offer.models(), [Absent(name="rows", version=2, state="loading")])
+
+    assert offer.absent() == []
+    assert offer.resolve("rows", "2").key == ("rows", 2)

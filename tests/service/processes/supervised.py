@@ -1,0 +1,113 @@
+"""A program that runs a `Supervisor` over processes that only live and die, and prints what happens, line by line.
+
+Its argument is JSON: how each worker and HTTP process behaves at its first start, at its second, and so on (the last
+goes on for ever), how long the stubborn are waited for and those that die too often wait, and the settings.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing.process import BaseProcess
+
+from service.heartbeats import Vitals
+from service.processes import restart_policy
+from service.processes import supervisor as supervisor_module
+from service.processes.restart_policy import HOPELESS, ServiceFailed
+from service.processes.supervisor import Supervisor
+from service.settings import Settings
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())  # whole lines, from whichever process
+
+
+class Stage:
+    def __init__(self, plan: dict[str, list[str]], vitals: Vitals) -> None:
+        self._plan = plan
+        self._vitals = vitals
+        self._starts: dict[tuple[str, int], int] = {}
+
+    def start(self, kind: str, number: int) -> BaseProcess:
+        times = self._starts[kind, number] = self._starts.get((kind, number), 0) + 1
+        behaviour = self._plan[kind][min(times, len(self._plan[kind])) - 1]
+        if behaviour == "cannot start":
+            raise OSError("no process to be had")
+        process = multiprocessing.get_context("fork").Process(target=self._live, args=(kind, number, behaviour))
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # a signal waits until the child has handlers of its own
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+        return process
+
+    def _live(self, kind: str, number: int, behaviour: str) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else lambda *_: self._end(kind, behaviour)
+        )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+        if behaviour == "fails":
+            say(kind, number, "fails", os.getpid())
+            os._exit(1)
+        if behaviour == "hopeless":
+            os._exit(HOPELESS)
+        if kind == "worker" and behaviour != "never up":
+            batches = 1000 if behaviour == "works and dies" else 0
+            self._vitals.beat(number, time.monotonic(), batches)
+        say(kind, number, "lives", os.getpid())
+        if behaviour in ("dies", "works and dies"):
+            os._exit(1)
+        while True:
+            time.sleep(0.02)
+            if behaviour == "watches" and self._vitals.draining:
+                say(kind, "sees draining")
+                behaviour = "steady"
+            if kind == "worker" and behaviour not in ("never up", "hangs"):
+                self._vitals.beat(number, time.monotonic(), 0)
+
+    def _end(self, kind: str, behaviour: str) -> None:
+        say(kind, "is asked to end", "while draining" if self._vitals.draining else "while serving")
+        if behaviour == "slow":
+            time.sleep(0.5)
+        say(kind, "ends")
+        os._exit(0)
+
+
+def main() -> None:
+    plan = json.loads(sys.argv[1])
+    settings = Settings(**plan["settings"])
+    supervisor_module._KILL_SECONDS = plan["kill_seconds"]
+    restart_policy._FIRST_WAIT_SECONDS = plan["first_wait_seconds"]
+    vitals = Vitals(plan["workers"])
+    stage = Stage(plan, vitals)
+    supervisor = Supervisor(
+        lambda number: stage.start("worker", number),
+        lambda number: stage.start("http", number),
+        vitals,
+        settings,
+        workers=plan["workers"],
+        on_start=lambda: say("on_start"),
+        on_worker_death=lambda pid, reason: say("on_worker_death", pid, reason),
+        on_http_death=lambda pid: say("on_http_death", pid),
+        on_stop=lambda: say("on_stop"),
+    )
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        supervisor.run()
+    except (OSError, ServiceFailed) as error:
+        say(type(error).__name__, error)
+    say("ended with", len(multiprocessing.active_children()), "left over")
+    if signal.getsignal(signal.SIGTERM) != previous or signal.set_wakeup_fd(-1) != -1:
+        say("signals are not as they were")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""What of a registry is served: the version to serve of each model, if it is fit to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.contract.manifest import ModelManifest
+from service.contract.registry import Registry, RegistryError
+from service.engine.line_up import LineUp
+from service.model.model import Model
+from service.rollout.catalogue import Catalogue
+from tests.registries import RGB, artifact_of, publish
+
+CPU = torch.device("cpu")
+
+
+class OnlyPairs(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.view(2, -1)[:, :10].float()
+
+
+def catalogue(root: Path, **options: Any) -> Catalogue:
+    def load(manifest: ModelManifest, artifact: bytes) -> Model:
+        model = Model(manifest, artifact)
+        model.warm_up(2)
+        return model
+
+    return Catalogue(Registry(root), load, **{"keep_versions": 0, **options})
+
+
+def said_of(line_up: LineUp) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Version and aliases of each model that answers by default."""
+    return {
+        entry.model.manifest.name: (entry.model.manifest.version, tuple(sorted(entry.aliases)))
+        for entry in line_up.served
+        if entry.default
+    }
+
+
+def served(root: Path) -> dict[str, tuple[int, tuple[str, ...]]]:
+    return said_of(catalogue(root).line_up())
+
+
+def test_the_newest_version_of_every_model_is_served(tmp_path: Path) -> None:
+    for name in ("b", "a", "b"):
+        publish(tmp_path, name)
+
+    assert served(tmp_path) == {"a": (1, ()), "b": (2, ())}
+
+
+def test_production_is_served_in_place_of_the_newest_with_all_its_aliases(tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(tmp_path)
+    registry = Registry(tmp_path)
+    registry.set_alias("rows", "production", 2)
+    registry.set_alias("rows", "blessed", 2)
+    registry.set_alias("rows", "canary", 3)
+
+    assert served(tmp_path) == {"rows": (2, ("blessed", "production"))}
+
+
+def test_a_damaged_artifact_is_left_out_and_said_and_the_others_serve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "bad")
+    (tmp_path / "bad" / "1" / "model.pt").write_bytes(b"other bytes")
+
+    assert served(tmp_path) == {"good": (1, ())}
+    assert "refused bad@1: bad@1: sha256 of model.pt is" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"artifact": b"no module"},
+        {"logits": [[0.0] * 10] * 2},
+        {
+            "artifact": artifact_of(OnlyPairs()),
+            "logits": [[float(i) for i in range(10)], [float(784 + i) % 251 for i in range(10)]],
+        },
+    ],
+    ids=["no module", "other logits", "not every batch size"],
+)
+def test_a_model_that_is_unfit_is_left_out_and_said(
+    tmp_path: Path, changes: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "bad", **changes)
+
+    assert served(tmp_path) == {"good": (1, ())}
+    assert "refused bad@1: bad@1: " in caplog.text
+
+
+def test_a_manifest_that_does_not_parse_is_left_out(tmp_path: Path) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "bad")
+    (tmp_path / "bad" / "1" / "manifest.json").write_text("{")
+
+    assert served(tmp_path) == {"good": (1, ())}
+
+
+def test_an_alias_that_points_nowhere_is_passed_over(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / "rows" / "aliases").mkdir()
+    (tmp_path / "rows" / "aliases" / "production").write_text("9\n")
+
+    with pytest.raises(RegistryError, match="must hold a version that can serve"):
+        served(tmp_path / "nowhere")
+    assert served(tmp_path)["rows"][0] == 1
+
+
+def test_a_registry_in_which_nothing_can_serve_is_an_error_with_its_remedy(tmp_path: Path) -> None:
+    publish(tmp_path, "bad", artifact=b"no module")
+
+    with pytest.raises(RegistryError, match=r"must hold a version that can serve\. Given: \['bad'\]\. Publish one"):
+        served(tmp_path)
+
+
+def test_an_empty_registry_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="Given: no model"):
+        served(tmp_path)
+
+
+def test_a_registry_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(RegistryError):
+        served(tmp_path / "file" / "models")
+
+
+def test_a_start_on_a_damaged_version_serves_the_one_before(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path, artifact=b"no module")
+
+    assert served(tmp_path) == {"rows": (1, ())}
+
+
+def test_a_new_version_takes_over_and_those_before_stay_up_to_the_setting(tmp_path: Path) -> None:
+    followed = catalogue(tmp_path, keep_versions=1)
+    seen = []
+    for _ in range(3):
+        publish(tmp_path)
+        seen.append([(entry.model.manifest.version, entry.default) for entry in followed.line_up().served])
+
+    assert seen == [[(1, True)], [(2, True), (1, False)], [(3, True), (2, False)]]
+
+
+def test_what_serves_is_not_loaded_again(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+
+    assert followed.line_up() == followed.line_up()
+
+
+def test_a_moved_alias_moves_what_is_served(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    before = said_of(followed.line_up())
+
+    Registry(tmp_path).set_alias("rows", "production", 1)
+
+    assert (before, said_of(followed.line_up())) == ({"rows": (2, ())}, {"rows": (1, ("production",))})
+
+
+def test_an_unfit_new_version_is_refused_once_and_the_old_one_serves_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+
+    publish(tmp_path, logits=[[0.0] * 10] * 2)
+    later = [said_of(followed.line_up()) for _ in range(3)]
+
+    assert later == [{"rows": (1, ())}] * 3
+    assert caplog.text.count("refused rows@2") == 1
+
+
+def test_a_version_that_was_half_copied_is_served_once_it_is_whole(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path)
+    whole = (tmp_path / "rows" / "2" / "model.pt").read_bytes()
+
+    (tmp_path / "rows" / "2" / "model.pt").write_bytes(whole[:100])
+    while_half = said_of(followed.line_up())
+    (tmp_path / "rows" / "2" / "model.pt").write_bytes(whole)
+
+    assert (while_half, said_of(followed.line_up())) == ({"rows": (1, ())}, {"rows": (2, ())})
+
+
+def test_a_registry_that_is_gone_or_empty_changes_nothing(tmp_path: Path) -> None:
+    publish(tmp_path / "models")
+    followed = catalogue(tmp_path / "models")
+    before = followed.line_up()
+
+    (tmp_path / "models").rename(tmp_path / "away")
+    gone = followed.line_up()
+    (tmp_path / "models").mkdir()
+
+    assert before == gone == followed.line_up()
+    assert not gone.absent
+
+
+def test_models_come_and_go(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    followed = catalogue(tmp_path)
+    first = set(said_of(followed.line_up()))
+
+    publish(tmp_path, "b")
+    second = set(said_of(followed.line_up()))
+    (tmp_path / "a").rename(tmp_path / ".a")
+
+    assert (first, second, set(said_of(followed.line_up()))) == ({"a"}, {"a", "b"}, {"b"})
+
+
+def test_what_is_refused_is_in_the_line_up_with_the_reason_until_it_serves(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path)
+    artifact = tmp_path / "rows" / "2" / "model.pt"
+    whole = artifact.read_bytes()
+
+    artifact.write_bytes(whole[:100])
+    (while_half,) = followed.line_up().absent
+    artifact.write_bytes(whole)
+
+    assert (while_half.name, while_half.version, while_half.state) == ("rows", 2, "refused")
+    assert "rows@2: sha256 of model.pt is" in while_half.reason
+    assert followed.line_up().absent == ()
+
+
+def test_refusals_of_a_model_that_is_gone_are_forgotten_and_of_the_others_the_last_are_kept(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path, "gone")
+    followed = catalogue(tmp_path)
+    followed.line_up()
+    publish(tmp_path, "gone", artifact=b"no module")
+    followed.line_up()
+    (tmp_path / "gone").rename(tmp_path / ".gone")
+
+    for _ in range(22):
+        publish(tmp_path, artifact=b"no module")
+        last = followed.line_up()
+
+    assert [(absent.name, absent.version) for absent in last.absent] == [("rows", n) for n in range(4, 24)]
+
+
+def test_what_is_about_to_be_loaded_is_told_first(tmp_path: Path) -> None:
+    publish(tmp_path)
+    followed = catalogue(tmp_path)
+    told: list[tuple[str, int, str]] = []
+
+    def look() -> None:
+        followed.line_up(lambda absent: told.extend((a.name, a.version, a.state) for a in absent))
+
+    look()
+    publish(tmp_path)
+    publish(tmp_path, "photos", spec=RGB)
+    publish(tmp_path, "bad", artifact=b"no module")
+    look()
+    look()
+    publish(tmp_path)
+    look()
+
+    assert told == [
+        ("rows", 1, "loading"),
+        ("bad", 1, "loading"),
+        ("photos", 1, "loading"),
+        ("rows", 2, "loading"),
+        ("rows", 3, "loading"),
+        ("bad", 1, "refused"),
+    ]
+
+
+def test_every_load_and_every_new_refusal_is_told(tmp_path: Path) -> None:
+    told: list[tuple[str, int, bool]] = []
+    publish(tmp_path)
+    publish(tmp_path, "bad", artifact=b"no module")
+
+    def on_load(model: str, version: int, *, ok: bool, seconds: float) -> None:
+        assert seconds > 0
+        told.append((model, version, ok))
+
+    followed = catalogue(tmp_path, on_load=on_load)
+    for _ in range(3):
+        followed.line_up()
+
+    assert told == [("bad", 1, False), ("rows", 1, True)]
+
+
+def test_a_manifest_of_an_unknown_schema_is_left_out_and_said(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    path = tmp_path / "rows" / "2" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+
+    line_up = catalogue(tmp_path).line_up()
+
+    assert said_of(line_up) == {"rows": (1, ())}
+    assert "schema_version" in line_up.absent[0].reason
+
+
+class FullRegistry(Registry):
+    """A registry whose store has no room and fails every read that would need some."""
+
+    full = False
+
+    def artifact(self, manifest: ModelManifest) -> bytes:
+        if self.full:
+            raise RegistryError("it must be readable. Given: OSError: [Errno 28] No space left on device")
+        return super().artifact(manifest)
+
+
+def test_a_version_that_a_full_store_cannot_give_is_served_once_it_can(tmp_path: Path) -> None:
+    publish(tmp_path)
+    registry = FullRegistry(tmp_path)
+    followed = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
+    followed.line_up()
+    publish(tmp_path)
+
+    registry.full = True
+    while_full = followed.line_up()
+    registry.full = False
+
+    assert said_of(while_full) == {"rows": (1, ())}
+    assert "No space left" in while_full.absent[0].reason
+    assert said_of(followed.line_up()) == {"rows": (2, ())}

@@ -1,0 +1,144 @@
+"""A version that is tried out may do what it likes: the process that asked lives, and is told why it was refused."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.contract.manifest import ModelManifest
+from service.contract.registry import Registry
+from service.rollout.sandbox import Limits
+from tests.processes import still_running
+from tests.registries import Endless, artifact_of, publish
+from tests.service.rollout import trying
+
+
+class Prober:
+    """A process of its own that keeps a prober."""
+
+    def __init__(self, limits: Limits) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self.process = context.Process(target=trying.main, args=(theirs, limits))
+        self.process.start()
+        theirs.close()
+        self.pid: int = self._connection.recv()
+
+    def ask(self, manifest: ModelManifest, artifact: bytes = b"", *, gently: bool = False) -> None:
+        self._connection.send((manifest, artifact, gently))
+
+    def answer(self) -> str:
+        assert self._connection.poll(60)
+        return str(self._connection.recv())
+
+    def trial(self) -> psutil.Process:
+        """The trial that runs, once there is one."""
+        until = time.monotonic() + 30
+        while not (found := psutil.Process(self.pid).children()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return found[0]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(None)
+        self._connection.close()
+        self.process.join(30)
+
+
+@pytest.fixture(scope="module")
+def prober() -> Iterator[Prober]:
+    """One that lives through all trials of this module: none may harm it."""
+    prober = Prober(Limits(seconds=1, memory_bytes=200 * 2**20))
+    yield prober
+    prober.close()
+
+
+def acting(root: Path, recipe: str) -> ModelManifest:
+    manifest = publish(root)
+    return manifest.model_copy(update={"provenance": manifest.provenance.model_copy(update={"recipe": recipe})})
+
+
+@pytest.mark.parametrize("gently", [False, True])
+def test_a_version_that_computes_what_it_promises_passes(prober: Prober, tmp_path: Path, gently: bool) -> None:
+    manifest = publish(tmp_path)
+
+    prober.ask(manifest, Registry(tmp_path).artifact(manifest), gently=gently)
+
+    assert prober.answer() == ""
+
+
+def test_what_a_worker_would_refuse_is_refused_in_its_words(prober: Prober, tmp_path: Path) -> None:
+    manifest = publish(tmp_path, logits=[[0.0] * 10] * 2)
+
+    prober.ask(manifest, Registry(tmp_path).artifact(manifest))
+
+    assert prober.answer().startswith("rows@1: golden logits must be within 0.001 of the manifest's. Given: off by")
+
+
+def test_a_module_that_never_returns_is_refused_after_its_time_of_computing(prober: Prober, tmp_path: Path) -> None:
+    manifest = publish(tmp_path)
+
+    prober.ask(manifest, artifact_of(Endless()))
+
+    assert prober.answer() == (
+        "rows@1: it must load, answer its golden sample and warm up within 1 s of computing. Given: no answer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ("crash", "loading it must not end the process. Given: SIGSEGV"),
+        ("abort", "loading it must not end the process. Given: SIGABRT"),
+        ("exit", "loading it must not end the process. Given: exit code 7"),
+        ("eat", "loading it must take at most 209,715,200 bytes of memory. Given: more"),
+        ("raise", "loading it must not fail. Given: KeyError: 'nothing'"),
+    ],
+)
+def test_what_harms_its_process_is_refused_with_the_reason(
+    prober: Prober, tmp_path: Path, recipe: str, reason: str
+) -> None:
+    prober.ask(acting(tmp_path, recipe))
+
+    assert prober.answer() == f"rows@1: {reason}"
+
+
+def test_a_trial_is_what_the_system_ends_first_where_memory_runs_out_and_yields_when_told_to(
+    prober: Prober, tmp_path: Path
+) -> None:
+    prober.ask(acting(tmp_path, "sleep"), gently=True)
+    trial = prober.trial()
+
+    until = time.monotonic() + 30
+    while (seen := (Path(f"/proc/{trial.pid}/oom_score_adj").read_text(), trial.nice())) != ("1000\n", 19):
+        assert time.monotonic() < until, seen
+        time.sleep(0.01)
+    trial.kill()
+    assert prober.answer() == "rows@1: loading it must not end the process. Given: SIGKILL"
+
+
+def test_a_trial_that_waits_for_ever_without_computing_is_ended_by_the_clock(tmp_path: Path) -> None:
+    prober = Prober(Limits(seconds=0.05, memory_bytes=2**30))  # and twenty times that on the clock
+
+    prober.ask(acting(tmp_path, "sleep"))
+
+    assert "within 0.05 s of computing" in prober.answer()
+    prober.close()
+
+
+def test_when_the_worker_dies_its_prober_and_a_trial_that_runs_end_too(prober: Prober, tmp_path: Path) -> None:
+    # The last one, for the prober is gone after it.
+    prober.ask(acting(tmp_path, "sleep"))
+    family = [psutil.Process(prober.pid), prober.trial()]
+
+    os.kill(prober.process.pid or 0, 9)
+
+    assert still_running(family, seconds=30) == []

@@ -1,0 +1,98 @@
+"""What workers find out about versions outlives them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import service.rollout.verdicts
+from service.contract.manifest import ModelManifest
+from service.rollout.verdicts import Verdicts
+from tests.registries import publish
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> ModelManifest:
+    return publish(tmp_path / "models")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "verdicts.jsonl"
+
+
+@pytest.fixture
+def as_dead_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on what is written is another process's that has ended."""
+
+    def become() -> None:
+        process = subprocess.Popen(["true"])
+        process.wait()
+        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda: process.pid)
+
+    return become
+
+
+def test_nothing_is_known_of_a_version_that_nobody_met(path: Path, manifest: ModelManifest) -> None:
+    verdicts = Verdicts(path)
+
+    assert (verdicts.is_fit(manifest), verdicts.against(manifest)) == (False, "")
+
+
+def test_a_verdict_is_known_to_whoever_reads_the_same_file(path: Path, tmp_path: Path) -> None:
+    good, bad = publish(tmp_path), publish(tmp_path)
+    Verdicts(path).accept(good)
+    Verdicts(path).refuse(bad, "it is bad")
+
+    verdicts = Verdicts(path)
+
+    assert [verdicts.is_fit(good), verdicts.is_fit(bad)] == [True, False]
+    assert [verdicts.against(good), verdicts.against(bad)] == ["", "it is bad"]
+
+
+def test_a_version_that_is_published_anew_is_another(path: Path, tmp_path: Path) -> None:
+    bad, again = publish(tmp_path / "a"), publish(tmp_path / "b")
+    Verdicts(path).refuse(bad, "it is bad")
+
+    assert (str(again.name), again.version) == (bad.name, bad.version)
+    assert Verdicts(path).against(again) == ""
+
+
+def test_a_version_that_two_workers_died_of_is_not_to_be_loaded(
+    path: Path, manifest: ModelManifest, as_dead_worker: Callable[[], None]
+) -> None:
+    verdicts, said = Verdicts(path), []
+    for _ in range(2):
+        as_dead_worker()
+        verdicts.begin(manifest)
+        said.append(verdicts.against(manifest))
+
+    assert said == ["", "rows@1: loading it must not end the worker. 2 died of it"]
+
+
+def test_workers_that_live_and_load_a_version_do_not_speak_against_it(
+    path: Path, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = Verdicts(path)
+    for pid in (os.getpid(), os.getppid()):
+        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda pid=pid: pid)
+        verdicts.begin(manifest)
+
+    assert verdicts.against(manifest) == ""
+
+
+def test_a_version_that_served_is_not_what_workers_die_of(
+    path: Path, manifest: ModelManifest, as_dead_worker: Callable[[], None]
+) -> None:
+    verdicts = Verdicts(path)
+    for _ in range(2):
+        as_dead_worker()
+        verdicts.begin(manifest)
+
+    verdicts.accept(manifest)
+
+    assert verdicts.against(manifest) == ""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from service.contract.registry import Registry
+from tests.training import two_processes
+from training.errors import OptionError
+from training.learning import distributed
+from training.learning.distributed import World, joined
+
+ROOT = Path(__file__).parents[3]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes got."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [*TORCHRUN, "-m", "tests.training.two_processes", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+def test_two_processes_have_the_gradients_of_one_that_computes_the_whole_batch(by_rank: list[dict[str, Any]]) -> None:
+    alone = two_processes.gradients()
+
+    for together in by_rank:
+        assert together["size"] == 2
+        for ours, theirs in zip(alone, together["gradients"], strict=True):
+            assert ours.dim() == 1 or ours.abs().max() > 1e-4  # the bias before a norm has none
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norms_see_the_whole_batch_and_keep_the_statistics_of_one_process(by_rank: list[dict[str, Any]]) -> None:
+    alone, _ = two_processes.trained(norm=True)
+
+    for name, tensor in by_rank[0]["normed"].items():
+        assert torch.allclose(tensor, alone[name], rtol=1e-3, atol=1e-4), name
+        assert torch.equal(tensor, by_rank[1]["normed"][name])
+
+
+def test_a_batch_that_leaves_a_process_nothing_is_no_trouble_and_the_numbers_are_those_of_all_examples(
+    by_rank: list[dict[str, Any]],
+) -> None:
+    alone, history = two_processes.trained(norm=False)
+
+    for together in by_rank:
+        assert all(torch.allclose(together["plain"][name], alone[name], rtol=1e-3, atol=1e-4) for name in alone)
+        for (loss, accuracy), epoch in zip(together["losses"], history, strict=True):
+            assert loss == pytest.approx(epoch.loss, rel=1e-4)
+            assert accuracy == epoch.accuracy
+
+
+def test_under_torchrun_one_process_shows_and_publishes(tmp_path: Path) -> None:
+    options = ["--data", "digits", "--epochs", "2", "--device", "cpu", "--publish", "--registry", str(tmp_path / "m")]
+    command = [*TORCHRUN, "-m", "training", "train", "neural_net", *options, "--runs-dir", str(tmp_path / "runs")]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^epoch 2/2 ", done.stdout, re.M)) == 1
+    assert len(re.findall(r"^published neural_net-digits@1$", done.stdout, re.M)) == 1
+    assert done.stderr.count("digits/train, 1,294 examples") == 1
+    assert "in 2 processes" in done.stderr
+    assert Registry(tmp_path / "m").versions("neural_net-digits") == [1]
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_alone_a_process_is_the_world_and_its_network_is_left_as_it_is() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1))
+
+    with joined(torch.device("cpu")) as world, world.shared_norms(network):
+        inside = type(network[0])
+
+    assert world == World(rank=0, size=1)
+    assert world.leads
+    assert inside is nn.BatchNorm2d
+    assert world.place(torch.device("cuda")) == torch.device("cuda")
+    assert torch.equal(world.part(torch.arange(5)), torch.arange(5))
+
+
+def test_parts_are_the_whole_batch_together() -> None:
+    batch = torch.arange(7)
+
+    parts = [World(rank, 3).part(batch) for rank in range(3)]
+
+    assert torch.equal(torch.cat(parts), batch)
+    assert [len(part) for part in parts] == [3, 2, 2]
+
+
+def test_each_process_has_a_gpu_of_its_own() -> None:
+    assert World(rank=5, size=8, local_rank=1).place(torch.device("cuda")) == torch.device("cuda", 1)
+    assert World(rank=5, size=8, local_rank=1).place(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed.dist, "is_torchelastic_launched", lambda: True)
+
+    with (
+        pytest.raises(OptionError, match=r"device must be cpu or cuda under torchrun\. Given: mps"),
+        joined(torch.device("mps")),
+    ):
+        pass

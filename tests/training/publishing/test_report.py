@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from service.contract.manifest import ModelManifest
+from tests.registries import publish
+from training.data.augmentation import Jpeg
+from training.data.dataset import Dataset
+from training.learning.trainer import EpochResult
+from training.publishing import plots
+from training.publishing.evaluate import Evaluation, evaluate
+from training.publishing.latency import latencies
+from training.publishing.report import Report, command
+from training.recipes import find
+
+HISTORY = [EpochResult(1, 0.5, 0.8, 1.0), EpochResult(2, 0.25, 0.9, 1.0)]
+
+
+class BrightIsB(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.flatten(1).float().mean(1)
+        return torch.stack([100 - mean, mean - 100], dim=1) / 50
+
+
+def grey_squares() -> Dataset:
+    """Eight images, brighter and brighter, of which two have the wrong label."""
+    brightness = torch.tensor([0, 20, 90, 99, 110, 140, 220, 255], dtype=torch.uint8)
+    labels = torch.tensor([0, 0, 1, 0, 1, 1, 0, 1])
+    return Dataset("squares", "test", brightness.view(8, 1, 1, 1).repeat(1, 1, 4, 4), labels, ("a|b", "b"))
+
+
+def measured() -> Evaluation:
+    return evaluate(BrightIsB(), grey_squares(), temperature=2.0)
+
+
+def report() -> Report:
+    recipe = find("neural_net")
+    return Report(
+        recipe=recipe,
+        command=command(recipe, recipe.hyper.override({"seed": 3}), None),
+        evaluations=[measured(), replace(measured(), data="squares/held-out")],
+        test=grey_squares(),
+        history=HISTORY,
+        latencies={1: 0.5, 64: 3.2},
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> ModelManifest:
+    return publish(tmp_path, temperature=2.0, forced="it was bad")
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as image:
+        image.verify()
+        return image.size
+
+
+def test_mistakes_are_ordered_by_how_sure_the_classifier_was_of_them() -> None:
+    evaluation = measured()
+
+    assert evaluation.mistakes == (6, 2)
+    assert evaluation.confidences[6] == pytest.approx(1 / (1 + torch.tensor(-2 * 120 / 50 / 2).exp().item()))
+
+
+def test_the_card_tells_data_accuracy_calibration_size_speed_and_how_to_make_it_again(manifest: ModelManifest) -> None:
+    text = report().files(manifest)["card.md"].decode()
+
+    for expected in (
+        "# rows, version 1",
+        "**Published by force**, although it was bad.",
+        "784-128-256-10, sigmoid",
+        manifest.provenance.dataset_digest,
+        "| squares/test | 8 | 75.00% |",
+        "| squares/held-out | 8 | 75.00% |",
+        "| the last epoch of training, as it went |  | 90.00% | 0.2500 |",
+        "| a/b | 4 | 75.00% | 75.00% |",
+        "softmax(logits / 2)",
+        f"{manifest.artifact.size_bytes:,} bytes",
+        "| 64 | 3.20 | 0.050 |",
+        "python -m training train neural_net --seed 3 --publish",
+        "![Worst mistakes](worst_mistakes.png)",
+    ):
+        assert expected in text
+    rows = [line for line in text.splitlines() if line.startswith("| squares/test |")]
+    assert [row.split(" | ")[1] for row in rows] == ["8", "1", "2"]  # accuracy, then before and after the temperature
+
+
+def test_the_card_tells_on_what_the_temperature_was_fitted(manifest: ModelManifest) -> None:
+    provenance = manifest.provenance.model_copy(update={"hyper_parameters": {"held_out": 0.1}})
+    held_out = manifest.model_copy(update={"provenance": provenance})
+    compressing = replace(report(), recipe=replace(report().recipe, sent=Jpeg(0.5)))
+
+    cards = [each.files(held_out)["card.md"].decode() for each in (report(), compressing)]
+
+    assert "that were held out, never on test data." in cards[0]
+    assert "and once more after Jpeg(share=0.5, lowest=60, highest=95), never on test data." in cards[1]
+
+
+def test_the_command_names_the_precision_that_another_device_would_choose_otherwise() -> None:
+    digits, photos = find("mnist"), find("cifar10")
+
+    assert command(digits, digits.hyper, None) == "python -m training train mnist --publish"
+    assert command(photos, photos.hyper, None).endswith("train cifar10 --precision float32 --publish")
+
+
+def test_the_card_tells_which_forms_may_serve(manifest: ModelManifest) -> None:
+    proved = manifest.model_copy(update={"forms": ("channels_last", "prepacked")})
+
+    cards = [report().files(each)["card.md"].decode() for each in (manifest, proved)]
+
+    assert "no other form of it was proved" in cards[0]
+    assert "the same class: channels last, prepacked." in cards[1]
+
+
+def test_every_picture_that_the_card_shows_is_a_png_beside_it(manifest: ModelManifest) -> None:
+    files = report().files(manifest)
+
+    pictures = {name for name in files if name.endswith(".png")}
+    assert pictures == {"learning_curve.png", "confusion_matrix.png", "worst_mistakes.png"}
+    for name in pictures:
+        assert f"]({name})" in files["card.md"].decode()
+        assert min(size_of(files[name])) > 100
+
+
+def test_features_have_no_grid_of_mistakes(manifest: ModelManifest) -> None:
+    rows = Dataset("moons", "test", torch.zeros(8, 2), grey_squares().labels, ("a", "b"))
+
+    files = replace(report(), test=rows).files(manifest)
+
+    assert "worst_mistakes.png" not in files
+    assert "worst_mistakes" not in files["card.md"].decode()
+
+
+def test_a_classifier_without_a_mistake_and_one_of_many_classes_can_be_drawn() -> None:
+    faultless = replace(measured(), mistakes=())
+    many = evaluate(
+        nn.Sequential(nn.Flatten(), nn.LazyLinear(100)),
+        Dataset("m", "test", torch.rand(4, 1, 2, 2), torch.arange(4), tuple(map(str, range(100)))),
+    )
+
+    assert size_of(plots.worst_mistakes(faultless, grey_squares()))[0] > 100
+    assert min(size_of(plots.confusion_matrix(many))) > 500
+
+
+def test_colour_images_are_drawn() -> None:
+    data = grey_squares()
+    colour = replace(data, inputs=data.inputs.repeat(1, 3, 1, 1))
+
+    assert min(size_of(plots.worst_mistakes(measured(), colour))) > 100
+
+
+def test_the_command_names_all_that_differs_from_the_recipe_and_no_path_of_this_machine() -> None:
+    recipe = find("neural_net")
+    hyper = recipe.hyper.override({"shuffle": False, "betas": ["0.8", "0.9"], "lr": "0.02"})
+
+    assert command(recipe, recipe.hyper, "mnist") == "python -m training train neural_net --publish"
+    assert command(recipe, hyper, "folder:/home/me/photos") == (
+        "python -m training train neural_net --data folder:PATH --lr 0.02 --betas 0.8 0.9 --no-shuffle --publish"
+    )
+
+
+def test_latency_is_measured_for_each_batch_size_on_batches_of_that_size() -> None:
+    class Noted(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            sizes.append(len(inputs))
+            return inputs
+
+    sizes: list[int] = []
+
+    measured = latencies(Noted(), torch.zeros(10, 2))
+
+    assert list(measured) == sorted(set(sizes)) == [1, 8, 64, 256]
+    assert all(milliseconds > 0 for milliseconds in measured.values())

@@ -1,0 +1,75 @@
+"""Where datasets come from: a name, or folder:PATH, or csv:PATH, becomes a `Dataset`.
+
+Knows nothing about training. torchvision and scikit-learn are imported by the datasets alone that cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate, pad
+
+from training.data import downloads, pictures, tables
+from training.data.dataset import Dataset
+from training.errors import OptionError
+
+OWN = ("folder:PATH", "csv:PATH[:LABEL]")
+"""How the user's own data is named, for help and errors."""
+
+
+def load(name: str, split: str, data_dir: Path) -> Dataset:
+    """The split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
+
+    Raises:
+        OptionError: there is no such dataset.
+        TrainingError: its files are neither in `data_dir` nor to be had, or are not what they must be.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        return pictures.folder(split, Path(path))
+    if kind == "csv" and path:
+        file, _, label = (path, "", None) if Path(path).exists() else path.rpartition(":")
+        return tables.table(split, Path(file or path), label if file else None)
+    if name not in SOURCES:
+        raise OptionError(f"data must be one of {', '.join([*SOURCES, *OWN])}. Given: {name!r}")
+    return SOURCES[name](split, data_dir)
+
+
+def digits(split: str, data_dir: Path) -> Dataset:  # noqa: ARG001 - a source like the others; it is bundled
+    """scikit-learn's 1,797 real digits of 8x8, drawn as MNIST is: white on black, 20x20 in the middle of 28x28.
+
+    Every fifth example of each class is for testing, whatever the version of scikit-learn.
+    """
+    rows = torch.from_numpy(np.loadtxt(_in_scikit_learn("datasets/data/digits.csv.gz"), np.float32, delimiter=","))
+    small = rows[:, :-1].view(-1, 1, 8, 8) * (255 / 16)
+    drawn = pad(interpolate(small, size=(20, 20), mode="bilinear"), (4, 4, 4, 4)).round().to(torch.uint8)
+    return Dataset("digits", "train", drawn, rows[:, -1].long(), downloads.TEN_DIGITS).every_fifth(split)
+
+
+def _in_scikit_learn(file: str) -> Path:
+    """A file that comes with scikit-learn, found without importing it, which takes a second.
+
+    Raises:
+        OptionError: it is not installed.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise OptionError(
+            "scikit-learn must be installed, which brings the digits (the extra `training`). Given: it is not"
+        )
+    return Path(package.origin).parent / file
+
+
+SOURCES: dict[str, Callable[[str, Path], Dataset]] = {
+    "mnist": downloads.mnist,
+    "digits": digits,
+    "fashion_mnist": downloads.fashion_mnist,
+    "kmnist": downloads.kmnist,
+    "cifar10": downloads.cifar10,
+    "cifar100": downloads.cifar100,
+    "moons": lambda split, _: tables.moons(split),
+}

@@ -1,0 +1,1 @@
+"""The training loop and its parts: optimisers, checkpoints, devices, several processes, progress."""

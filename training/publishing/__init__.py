@@ -1,0 +1,1 @@
+"""From trained weights to a published version: export, measure, calibrate, decide, write."""

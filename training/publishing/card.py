@@ -1,0 +1,122 @@
+"""The card of a version, in Markdown: what a person wants to know before using or repeating it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from service.contract.manifest import ModelManifest
+from training.data.augmentation import Augmentation
+from training.learning.trainer import EpochResult
+from training.publishing.evaluate import Evaluation
+
+
+def card(
+    manifest: ModelManifest,
+    *,
+    network: str,
+    command: str,
+    evaluations: Sequence[Evaluation],
+    history: Sequence[EpochResult],
+    latencies: Mapping[int, float],
+    pictures: Mapping[str, str],
+    sent: Augmentation | None = None,
+) -> str:
+    """Everything about `manifest`, its measurements and how to make it again; `pictures` are file names by title.
+
+    `sent` is what was done to the held-out examples for the temperature to be fitted on them once more.
+    """
+    provenance = manifest.provenance
+    test, last = evaluations[0], history[-1]
+    temperature = f"{manifest.temperature:g}"
+    parts = [
+        f"# {manifest.name}, version {manifest.version}",
+        f"{network}. {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
+        f"Published {manifest.created:%Y-%m-%d %H:%M} UTC.",
+    ]
+    if manifest.forced is not None:
+        parts.append(f"**Published by force**, although {manifest.forced}.")
+    parts += [
+        "## Data",
+        _table(
+            ("trained on", "sha256", "input"),
+            [(provenance.dataset, provenance.dataset_digest, f"{manifest.input.dtype} {list(manifest.input.shape)}")],
+        ),
+        "## Accuracy",
+        _table(
+            ("split", "n", "accuracy", "loss"),
+            [
+                *((e.data, f"{e.n:,}", f"{e.accuracy:.2%}", f"{e.loss:.4f}") for e in evaluations),
+                ("the last epoch of training, as it went", "", f"{last.accuracy:.2%}", f"{last.loss:.4f}"),
+            ],
+        ),
+        f"By class, on {test.data}:",
+        _table(
+            ("class", "n", "recall", "precision"),
+            [(r.name, f"{r.n:,}", _percent(r.recall), _percent(r.precision)) for r in test.per_class],
+        ),
+        "## Calibration",
+        f"Probabilities are softmax(logits / {temperature}). {_origin(provenance.hyper_parameters, sent)} "
+        "ECE is the expected calibration error over 15 bins (Guo et al., 2017).",
+        _table(
+            ("split", "temperature", "NLL", "Brier", "ECE"),
+            [
+                (e.data, f"{c.temperature:g}", f"{c.nll:.4f}", f"{c.brier:.4f}", f"{c.ece:.2%}")
+                for e in evaluations
+                for c in ((e.uncalibrated, e.calibrated) if e.calibrated != e.uncalibrated else (e.uncalibrated,))
+            ],
+        ),
+        "## Size and speed",
+        f"`model.pt` has {manifest.artifact.size_bytes:,} bytes (sha256 `{manifest.artifact.sha256}`).",
+        f"One call on {provenance.device}, median:",
+        _table(
+            ("batch", "milliseconds", "per input"),
+            [(str(size), f"{ms:.2f}", f"{ms / size:.3f}") for size, ms in latencies.items()],
+        ),
+        _forms(manifest, test.data),
+        "## Making it again",
+        f"```sh\n{command}\n```",
+        _table(
+            ("recipe", "seed", "commit", "torch", "device", "seconds of training"),
+            [
+                (
+                    provenance.recipe,
+                    str(provenance.seed),
+                    provenance.commit,
+                    provenance.torch_version,
+                    provenance.device,
+                    f"{provenance.seconds:.1f}",
+                )
+            ],
+        ),
+        _table(
+            ("hyper-parameter", "value"), [(name, str(value)) for name, value in provenance.hyper_parameters.items()]
+        ),
+    ]
+    for title, file in pictures.items():
+        parts += [f"## {title}", f"![{title}]({file})"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(hyper_parameters: Mapping[str, object], sent: Augmentation | None) -> str:
+    if hyper_parameters.get("held_out"):
+        twice = f", as they are and once more after {sent}" if sent is not None else ""
+        return f"The temperature was fitted on training examples that were held out{twice}, never on test data."
+    return "Nothing was held out in this run; the temperature is the one that was given."
+
+
+def _forms(manifest: ModelManifest, tested_on: str) -> str:
+    if not manifest.forms:
+        return "It serves as it is: no other form of it was proved to agree."
+    names = ", ".join(name.replace("_", " ") for name in manifest.forms)
+    return f"Other forms that gave every input of {tested_on} the same class: {names}."
+
+
+def _percent(share: float) -> str:
+    return "none" if math.isnan(share) else f"{share:.2%}"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = tuple(head)
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

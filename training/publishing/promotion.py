@@ -1,0 +1,64 @@
+"""Whether a published version goes into production: when it is better than what is there, on the same data.
+
+Knows nothing about training; a manifest says how good a version is.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from service.contract.manifest import ModelManifest
+from service.contract.registry import PRODUCTION, CorruptVersionError, Registry
+from training.publishing.quality_gate import accuracy_of
+
+logger = logging.getLogger(__name__)
+
+
+def hold_production(registry: Registry, name: str) -> None:
+    """Have what is served stay served when the next version is published: until then the newest is served."""
+    if registry.versions(name) and PRODUCTION not in registry.aliases(name):
+        registry.promote(
+            name, registry.resolve(name), when=lambda served: PRODUCTION not in registry.aliases(name) and bool(served)
+        )
+
+
+def promote_if_better(registry: Registry, manifest: ModelManifest) -> str:
+    """Promote the version, once, if it is better than production, and return what was decided, in words.
+
+    A decision is final: a version that somebody has rolled back since is not promoted again.
+    """
+    name, version = manifest.name, manifest.version
+    if (decided := registry.decision(name, version)) is not None:
+        return decided
+    found: list[str] = []
+
+    def better(served: int) -> bool:
+        is_better, why = compare(manifest, _served(registry, name, served))
+        found.append(f"{'promoted' if is_better else 'kept what is in production'}: {why}")
+        return is_better
+
+    registry.promote(name, version, when=better)
+    registry.decide(name, version, found[0])
+    return found[0]
+
+
+def compare(manifest: ModelManifest, served: ModelManifest | None) -> tuple[bool, str]:
+    """Whether the version may take the place of what is served, and why, on the data that it was first measured on."""
+    if served is None:
+        return True, "nothing in production can be read"
+    if served.version == manifest.version:
+        return True, "it is what is served"
+    data = manifest.metrics[0].data
+    accuracy, other = accuracy_of(manifest, data), accuracy_of(served, data)
+    production = f"{served.name}@{served.version} in production"
+    if accuracy is None or other is None:
+        return False, f"{production} was not measured on {data}"
+    return accuracy > other, f"accuracy on {data} is {accuracy:.2%}, that of {production} {other:.2%}"
+
+
+def _served(registry: Registry, name: str, version: int) -> ModelManifest | None:
+    try:
+        return registry.manifest(name, version)
+    except CorruptVersionError as error:
+        logger.warning("nothing to compare with: %s", error)
+        return None

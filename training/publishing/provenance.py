@@ -1,0 +1,54 @@
+"""Where a version comes from: the commit of this repository, and whether two versions come from the same run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import torch
+
+from service.contract.manifest import Provenance
+from training.data.dataset import Dataset
+from training.hyper_parameters import HyperParameters
+from training.recipes import Recipe
+
+HERE = Path(__file__).resolve()
+
+
+def commit(file: Path = HERE) -> str:
+    """The commit that `file` belongs to, with '-dirty' when tracked files differ from it, or 'unknown'."""
+    try:
+        # Installed into somebody else's repository, that one's commit would say nothing of this code.
+        _git(file, "ls-files", "--error-unmatch", file.name)
+        head = _git(file, "rev-parse", "HEAD")
+        return f"{head}-dirty" if _git(file, "status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance(
+    recipe: Recipe, hyper: HyperParameters, data: Dataset, *, commit: str, device: str, seconds: float = 0.0
+) -> Provenance:
+    """What a manifest says of the run that trains `recipe` with `hyper` on `data`, whole."""
+    return Provenance(
+        recipe=recipe.name,
+        hyper_parameters=hyper.effective(),
+        dataset=data.title,
+        dataset_digest=data.digest,
+        seed=hyper.seed,
+        commit=commit,
+        torch_version=torch.__version__,
+        device=device,
+        seconds=round(seconds, 3),
+    )
+
+
+def same_run(one: Provenance, other: Provenance) -> bool:
+    """Whether both tell of the same run: all but where it happened and how long it took."""
+    apart = {"device", "seconds"}
+    return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
+
+
+def _git(file: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(file.parent), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - ours
