@@ -15,7 +15,7 @@ from service.api.asgi import BodyReader, Read, Receive, Response, Scope, Send
 from service.api.body import Image, find_features, find_images
 from service.api.inference import Ask, Computed, Inference
 from service.api.request import Head, Query, client_behind
-from service.api.response import entries, error_entry, model_headers, server_timing
+from service.api.response import error_entry, model_headers, prediction_entries, server_timing
 from service.contract.manifest import ImageInput
 from service.engine.queues import Client
 from service.engine.served_models import ServedModel
@@ -133,7 +133,7 @@ class Predict:
             ModelFailed: it was the only one.
         """
         computed = await self._inference.compute(ask, data, size)
-        entries = [entry for part in computed.parts for entry in entries(ask.model, part, asked)]
+        entries = [entry for part in computed.parts for entry in prediction_entries(ask.model, part, asked)]
         if size == 1 and "error" in entries[0]:
             raise ModelFailed(entries[0]["error"]["detail"])
         return _Predictions(entries, computed)
