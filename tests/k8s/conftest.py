@@ -1,4 +1,4 @@
-"""The manifests as a cluster would get them: what `kubectl kustomize` makes of each overlay and component."""
+"""The manifests that a cluster would get: each overlay and component as `kubectl kustomize` renders it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ import yaml
 
 K8S = Path(__file__).parents[2] / "k8s"
 COMPONENTS = {path.name for path in (K8S / "components").iterdir()}
+OVERLAYS = tuple(f"overlays/{path.name}" for path in sorted((K8S / "overlays").iterdir()))
 TO_BUCKET = "base and training and registry-bucket and training-to-bucket"
-ALONE = sorted(COMPONENTS - {"training-to-bucket"})  # that one changes what the training folder has
-BUILDS = ("overlays/local", "overlays/production", *(f"base and {name}" for name in ALONE), TO_BUCKET)
+TO_BUCKET_ON_GPU = f"{TO_BUCKET} and training-gpu"
+ALONE = sorted(COMPONENTS - {"training-gpu", "training-to-bucket"})  # these two patch the manifests of k8s/training
+BUILDS = (*OVERLAYS, *(f"base and {name}" for name in ALONE), TO_BUCKET, TO_BUCKET_ON_GPU)
 
 Manifest = dict[str, Any]
 
 
 @functools.cache
 def build(name: str) -> tuple[Manifest, ...]:
-    """The manifests of an overlay, or of folders and components that are named with "and" between them."""
+    """Render an overlay, or folders and components that are named with "and" between them."""
     if not shutil.which("kubectl"):
         pytest.skip("needs kubectl on the PATH")
     if name.startswith("overlays/"):
@@ -51,13 +53,13 @@ def of_kind(manifests: tuple[Manifest, ...], *kinds: str) -> list[Manifest]:
 
 
 def pod_templates(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
-    """The pod template of each Deployment, Job and CronJob, by its kind."""
+    """Return the pod template of each Deployment, Job and CronJob, by kind."""
     jobs = {m["kind"]: m["spec"]["template"] for m in of_kind(manifests, "Deployment", "Job")}
     return jobs | {m["kind"]: m["spec"]["jobTemplate"]["spec"]["template"] for m in of_kind(manifests, "CronJob")}
 
 
 def settings(manifests: tuple[Manifest, ...], name: str) -> dict[str, str]:
-    """The data of the generated ConfigMap `name`, whatever hash its name ends with."""
+    """Return the data of the generated ConfigMap `name`, whatever hash its name ends with."""
     (found,) = (m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"].startswith(f"{name}-"))
     data: dict[str, str] = found["data"]
     return data

@@ -1,8 +1,9 @@
-"""What is applied to a cluster is valid, secure, consistent with itself, and true of the service that we have."""
+"""The manifests are valid, secure, consistent with each other, and agree with the service."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,17 @@ from pydantic_settings import BaseSettings
 
 from service.processes import supervisor
 from service.settings import Settings
-from tests.k8s.conftest import BUILDS, TO_BUCKET, Manifest, build, of_kind, pod_templates, settings
+from tests.k8s.conftest import (
+    BUILDS,
+    K8S,
+    TO_BUCKET,
+    TO_BUCKET_ON_GPU,
+    Manifest,
+    build,
+    of_kind,
+    pod_templates,
+    settings,
+)
 from tests.registries import publish
 from tests.running import Service, serving
 from training.settings import JobSettings
@@ -71,7 +82,9 @@ def test_a_field_that_a_definition_lacks_is_found() -> None:
     [
         *((name, "argmax-settings", Settings) for name in BUILDS),
         ("overlays/production", "argmax-training", JobSettings),
+        ("overlays/production-gpu", "argmax-training", JobSettings),
         (TO_BUCKET, "argmax-training", JobSettings),
+        (TO_BUCKET_ON_GPU, "argmax-training", JobSettings),
     ],
 )
 def test_every_setting_is_a_field_of_the_settings_class_with_a_value_that_it_takes(
@@ -190,7 +203,7 @@ def test_a_pod_has_the_time_to_start_that_the_service_gives_its_workers() -> Non
     assert startup["periodSeconds"] * startup["failureThreshold"] >= Settings().startup_seconds
 
 
-@pytest.mark.parametrize("name", ["overlays/local", "overlays/production", "base and gpu"])
+@pytest.mark.parametrize("name", ["overlays/local", "overlays/production", "overlays/production-gpu"])
 def test_what_serves_and_a_trial_fit_into_the_memory_that_a_pod_may_use(name: str) -> None:
     container = pod_templates(build(name))["Deployment"]["spec"]["containers"][0]
     given = settings(build(name), "argmax-settings")
@@ -252,7 +265,7 @@ def quantity(text: str) -> float:
     return float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
 
 
-@pytest.mark.parametrize("name", ["overlays/production", TO_BUCKET])
+@pytest.mark.parametrize("name", ["overlays/production", "overlays/production-gpu", TO_BUCKET, TO_BUCKET_ON_GPU])
 def test_the_job_publishes_where_the_service_looks_and_the_cron_job_does_the_same(name: str) -> None:
     manifests = build(name)
     jobs = pod_templates(manifests)
@@ -266,6 +279,63 @@ def test_the_job_publishes_where_the_service_looks_and_the_cron_job_does_the_sam
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         secrets = [source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source]
         assert (registry in mounts, secrets) == ((False, ["argmax-bucket"]) if "://" in registry else (True, []))
+
+
+GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+ON_GPU = [
+    *(("overlays/production-gpu", kind) for kind in ("Deployment", "Job", "CronJob")),
+    ("base and gpu", "Deployment"),
+    *((TO_BUCKET_ON_GPU, kind) for kind in ("Job", "CronJob")),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), ON_GPU)
+def test_a_gpu_pod_gets_one_gpu_on_a_labelled_node_whose_taint_it_tolerates(name: str, kind: str) -> None:
+    pod = pod_templates(build(name))[kind]["spec"]
+    (container,) = pod["containers"]
+    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+
+    (term,) = required["nodeSelectorTerms"]
+
+    assert container["resources"]["requests"]["nvidia.com/gpu"] == "1"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["tolerations"] == [GPU_TAINT]
+    assert term["matchExpressions"] == [{"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}]
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_pod_uses_cuda_exactly_if_it_requests_a_gpu(name: str) -> None:
+    manifests = build(name)
+    devices = {"Deployment": settings(manifests, "argmax-settings")["SERVICE_DEVICE"]}
+    if of_kind(manifests, "Job"):
+        devices |= dict.fromkeys(("Job", "CronJob"), settings(manifests, "argmax-training")["TRAINING_DEVICE"])
+
+    for kind, template in pod_templates(manifests).items():
+        (container,) = template["spec"]["containers"]
+        asks = "nvidia.com/gpu" in container["resources"]["requests"]
+        assert devices[kind] == ("cuda" if asks else "cpu"), kind
+        assert ("tolerations" in template["spec"]) is asks, kind
+
+
+def test_gpu_pods_roll_without_a_spare_gpu_and_cpu_pods_without_a_gap() -> None:
+    strategies = {
+        name: of_kind(build(name), "Deployment")[0]["spec"]["strategy"]["rollingUpdate"]
+        for name in ("overlays/production-gpu", "overlays/production")
+    }
+
+    assert strategies == {
+        "overlays/production-gpu": {"maxSurge": 0, "maxUnavailable": 1},
+        "overlays/production": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+
+
+def test_the_production_images_have_the_version_of_the_package() -> None:
+    version = tomllib.loads((K8S.parent / "pyproject.toml").read_text())["project"]["version"]
+
+    for name in ("overlays/production", "overlays/production-gpu"):
+        for template in pod_templates(build(name)).values():
+            (container,) = template["spec"]["containers"]
+            assert container["image"].endswith(f":{version}")
 
 
 def test_the_dashboard_comes_as_grafana_looks_for_it() -> None:
