@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 RECIPE ?= neural_net
 URL    ?= http://127.0.0.1:8000
 ENGINE ?= docker
+VERSION  = $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types tests fuzz bench bench-peers train image image-check clean
+.PHONY: help serve test check lint types tests test-lowest format fuzz bench bench-peers train image image-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,12 @@ serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 80
 	$(BIN)/python -m service $(ARGS)
 
 test: lint types tests  ## Install, then lint, check types and run every test
+
+# The folders whose tests need neither a running service nor a training run. `make test` runs the others too.
+QUICK := tests/test_imports.py tests/test_docs.py tests/k8s/test_dockerfile.py tests/k8s/test_alerts.py \
+         tests/service/contract tests/service/images tests/service/engine tests/service/telemetry/metrics
+check: lint types  ## Lint, check types and run the quick tests, in less than a minute (the pre-commit hook)
+	$(BIN)/python -m pytest -q $(QUICK)
 
 lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
 	$(BIN)/ruff check .
@@ -31,6 +38,13 @@ types: $(VENV)/.dev  ## Check types
 tests: $(VENV)/.dev  ## Run the tests and print the coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
+test-lowest: .venv-lowest/.dev  ## Run the tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+format: $(VENV)/.dev  ## Format the code and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 fuzz: $(VENV)/.dev  ## Send a running service (URL=http://127.0.0.1:8000) thousands of generated requests
 	$(BIN)/schemathesis --config-file tests/schemathesis.toml run $(URL)/openapi.json --max-examples 400 $(ARGS)
 
@@ -42,22 +56,22 @@ bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., need
 
 bench-peers: .peers/torchserve/installed .peers/bentoml/installed .peers/ray/installed  ## Install others to measure: TorchServe (needs Java 17), BentoML, Ray Serve
 
-# podman's own format of images has no health checks.
+# Podman's own image format has no health checks.
 image: export BUILDAH_FORMAT = docker
 image:  ## Build the images argmax-service and argmax-training (ENGINE=podman)
-	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
-	$(ENGINE) build --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
 
 image-check: $(VENV)/.dev  ## Build both images and run them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated
-	rm -rf $(VENV) .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .venv-lowest .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
-# One stamp for each set of packages: it is redone only when the list of packages changes.
+# One stamp file per set of packages, so that pip runs again only when the lists of packages change.
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
-	  "Python must be 3.11 or newer. Given: %d.%d. Name another with PYTHON=..." % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
+	  "Python must be 3.11, 3.12 or 3.13. Given: %d.%d. Name another with PYTHON=..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -72,7 +86,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.service $(VENV)/.training
 
-# Each peer has an environment of its own, which finds torch in ours: another would be gigabytes more.
+# A separate environment. Its torch is several gigabytes, as in the other one.
+.venv-lowest/.dev: pyproject.toml constraints.txt .ci/lowest_versions.py | $(VENV)/bin/python
+	$(BIN)/python -m venv .venv-lowest
+	$(BIN)/python .ci/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
+	@touch $@
+
+# Each peer has its own environment, which finds torch in ours: a second copy would cost gigabytes.
 .peers/%/installed: benchmarks/serving/peers/%.txt | $(VENV)/.dev
 	$(BIN)/python -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/argmax.pth

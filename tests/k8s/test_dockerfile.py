@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,11 +77,18 @@ def test_health_is_asked_by_the_projects_own_command() -> None:
     assert instructions("service")["EXPOSE"] == environment("service")["SERVICE_PORT"] == "8000"
 
 
-def test_the_label_has_the_version_of_the_package() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+def test_the_version_and_the_commit_come_from_outside() -> None:
+    label = instructions("runtime")["LABEL"]
 
-    assert ("ARG", f"VERSION={version}") in stages()["runtime"][1]
-    assert 'image.version="${VERSION}"' in instructions("runtime")["LABEL"]
+    assert {("ARG", "VERSION=unknown"), ("ARG", "REVISION=unknown")} <= set(stages()["runtime"][1])
+    assert 'image.version="${VERSION}"' in label
+    assert 'image.revision="${REVISION}"' in label
+
+
+@pytest.mark.parametrize("stage", ["service", "training"])
+def test_an_image_does_not_ask_for_gpus_itself(stage: str) -> None:
+    assert "NVIDIA_VISIBLE_DEVICES" not in environment(stage)
+    assert environment(stage)["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
 
 
 def test_what_the_builder_is_given_is_what_is_copied() -> None:
