@@ -27,23 +27,27 @@ Manifest = dict[str, Any]
 @functools.cache
 def build(name: str) -> tuple[Manifest, ...]:
     """Render an overlay, or folders and components that are named with "and" between them."""
+    parts = name.split(" and ")
+    return kustomize(
+        {
+            "resources": [part for part in parts if part not in COMPONENTS],
+            "components": [f"components/{part}" for part in parts if part in COMPONENTS],
+        }
+    )
+
+
+def kustomize(kustomization: Manifest) -> tuple[Manifest, ...]:
+    """Render a kustomization whose resources and components are folders of k8s/."""
     if not shutil.which("kubectl"):
         pytest.skip("needs kubectl on the PATH")
-    if name.startswith("overlays/"):
-        return _kustomize(K8S / name)
     with tempfile.TemporaryDirectory() as folder:
         up = Path(os.path.relpath(K8S, Path(folder).resolve()))
-        parts = name.split(" and ")
-        content = {
-            "resources": [f"{up / part}" for part in parts if part not in COMPONENTS],
-            "components": [f"{up / 'components' / part}" for part in parts if part in COMPONENTS],
+        folders = {
+            kind: [f"{up / part}" for part in kustomization.get(kind, [])] for kind in ("resources", "components")
         }
-        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(content))
-        return _kustomize(Path(folder))
-
-
-def _kustomize(folder: Path) -> tuple[Manifest, ...]:
-    built = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization | folders))
+        command = ["kubectl", "kustomize", folder]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return tuple(yaml.safe_load_all(built.stdout))
 

@@ -1,0 +1,96 @@
+"""What the documentation names exists: files, links, modules, commands, targets and settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.settings import Settings
+from tests.k8s.conftest import kustomize, pod_templates
+from training.settings import JobSettings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TOP = {path.name for path in ROOT.iterdir()}
+GENERATED = {".venv", ".venv-lowest", "data", "runs", ".peers"}
+OTHER_SETTINGS = {"SERVICE_URL"}  # of the commands that ask a service
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def paths_in(text: str) -> set[str]:
+    """Return what looks like a path of this repository in backticks: `service/settings.py`, `k8s/base/`."""
+    quoted = re.findall(r"`([\w.-]+(?:/[\w.-]+)+/?|[\w-]+\.(?:py|yaml|toml|js))`", text)
+    return {path for path in quoted if "/" not in path or path.split("/")[0] in TOP - GENERATED}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that a forge makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_a_path_in_backticks_exists(page: Path) -> None:
+    missing = {path for path in paths_in(page.read_text()) if "/" in path and not (ROOT / path).exists()}
+    missing |= {name for name in paths_in(page.read_text()) if "/" not in name and not any(ROOT.rglob(name))}
+
+    assert not missing
+
+
+def test_a_path_that_does_not_exist_is_found() -> None:
+    assert paths_in("`service/nowhere.py`, `k8s/base/`, `image/png`, `python -m service`") == {
+        "service/nowhere.py",
+        "k8s/base/",
+    }
+
+
+@every_page
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors_of(there), target
+
+
+@every_page
+def test_a_module_a_target_and_a_setting_exist(page: Path) -> None:
+    text = page.read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    known = {f"SERVICE_{name.upper()}" for name in Settings.model_fields} | OTHER_SETTINGS
+    known |= {f"TRAINING_{name.upper()}" for name in JobSettings.model_fields}
+
+    modules = set(re.findall(r"python -m ((?:service|training|benchmarks)(?:\.\w+)*)", text))
+    targets = set(re.findall(r"(?:^|`|&& )make ([a-z][a-z-]*)", text, re.MULTILINE))
+    settings = set(re.findall(r"\b(?:SERVICE|TRAINING)_[A-Z_]*[A-Z]\b", text))
+
+    assert all(importlib.util.find_spec(module) for module in modules)
+    assert {target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
+    assert settings <= known
+
+
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+
+    assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {page.name for page in (ROOT / "docs").glob("*.md")} - {
+        "README.md"
+    }
+
+
+def test_the_patch_for_mig_in_the_docs_replaces_the_whole_gpu() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    (patches,) = (block for block in map(yaml.safe_load, blocks) if "patches" in block)
+
+    manifests = kustomize({"resources": ["overlays/production-gpu"], **patches})
+
+    (container,) = pod_templates(manifests)["Deployment"]["spec"]["containers"]
+    for kind in ("requests", "limits"):
+        gpus = {name: count for name, count in container["resources"][kind].items() if "nvidia.com" in name}
+        assert gpus == {"nvidia.com/mig-1g.10gb": "1"}
