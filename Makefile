@@ -21,8 +21,8 @@ serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 80
 test: lint types tests  ## Install, then lint, check types and run every test
 
 # The folders whose tests need neither a running service nor a training run. `make test` runs the others too.
-QUICK := tests/test_imports.py tests/test_docs.py tests/k8s/test_dockerfile.py tests/k8s/test_alerts.py \
-         tests/service/contract tests/service/images tests/service/engine tests/service/telemetry/metrics
+QUICK := tests/test_imports.py tests/test_docs.py tests/test_project.py tests/k8s/test_dockerfile.py \
+         tests/k8s/test_alerts.py tests/service/contract tests/service/images tests/service/engine tests/service/telemetry/metrics
 check: lint types  ## Lint, check types and run the quick tests, in less than a minute (the pre-commit hook)
 	$(BIN)/python -m pytest -q $(QUICK)
 
@@ -31,6 +31,7 @@ lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
