@@ -20,11 +20,11 @@ serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 80
 
 test: lint types tests  ## Install, then lint, check types and run every test
 
-# The folders whose tests need neither a running service nor a training run. `make test` runs the others too.
+# Tests without a running service, a training run or a bucket. `make test` runs all of them.
 QUICK := tests/test_imports.py tests/test_docs.py tests/test_project.py tests/k8s/test_dockerfile.py \
-         tests/k8s/test_alerts.py tests/service/contract tests/service/images tests/service/engine tests/service/telemetry/metrics
-check: lint types  ## Lint, check types and run the quick tests, in less than a minute (the pre-commit hook)
-	$(BIN)/python -m pytest -q $(QUICK)
+         tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images tests/service/engine
+check: lint types  ## Lint, check types and run the quick tests (the pre-commit hook)
+	$(BIN)/python -m pytest -q --numprocesses 2 $(QUICK)
 
 lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
 	$(BIN)/ruff check .
