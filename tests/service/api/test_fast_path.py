@@ -12,10 +12,12 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.api import asgi
-from service.api.asgi import Receive, Response, Scope, Send
-from service.api.fast_path import Protocol, read_head
-from service.api.request import Head
+from service.api.asgi import Receive, Scope, Send
+from service.api.fast_path import FastPathProtocol, read_head
+from service.api.request import Request
+from service.api.response import Response
 from service.engine.queues import Client
+from service.problems import ClientGone
 
 MAX_BODY = 100
 SECONDS = 10
@@ -28,7 +30,7 @@ class House:
     """A server of one process, whose handlers tell which way a request came, and a connection to it."""
 
     def __init__(self) -> None:
-        self.protocols: list[Protocol] = []
+        self.protocols: list[FastPathProtocol] = []
         self.clients: list[Client] = []
         self.errors: list[BaseException] = []
         self.gate: asyncio.Future[None] | None = None  # where requests wait, if anywhere
@@ -37,14 +39,19 @@ class House:
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
-    async def short(self, head: Head, client: Client, body: bytes) -> Response:
-        self.clients.append(client)
+    async def short(self, request: Request) -> Response:
+        self.clients.append(request.client)
         if self.gate:
             await self.gate
         if self.fails:
             raise RuntimeError("a bug")
-        shared = ((b"x-query", head.scope["query_string"]),)
-        return Response(200, b"short:" + body + self.rest, headers=((b"x-way", b"short"),), shared_headers=shared)
+        if request.client.disconnected:
+            raise ClientGone
+        shared = ((b"x-query", request.head.raw_query),)
+        assert isinstance(request.body, bytes)
+        return Response(
+            200, b"short:" + request.body + self.rest, headers=((b"x-way", b"short"),), shared_headers=shared
+        )
 
     async def long(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/early":  # answers before the body has come
@@ -86,8 +93,10 @@ async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncItera
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: house.errors.append(context["exception"]))
 
-    def connected() -> Protocol:
-        protocol = Protocol(house.short, MAX_BODY, head_seconds, config=config, server_state=state, app_state={})
+    def connected() -> FastPathProtocol:
+        protocol = FastPathProtocol(
+            house.short, MAX_BODY, head_seconds, config=config, server_state=state, app_state={}
+        )
         house.protocols.append(protocol)
         return protocol
 
@@ -385,8 +394,6 @@ def test_a_head_is_parsed_once_and_has_what_the_handlers_look_at() -> None:
 
     assert found
     assert found.body_bytes == 4
-    scope = found.head.scope
-    assert (scope["type"], scope["method"], scope["path"]) == ("http", "POST", "/predict")
-    assert scope["query_string"] == b"top_k=2"
-    assert asgi.header(scope, b"host") == "x"
+    assert (found.head.method, found.head.path, found.head.raw_query) == ("POST", "/predict", b"top_k=2")
+    assert found.head.header("host") == "x"
     assert read_head(bytes(bytearray(head))) is found

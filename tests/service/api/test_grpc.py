@@ -13,7 +13,7 @@ import pytest
 
 from service.api.keys import make
 from service.contract.manifest import FeatureInput
-from service.processes.server import reserve
+from service.processes.sockets import reserve
 from tests import pictures
 from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
@@ -275,7 +275,7 @@ def test_a_port_that_is_taken_is_named_although_grpc_would_share_it() -> None:
         port = taken.getsockname()[1]
 
         with pytest.raises(OSError, match=str(port)):
-            reserve("127.0.0.1", port, socket.AF_INET)
+            reserve("127.0.0.1", port)
 
 
 def test_a_signal_finishes_the_calls_that_were_accepted(calling: Calling, client: triton.InferenceServerClient) -> None:
