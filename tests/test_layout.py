@@ -60,7 +60,7 @@ WITHOUT = {
     "service/contract/variants.py": "a record without behaviour",
     "service/engine/line_up.py": "two records without behaviour",
     "service/problems.py": "records; tests/service/api check how each is answered",
-    "service/telemetry/metrics/families.py": "a table; tests/end_to_end/test_observability.py compares it with /metrics",
+    "service/telemetry/metrics/families.py": "a table; end_to_end/test_observability.py compares it with /metrics",
 }
 
 OF_MORE_MODULES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 import uvicorn
@@ -18,6 +17,7 @@ from service.api.request import Request
 from service.api.response import Response
 from service.engine.queues import Client
 from service.problems import ClientGone
+from tests.waiting import until
 
 MAX_BODY = 100
 SECONDS = 10
@@ -79,11 +79,6 @@ class House:
     async def is_closed(self) -> bool:
         return await asyncio.wait_for(self.reader.read(), SECONDS) == b""
 
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not condition():
-                await asyncio.sleep(0.001)
-
 
 @contextlib.asynccontextmanager
 async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncIterator[House]:
@@ -106,7 +101,7 @@ async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncItera
             yield house
         finally:
             house.writer.transport.abort()
-            await house.until(lambda: not state.connections)
+            await until(lambda: not state.connections)
 
 
 def run(story: Callable[[House], Awaitable[None]], **options: float) -> None:
@@ -227,9 +222,9 @@ def test_what_comes_while_a_request_is_answered_waits_its_turn() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.writer.write(PLAIN.replace(b"abcd", b"efgh"))
-        await house.until(lambda: house.protocols[0]._held)
+        await until(lambda: house.protocols[0]._held)
         house.writer.write(GET + PLAIN)  # not even read for now
         house.gate.set_result(None)
 
@@ -256,7 +251,7 @@ def test_who_does_not_read_answers_is_kept_waiting_by_uvicorn() -> None:
     async def story(house: House) -> None:
         house.rest = bytes(10_000_000)
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients and house.protocols[0].flow.write_paused)
+        await until(lambda: house.clients and house.protocols[0].flow.write_paused)
         house.writer.write(PLAIN)
 
         assert [len(await house.answer()) for _ in range(2)] == [10_000_010, len(b"long:abcd")]
@@ -279,11 +274,11 @@ def test_a_client_that_leaves_is_seen_to_have_gone() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         assert not house.clients[0].disconnected
 
         house.writer.transport.abort()
-        await house.until(lambda: house.clients[0].disconnected)
+        await until(lambda: house.clients[0].disconnected)
         house.gate.set_result(None)
         await asyncio.sleep(0.01)
 
@@ -297,7 +292,7 @@ def test_a_server_that_stops_answers_what_it_has_taken_and_closes() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.protocols[0].shutdown()
         house.gate.set_result(None)
 
@@ -377,7 +372,7 @@ def test_a_handler_that_fails_is_heard_of_and_its_client_is_not_left_waiting() -
         house.fails = True
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.gate.set_result(None)
 
         with contextlib.suppress(ConnectionResetError):

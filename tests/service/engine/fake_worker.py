@@ -13,6 +13,7 @@ import numpy as np
 from service.engine import messages
 from service.engine.messages import Kind
 from service.engine.served_models import Absent, ServedModel
+from tests.waiting import until
 
 SECONDS = 30  # what a test waits for at most
 
@@ -104,8 +105,7 @@ class FakeWorker:
         dying = dict(self._writers)
         for writer in dying.values():
             writer.transport.abort()
-        while dying.keys() & self._writers.keys():
-            await asyncio.sleep(0.001)
+        await until(lambda: not dying.keys() & self._writers.keys())
 
 
 @contextlib.asynccontextmanager

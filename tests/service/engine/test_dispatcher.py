@@ -17,6 +17,7 @@ from service.engine.served_models import Absent, ServedModel
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
 from tests.registries import publish
 from tests.service.engine.fake_worker import SECONDS, FakeWorker, Received, listening
+from tests.waiting import until
 
 BATCH = 16
 QUEUE = 100
@@ -57,11 +58,6 @@ class House:
             self.ask(0)
             blocks.append(await self.worker.block())
         return blocks
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not condition():
-                await asyncio.sleep(0.001)
 
 
 async def classes(futures: list[asyncio.Future[Part]]) -> list[int]:
@@ -107,7 +103,7 @@ def run(
             house = House(dispatcher, fakes)
             dispatcher.open()
             try:
-                await house.until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
+                await until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
                 yield house
             finally:
                 await dispatcher.close()
@@ -409,7 +405,7 @@ def test_a_worker_that_announces_another_version_changes_what_is_served(
 ) -> None:
     async def story(house: House) -> None:
         house.worker.announce({1: announced[1]})
-        await house.until(lambda: len(house.dispatcher.served.models()) == 1)
+        await until(lambda: len(house.dispatcher.served.models()) == 1)
 
         assert [model.name for model in house.dispatcher.served.models()] == ["photos"]
 
@@ -425,7 +421,7 @@ def test_what_a_worker_loads_or_refused_is_known_with_what_is_served(
             Absent(name="rows", version=8, state="refused", reason="it is bad"),
         )
         house.worker.announce(announced, absent)
-        await house.until(lambda: len(house.dispatcher.served.absent()) == 2)
+        await until(lambda: len(house.dispatcher.served.absent()) == 2)
 
         with pytest.raises(Unavailable, match="rows@9 must be loaded"):
             house.dispatcher.served.resolve("rows", "9")
@@ -608,7 +604,7 @@ def test_a_caller_who_leaves_while_nothing_moves_frees_the_queue_all_the_same(ru
 
         leaving.disconnected = True
 
-        await house.until(lambda: house.dispatcher.admission.depth == BLOCKS_IN_FLIGHT)
+        await until(lambda: house.dispatcher.admission.depth == BLOCKS_IN_FLIGHT)
 
     run(story)
 

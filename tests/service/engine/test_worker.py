@@ -24,6 +24,7 @@ from service.engine.worker import Timing, Worker
 from service.model.model import DeviceFailedError, Model, Outputs, Pending
 from service.model.selftest import SelfTests, UnsoundWorkerError
 from tests.registries import FirstFeature, publish
+from tests.waiting import wait_until
 
 SMALL = ImageInput(shape=(1, 10, 1), colour="grey")
 POISON, SPOILT, STICKY, CORRUPTING = (
@@ -101,11 +102,8 @@ class WatchedModel(Model):
         self.held: list[Held] = []
 
     def batch_underway(self, number: int) -> Held:
-        """The `number`th batch that is held, once the worker has started it."""
-        until = time.monotonic() + 30
-        while len(self.held) <= number:
-            assert time.monotonic() < until, f"batch {number} was not started"
-            time.sleep(0.001)
+        """Return the `number`th batch that is held, once the worker has started it."""
+        wait_until(lambda: len(self.held) > number, interval=0.001, otherwise=f"batch {number}")
         return self.held[number]
 
 
@@ -197,10 +195,9 @@ class Running:
             self._go.wait()
 
     def wait_for_a_turn(self) -> None:
-        """Until the loop has gone round."""
+        """Wait until the loop has gone round."""
         turns = len(self.beats)
-        while len(self.beats) < turns + 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(self.beats) >= turns + 2)
 
     def connect(self) -> Client:
         client = Client(self._path)
@@ -478,12 +475,9 @@ def test_a_slow_reader_gets_its_large_answer_and_holds_up_nobody(start: Callable
 
 def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
     before = len(worker.beats)
-    until = time.monotonic() + 30
 
-    while len(worker.beats) < before + 2 and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: len(worker.beats) >= before + 2)
 
-    assert len(worker.beats) >= before + 2
     assert worker.beats == sorted(worker.beats)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from service.engine import messages
@@ -12,7 +11,8 @@ from service.engine.messages import BlockAnswer
 from service.engine.served_models import Absent, ServedModel
 from service.engine.worker_link import WorkerLink
 from tests.registries import publish
-from tests.service.engine.fake_worker import SECONDS, FakeWorker, listening
+from tests.service.engine.fake_worker import FakeWorker, listening
+from tests.waiting import until
 
 
 class Listener:
@@ -32,12 +32,6 @@ class Listener:
 
     def worker_lost(self, link: WorkerLink) -> None:
         self.told.append(("lost",))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def served(root: Path) -> dict[int, ServedModel]:

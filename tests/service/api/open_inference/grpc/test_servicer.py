@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import socket
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +17,7 @@ from tests import pictures
 from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 pytest.importorskip("grpc", reason="needs grpcio and protobuf; pip install argmax[grpc]")
 triton = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
@@ -73,9 +73,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
 def client(calling: Calling) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(calling.address) as connected:
         connected.register_plugin(Bearer())
-        until = time.monotonic() + 30
-        while not connected.is_server_ready() and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(connected.is_server_ready, interval=0.05)
         yield connected
 
 
