@@ -28,13 +28,13 @@ from PIL import Image, ImageDraw
 from benchmarks.serving.contestants import Contestant, Running, running
 from benchmarks.serving.load import Posts, closed_loop
 from service.settings import Settings
-from service.telemetry.observer import Ledger
+from service.telemetry.observer import Observer
 
 RECORDING = {True: "with metrics", False: "without"}
 
 
-class Silent(Ledger):
-    """A ledger that records nothing."""
+class Silent(Observer):
+    """A observer that records nothing."""
 
     def arrived(self) -> None:
         pass
@@ -94,7 +94,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from service.processes import server
 
     if arguments.silent:
-        server.Ledger = Silent  # type: ignore[misc]
+        server.Observer = Silent  # type: ignore[misc]
     settings = Settings(
         registry=str(arguments.registry), port=arguments.port, default_model=arguments.model, http_processes=1
     )

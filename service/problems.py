@@ -61,6 +61,17 @@ class NotFound(Problem):
     reason = "not_found"
 
 
+class MethodNotAllowed(Problem):
+    """A path that takes other methods."""
+
+    status = 405
+    reason = "not_found"
+
+    def __init__(self, path: str, method: str, allowed: list[str]) -> None:
+        names = ", ".join(allowed)
+        super().__init__(f"{path} takes {names}. Given: {method}", headers={"allow": names})
+
+
 class RequestTimeout(Problem):
     """The request's body did not come in time."""
 

@@ -19,6 +19,7 @@ import httpx
 import psutil
 
 from tests.processes import untraced
+from tests.waiting import settled, wait_until
 
 START_SECONDS = 60
 
@@ -75,11 +76,12 @@ class Service:
         # No limit on idle connections: to keep one, httpcore closes such as it has just given to another thread
         # (https://github.com/encode/httpcore/issues/1110).
         self.client = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits())
-        until = time.monotonic() + START_SECONDS
-        while self.client.get("/readyz").status_code != 200:
-            assert time.monotonic() < until, f"never ready:\n{self.text}"
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, f"ended while starting:\n{self.text}"
-            time.sleep(0.05)
+            return self.client.get("/readyz").status_code == 200
+
+        wait_until(is_ready, START_SECONDS, interval=0.05, otherwise=lambda: self.text)
         return self
 
     def predict(self, content: bytes, content_type: str = "image/png", query: str = "") -> httpx.Response:
@@ -107,19 +109,14 @@ class Service:
         return total
 
     def metric_at_rest(self, name: str, **labels: str) -> float:
-        """The metric once it no longer moves: HTTP processes hand in their numbers four times a second."""
-        value, before = self.metric(name, **labels), -1.0
-        while value != before:
-            time.sleep(0.6)
-            value, before = self.metric(name, **labels), value
-        return value
+        """Return the metric once it no longer moves: HTTP processes publish their numbers four times a second."""
+        return settled(lambda: self.metric(name, **labels), interval=0.6)
 
     def wait_for_metric(self, expected: float, name: str, **labels: str) -> float:
-        """The metric once it has reached `expected`, or what it is after ten seconds."""
-        until = time.monotonic() + 10
-        while (value := self.metric(name, **labels)) < expected and time.monotonic() < until:
-            time.sleep(0.05)
-        return value
+        """Return the metric once it has reached `expected`, or what it is after ten seconds."""
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: self.metric(name, **labels) >= expected, 10, interval=0.05)
+        return self.metric(name, **labels)
 
     def processes(self, kind: Literal["http", "worker"]) -> list[psutil.Process]:
         """The service's living HTTP processes or workers; a worker is who does not listen on the port."""

@@ -1,66 +1,41 @@
-"""What the prediction routes need of HTTP, straight on ASGI: a framework's request costs more than a model's call."""
+"""The service as an ASGI application: requests and answers as ASGI's messages. Knows nothing about their content."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
+from typing import Any, cast
 
-from service import problems
-from service.problems import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
+from service.api.request import Head, Request
+from service.api.response import Header, Response
+from service.api.router import Router
+from service.engine.queues import Client
+from service.problems import ClientGone, RequestTimeout, TooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Header = tuple[bytes, bytes]
-
-Read = Callable[[float], Awaitable[bytes]]
-"""Gives the body of a request that began at a time on time.monotonic()'s clock; raises as `BodyReader.read`."""
 
 
-class Response(NamedTuple):
-    """A whole answer; `shared_headers` are those that many answers have in common."""
+class AsgiApplication:
+    """What an ASGI server calls for each request."""
 
-    status: int
-    body: bytes
-    media_type: bytes = b"application/json"
-    headers: tuple[Header, ...] = ()
-    shared_headers: tuple[Header, ...] = ()
+    def __init__(self, router: Router, bodies: BodyReader) -> None:
+        self._router = router
+        self._bodies = bodies
 
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The value of the header `name` (lower case), which may be '', or None."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value).decode("latin-1")
-    return None
-
-
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The request's body.
-
-    Raises:
-        TooLarge: the length in the header, or what has come so far, is over `max_bytes`.
-        ClientGone: there is nobody to answer.
-    """
-    declared = header(scope, b"content-length")
-    if declared and int(declared) > max_bytes:  # the HTTP parser has refused what is no number
-        raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: {int(declared):,}")
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > max_bytes:
-            raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: more")
-        more = message.get("more_body", False)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"the application speaks HTTP alone. Given: {scope['type']}")
+        read = partial(self._bodies.read, scope, receive)
+        request = Request(head_of(scope), client_behind(receive), read)
+        try:
+            response = await self._router.handle(request)
+        except ClientGone:
+            return
+        await send_response(send, response)
 
 
 class BodyReader:
@@ -76,7 +51,7 @@ class BodyReader:
         self._late: set[asyncio.Task[Any]] = set()
 
     async def read(self, scope: Scope, receive: Receive, started: float) -> bytes:
-        """The body of a request that began at `started`, on time.monotonic()'s clock.
+        """Return the body of a request that began at `started`, on time.monotonic()'s clock.
 
         Raises:
             RequestTimeout: it did not come in time.
@@ -105,32 +80,60 @@ class BodyReader:
                 task.cancel()
 
 
+def head_of(scope: Scope) -> Head:
+    """Return the head of the request that `scope` describes."""
+    return Head(scope["method"], scope["path"], scope["query_string"], partial(find_header, scope["headers"]))
+
+
+def find_header(headers: Sequence[Header], name: str) -> str | None:
+    """Return the value of the header `name` (lower case), which may be '', or None."""
+    wanted = name.encode()
+    for key, value in headers:
+        if key == wanted:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+class _PresentClient:
+    """A client of a server that does not say when it leaves."""
+
+    disconnected = False
+
+
+def client_behind(receive: Receive) -> Client:
+    """Return who waits for the answer: uvicorn's `receive` is a method of an object that knows when it leaves."""
+    cycle = getattr(receive, "__self__", None)
+    return cast("Client", cycle) if hasattr(cycle, "disconnected") else _PresentClient()
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        TooLarge: the length in the header, or what has come so far, is over `max_bytes`.
+        ClientGone: there is nobody to answer.
+    """
+    declared = find_header(scope["headers"], "content-length")
+    if declared and int(declared) > max_bytes:  # the HTTP parser has refused what is no number
+        raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: {int(declared):,}")
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > max_bytes:
+            raise TooLarge(f"the body must be at most {max_bytes:,} bytes. Given: more")
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
 async def send_response(send: Send, response: Response) -> None:
     """Send a whole answer."""
     own = [(b"content-type", response.media_type), (b"content-length", b"%d" % len(response.body))]
     headers = [*own, *response.headers, *response.shared_headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
-
-
-def problem_response(problem: Problem, *headers: Header) -> Response:
-    """`problem` as RFC 9457 problem details."""
-    own = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
-    return Response(problem.status, problem.body(), problems.MEDIA_TYPE.encode(), (*headers, *own))
-
-
-@lru_cache(1024)
-def media_type(content_type: str) -> str:
-    """`image/png` of `image/png; charset=binary`."""
-    return content_type.partition(";")[0].strip().lower()
-
-
-def whole_number(text: str, name: str) -> int:
-    """A parameter's or header's value, at least 1.
-
-    Raises:
-        BadRequest: it is something else.
-    """
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text[:40]!r}")
-    return int(text)

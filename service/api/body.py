@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from service.api import json_body, multipart
-from service.api.asgi import media_type
 from service.api.json_body import describe
+from service.api.request import media_type
 from service.contract.manifest import FeatureInput
 from service.problems import BadRequest, Problem, TooLarge, Unprocessable, UnsupportedMediaType
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from functools import lru_cache
+from collections.abc import Coroutine
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.asgi import Header, Response, Scope, problem_response
-from service.api.request import Head
-from service.engine.queues import Client
-from service.problems import RequestTimeout
+from service.api.asgi import find_header
+from service.api.request import Head, Request
+from service.api.response import Header, Response, problem_response
+from service.api.router import Handler
+from service.problems import ClientGone, RequestTimeout
 
 logger = logging.getLogger(__name__)
 
@@ -28,23 +29,21 @@ PATH = b"/predict"
 _MAX_HEAD_BYTES = 2048
 _HEADS = 2048  # remembered; one for each length of a body that each kind of client sends
 
-Answer = Callable[[Head, Client, bytes], Coroutine[Any, Any, Response]]
 
-
-class _Announced(NamedTuple):
-    """What stands before the body of a request that may take the short way."""
+class _WholeHead(NamedTuple):
+    """The head of a request that may take the short way, and the length of its body."""
 
     head: Head
     body_bytes: int
 
 
 @lru_cache(_HEADS)
-def read_head(head: bytes) -> _Announced | None:
-    """The head of a request without its empty line, or None if the request must go the long way."""
+def read_head(raw: bytes) -> _WholeHead | None:
+    """Parse a head without its empty line; None if the request must go the long way."""
     found = _HeadParser()
     parser = httptools.HttpRequestParser(found)
     try:
-        parser.feed_data(head + b"\r\n\r\n")
+        parser.feed_data(raw + b"\r\n\r\n")
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
     names = {name for name, _ in found.headers}
@@ -62,18 +61,12 @@ def read_head(head: bytes) -> _Announced | None:
     if url.path != PATH:
         return None
     lengths = [int(value) for name, value in found.headers if name == b"content-length"]
-    scope: Scope = {
-        "type": "http",
-        "method": "POST",
-        "path": PATH.decode(),
-        "query_string": url.query or b"",
-        "headers": tuple(found.headers),
-    }
-    return _Announced(Head(scope), lengths[0])
+    head = Head("POST", PATH.decode(), url.query or b"", partial(find_header, tuple(found.headers)))
+    return _WholeHead(head, lengths[0])
 
 
 class _HeadParser:
-    """What httptools calls while it parses."""
+    """The callbacks of httptools' parser."""
 
     def __init__(self) -> None:
         self.url = b""
@@ -90,16 +83,16 @@ class _HeadParser:
         self.is_complete = True
 
 
-class Protocol(HttpToolsProtocol):
+class FastPathProtocol(HttpToolsProtocol):
     """A client's connection. It is the client, too: it knows when that has gone.
 
     A head that is not whole after `head_seconds` is given up; bodies have a `BodyReader` for that.
     """
 
-    def __init__(self, answer: Answer, max_body_bytes: int, head_seconds: float, **of_uvicorn: Any) -> None:
+    def __init__(self, handle: Handler, max_body_bytes: int, head_seconds: float, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self.disconnected = False
-        self._answer = answer
+        self._handle = handle
         self._max_body_bytes = max_body_bytes
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
@@ -126,7 +119,7 @@ class Protocol(HttpToolsProtocol):
         announced = read_head(raw_head) if len(raw_head) <= _MAX_HEAD_BYTES else None
         if announced is None or len(body) != announced.body_bytes or len(body) > self._max_body_bytes:
             return False
-        self._answering = self._answer(announced.head, self, body)
+        self._answering = self._handle(Request(announced.head, self, body))
         self._go_on()
         return True
 
@@ -137,6 +130,8 @@ class Protocol(HttpToolsProtocol):
             future = self._answering.send(None)
         except StopIteration as end:
             self._respond(end.value)
+        except ClientGone:
+            self._answering = None
         except BaseException:
             self.transport.abort()
             raise

@@ -1,4 +1,4 @@
-"""What every way of asking for predictions does once it has found the inputs: decode, admit, submit, gather."""
+"""Inference on the inputs that a request brings, the same for every protocol: decode, admit, submit, gather."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from service.problems import Problem
 from service.settings import Settings
 from service.telemetry.metrics.recorder import Stages
 
-_TURN_SECONDS = 0.005  # that a request of many images may hold the loop, while other requests wait
+TURN_SECONDS = 0.005
+"""For which a request of many images may hold the loop, while other requests wait."""
 
 
 class Ask(NamedTuple):
-    """Who asks which model, and until when the answer is of use (on time.monotonic()'s clock)."""
+    """Who asks which model, and until when the answer is useful (on time.monotonic()'s clock)."""
 
     model: ServedModel
     deadline: float
@@ -38,22 +39,25 @@ class Computed(NamedTuple):
     compute_seconds: float
 
     def stages(self, started: float, read: float, answered: float) -> Stages:
-        """Where the time went of a request that came at `started`, whose body was there at `read`."""
+        """Return the stages of a request that began at `started` and whose body was complete at `read`."""
         queue, compute = self.queue_seconds, self.compute_seconds
         waited_until = self.submitted + queue + compute
         return read - started, self.submitted - read, queue, compute, answered - waited_until
 
 
 class Inference:
-    """The way from encoded inputs to a worker's answer."""
+    """Decodes inputs and has them computed."""
 
-    def __init__(self, dispatcher: Dispatcher, settings: Settings, executor: Executor) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, settings: Settings, executor: Executor, *, turn_seconds: float = TURN_SECONDS
+    ) -> None:
         self.dispatcher = dispatcher
         self.settings = settings
         self._executor = executor
+        self._turn_seconds = turn_seconds
 
     async def decode(self, data: bytes, spec: ImageInput) -> bytes:
-        """One image as the model takes it; a large one is decoded on another thread.
+        """Return one image as the model takes it; a large one is decoded on another thread.
 
         Raises:
             BadRequest, TooLarge: as `images.decode`.
@@ -66,13 +70,13 @@ class Inference:
         return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
 
     async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput) -> list[bytes | Problem]:
-        """Each image as the model takes it, or what is wrong with it; other requests have their turns in between."""
+        """Return each image as the model takes it, or what is wrong with it; other requests get turns in between."""
         decoded = []
-        turn_ends = time.monotonic() + _TURN_SECONDS
+        turn_ends = time.monotonic() + self._turn_seconds
         for image in found:
             if time.monotonic() >= turn_ends:
                 await _let_others()
-                turn_ends = time.monotonic() + _TURN_SECONDS
+                turn_ends = time.monotonic() + self._turn_seconds
             decoded.append(await self._decode_or_problem(image, spec))
         return decoded
 
@@ -85,7 +89,7 @@ class Inference:
             return problem
 
     async def compute(self, ask: Ask, data: bytes, size: int) -> Computed:
-        """What the model says of `size` inputs, back to back in `data`.
+        """Return what the model computes from `size` inputs, back to back in `data`.
 
         Raises:
             QueueFull: they do not fit into the queue.
@@ -93,7 +97,7 @@ class Inference:
         """
         submitted = time.monotonic()
         if size > 1:  # one image was admitted with its request
-            self.dispatcher.admit(size, ask.deadline - submitted)
+            self.dispatcher.admission.admit(size, ask.deadline - submitted)
         futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
         if len(futures) == 1:
             part = await futures[0]
@@ -108,8 +112,8 @@ class Inference:
 
 
 async def _let_others() -> None:
-    """Until the loop has been round once."""
-    # asyncio.sleep(0) yields no future, and `Protocol` goes on when a future says so.
+    """Wait until the event loop has been round once."""
+    # asyncio.sleep(0) yields no future, and `FastPathProtocol` goes on when a future says so.
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
     loop.call_soon(turn.set_result, None)
@@ -117,7 +121,7 @@ async def _let_others() -> None:
 
 
 async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:
-    """The parts once each has come or failed, so that no failure is left unheard."""
+    """Return the parts once each has come or failed, so that no failure goes unheard."""
     parts = await asyncio.gather(*futures, return_exceptions=True)
     for part in parts:
         if isinstance(part, BaseException):

@@ -1,27 +1,35 @@
-"""What a prediction request asks for, beside its body: the query's parameters and the headers that matter."""
+"""A request, as every handler sees it. Knows nothing about the server that received it."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property, lru_cache
-from typing import NamedTuple, cast
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from service.api import asgi
-from service.api.asgi import Receive, Scope
 from service.engine.queues import Client
 from service.problems import BadRequest
 
 PRIORITIES = ("normal", "bulk")
 
 _PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "priority")
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+
+Read = Callable[[float], Awaitable[bytes]]
+"""Reads the body of a request that began at a time on time.monotonic()'s clock.
+
+Raises RequestTimeout if it does not come in time, TooLarge if it is over the limit, ClientGone if it never will come.
+"""
 
 
 class Query(NamedTuple):
-    """The parameters of /predict; None is what was not given."""
+    """What a request asks for: the parameters of /predict, of which other protocols give the first two."""
 
     model: str | None = None
     version: str | None = None
@@ -31,14 +39,80 @@ class Query(NamedTuple):
     bulk: bool = False
 
 
+class Head:
+    """A request's method, path, query and headers. It is parsed once; requests with equal heads may share it.
+
+    `header` looks a header up by its name in lower case and returns its value, which may be '', or None.
+    `remaining_seconds` is a deadline that the transport itself knows of.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw_query: bytes,
+        header: Callable[[str], str | None],
+        *,
+        remaining_seconds: float = math.inf,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.raw_query = raw_query
+        self.header = header
+        self._remaining_seconds = remaining_seconds
+
+    @cached_property
+    def query(self) -> Query:
+        """The parameters of /predict; raises BadRequest as `parse_query`."""
+        return parse_query(self.raw_query)
+
+    @cached_property
+    def content_type(self) -> str:
+        return self.header("content-type") or ""
+
+    @cached_property
+    def timeout_seconds(self) -> float:
+        """The client's own deadline, in seconds from the request's arrival.
+
+        Raises:
+            BadRequest: the header is no whole number of milliseconds.
+        """
+        text = self.header("x-request-timeout-ms")
+        own = math.inf if text is None else whole_number(text, "x-request-timeout-ms") / 1000
+        return min(own, self._remaining_seconds)
+
+    @cached_property
+    def given_id(self) -> str:
+        """The id that the request came with, or '' if it has none that can be sent back."""
+        text = self.header("x-request-id") or ""
+        return text if len(text) <= 128 and text.isascii() and text.isprintable() else ""
+
+    def request_id(self) -> str:
+        """Return the given id, or a new one with each call."""
+        return self.given_id or f"{_process()}-{next(_numbers):x}"
+
+
+class Request(NamedTuple):
+    """A request; its body is here, or is to be read. `parameters` are those in the path."""
+
+    head: Head
+    client: Client
+    body: bytes | Read
+    parameters: Mapping[str, str] = _NO_PARAMETERS
+
+    async def read_body(self) -> bytes:
+        """Return the body; raises what `Read` does."""
+        return self.body if isinstance(self.body, bytes) else await self.body(time.monotonic())
+
+
 @lru_cache(maxsize=1024)
-def parse(query_string: bytes) -> Query:
-    """The parameters in a query string.
+def parse_query(raw_query: bytes) -> Query:
+    """Parse the query string of /predict.
 
     Raises:
-        BadRequest: one that is malformed, that /predict does not know, or that comes twice.
+        BadRequest: a parameter is malformed, unknown, or comes twice.
     """
-    pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    pairs = parse_qsl(raw_query.decode("latin-1"), keep_blank_values=True)
     given = dict(pairs)
     if len(given) != len(pairs) or not set(given) <= set(_PARAMETERS):
         names = [name for name, _ in pairs]
@@ -48,46 +122,35 @@ def parse(query_string: bytes) -> Query:
     return Query(
         model=given.get("model"),
         version=given.get("version"),
-        top_k=asgi.whole_number(given["top_k"], "top_k") if "top_k" in given else None,
-        probabilities=_truth(given, "probabilities"),
-        show_input=_truth(given, "show_input"),
+        top_k=whole_number(given["top_k"], "top_k") if "top_k" in given else None,
+        probabilities=_boolean(given, "probabilities"),
+        show_input=_boolean(given, "show_input"),
         bulk=given.get("priority") == "bulk",
     )
 
 
-class Head:
-    """The head of a request for predictions. What it says is read once; requests that begin alike may share it."""
+@lru_cache(1024)
+def media_type(content_type: str) -> str:
+    """Return `image/png` for `image/png; charset=binary`."""
+    return content_type.partition(";")[0].strip().lower()
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
 
-    @cached_property
-    def query(self) -> Query:
-        """As `parse`, and raises what it does."""
-        return parse(self.scope["query_string"])
+def whole_number(text: str, name: str) -> int:
+    """Parse a parameter's or header's value, at least 1.
 
-    @cached_property
-    def content_type(self) -> str:
-        return asgi.header(self.scope, b"content-type") or ""
+    Raises:
+        BadRequest: it is something else.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text[:40]!r}")
+    return int(text)
 
-    @cached_property
-    def timeout_seconds(self) -> float:
-        """The client's own deadline, in seconds from the request's arrival.
 
-        Raises:
-            BadRequest: the header is no whole number of milliseconds.
-        """
-        text = asgi.header(self.scope, b"x-request-timeout-ms")
-        return math.inf if text is None else asgi.whole_number(text, "x-request-timeout-ms") / 1000
-
-    @cached_property
-    def _given_id(self) -> str:
-        text = asgi.header(self.scope, b"x-request-id") or ""
-        return text if len(text) <= 128 and text.isascii() and text.isprintable() else ""
-
-    def request_id(self) -> str:
-        """The id that the request came with, or a new one of ours if it has none that can be sent back."""
-        return self._given_id or f"{_process()}-{next(_numbers):x}"
+def _boolean(given: dict[str, str], name: str) -> bool:
+    text = given.get(name, "false")
+    if text.lower() not in _BOOLEANS:
+        raise BadRequest(f"{name} must be true or false. Given: {text[:40]!r}")
+    return _BOOLEANS[text.lower()]
 
 
 _numbers = itertools.count(1)
@@ -95,24 +158,5 @@ _numbers = itertools.count(1)
 
 @lru_cache(maxsize=1)
 def _process() -> str:
-    """What sets this process's ids apart from those of others: it is not called before the fork."""
+    """Return what makes this process's ids differ from other processes'; first called after the fork."""
     return os.urandom(4).hex()
-
-
-class _Present:
-    """A client of a server that does not say when it leaves."""
-
-    disconnected = False
-
-
-def client_behind(receive: Receive) -> Client:
-    """Who waits for the answer: uvicorn hands `receive` out as a method of what knows whether the client is there."""
-    cycle = getattr(receive, "__self__", None)
-    return cast("Client", cycle) if hasattr(cycle, "disconnected") else _Present()
-
-
-def _truth(given: dict[str, str], name: str) -> bool:
-    text = given.get(name, "false")
-    if text.lower() not in _TRUTHS:
-        raise BadRequest(f"{name} must be true or false. Given: {text[:40]!r}")
-    return _TRUTHS[text.lower()]

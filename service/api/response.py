@@ -1,60 +1,50 @@
-"""Put what a worker says of images into the words of the HTTP API."""
+"""An answer, as every handler gives it. Knows nothing about the server that sends it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+import orjson
 
-from service.api.asgi import Header
-from service.api.request import Query
-from service.engine.queues import Part
+from service import problems
 from service.engine.served_models import ServedModel
-from service.problems import ModelFailed, Problem
+from service.problems import Problem
+from service.telemetry.metrics.recorder import Stages
 
-_DECIMALS = 6
-
-
-def prediction_entries(model: ServedModel, part: Part, query: Query) -> list[dict[str, Any]]:
-    """An entry of "predictions" for each image of `part`."""
-    answer = part.answer
-    found: list[dict[str, Any]] = []
-    for i in range(part.start, part.start + part.size):
-        class_id = answer.class_ids[i]
-        if class_id < 0:
-            found.append(error_entry(ModelFailed("the model must compute the input. Given: one that it fails on")))
-            continue
-        entry = _class_entry(model, class_id, answer.confidences[i])
-        if query.top_k is not None or query.probabilities:
-            logits = np.asarray(answer.logits[i * answer.classes : (i + 1) * answer.classes], np.float64)
-            probabilities = softmax(logits, model.manifest.temperature)
-            if query.top_k is not None:
-                # Stable, so that among equals the lower class comes first, as argmax has it.
-                order = np.argsort(-probabilities, kind="stable")[: query.top_k].tolist()
-                entry["top_k"] = [_class_entry(model, k, float(probabilities[k])) for k in order]
-            if query.probabilities:
-                entry["probabilities"] = probabilities.round(_DECIMALS).tolist()
-        found.append(entry)
-    return found
+Header = tuple[bytes, bytes]
+"""A header's name, in lower case, and its value."""
 
 
-def error_entry(problem: Problem) -> dict[str, Any]:
-    """What stands in "predictions" for an image that has none."""
-    return {"error": {"status": problem.status, "detail": problem.detail}}
+class Response(NamedTuple):
+    """A whole answer; `shared_headers` are those that many answers have in common."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: tuple[Header, ...] = ()
+    shared_headers: tuple[Header, ...] = ()
 
 
-def softmax(logits: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Calibrated probabilities of logits [..., K], along the last axis."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+def json_response(document: Any, status: int = 200, headers: tuple[Header, ...] = ()) -> Response:
+    """Return `document` as JSON."""
+    return Response(status, orjson.dumps(document), headers=headers)
+
+
+def problem_response(problem: Problem, *headers: Header) -> Response:
+    """Return `problem` as RFC 9457 problem details."""
+    media_type = problems.MEDIA_TYPE.encode()
+    return Response(problem.status, problem.body(), media_type, (*headers, *problem_headers(problem)))
+
+
+def problem_headers(problem: Problem) -> tuple[Header, ...]:
+    """Return the headers that belong to a problem, such as Retry-After."""
+    return tuple((name.encode(), value.encode("latin-1")) for name, value in problem.headers.items())
 
 
 @lru_cache(maxsize=256)
 def model_headers(model: ServedModel) -> tuple[Header, ...]:
-    """The headers that say which model, version and artifact answered."""
+    """Return the headers that name the model, version and artifact of an answer."""
     return (
         (b"x-model", model.name.encode()),
         (b"x-model-version", b"%d" % model.version),
@@ -62,15 +52,8 @@ def model_headers(model: ServedModel) -> tuple[Header, ...]:
     )
 
 
-def server_timing(*, queue: float, compute: float, decode: float | None = None) -> Header:
-    """The Server-Timing header: each stage, its seconds said in milliseconds."""
-    value = b"queue;dur=%.3f, compute;dur=%.3f" % (1e3 * queue, 1e3 * compute)
-    return (b"server-timing", value if decode is None else b"decode;dur=%.3f, %b" % (1e3 * decode, value))
-
-
-def _class_entry(model: ServedModel, class_id: int, probability: float) -> dict[str, Any]:
-    return {
-        "class_id": class_id,
-        "label": model.classes[class_id],
-        "probability": round(probability, _DECIMALS),
-    }
+def server_timing(stages: Stages) -> Header:
+    """Return the Server-Timing header: the stages inside the service, in milliseconds."""
+    _, decode, queue, compute, _ = stages
+    value = b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f" % (1e3 * decode, 1e3 * queue, 1e3 * compute)
+    return (b"server-timing", value)

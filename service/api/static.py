@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from service.api.request import Request
+from service.api.response import Response
+from service.api.router import Route
 
 FOLDER = Path(__file__).parent.parent / "page"
 
@@ -55,12 +55,13 @@ def routes() -> list[Route]:
 def _route(path: str, file: Path) -> Route:
     content = file.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = {**_HEADERS, "etag": etag}
+    media_type = _MEDIA_TYPES[file.suffix].encode()
+    headers = tuple((name.encode(), value.encode()) for name, value in {**_HEADERS, "etag": etag}.items())
 
     async def send(request: Request) -> Response:
-        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        known = [tag.strip().removeprefix("W/") for tag in (request.head.header("if-none-match") or "").split(",")]
         if etag in known or "*" in known:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=_MEDIA_TYPES[file.suffix], headers=headers)
+            return Response(304, b"", media_type, headers)
+        return Response(200, content, media_type, headers)
 
-    return Route(path, send, methods=["GET"], include_in_schema=False)
+    return Route("GET", path, send)

@@ -1,7 +1,7 @@
-"""Coalesces what waits in one HTTP process into blocks and sends them to the workers.
+"""The dispatcher of one HTTP process, which coalesces waiting inputs into blocks and sends them to the workers.
 
 Whatever is waiting when a worker has room leaves together, as one block, without a timer. A block whose worker dies
-goes back to the head of its lane. Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
+returns to the head of its queue. Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from service.engine import messages
-from service.engine.messages import Absent, Announced, Answer
-from service.engine.queues import Client, Lane, Lanes, Part, Ticket
-from service.engine.served_models import Key, Offer, ServedModel
+from service.engine.admission import Admission
+from service.engine.messages import BlockAnswer
+from service.engine.queues import Chunk, Client, Part, Queue, Queues
+from service.engine.served_models import Absent, Key, ServedModel, ServedModels
 from service.engine.worker_link import WorkerLink
-from service.problems import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, Unavailable
+from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable
 
 BLOCKS_IN_FLIGHT = 2
 """Blocks that a worker may hold of one HTTP process: one that it computes, one that it finds when it is done."""
 
-_SHORT_SECONDS = 0.001
-"""A block that has been away for less may be back at once, so the next one for its model waits until it is as large:
-small blocks cost both sides more than their images do. To a block that takes longer the next one is sent ahead."""
+SHORT_SECONDS = 0.001
+"""A block sent more recently may be answered at once, so the next one for its model waits until it is as large: small
+blocks cost both sides more than their images do. While a longer one is computed, the next is sent ahead."""
 
 BULK_BLOCKS_IN_FLIGHT = 1
 """The same for bulk requests, so that an urgent block never waits behind more than one of them."""
 
-TICKETS_PER_BATCH = 4
-"""Into so many tickets a batch's worth of one request is cut, so that others fit between them."""
+CHUNKS_PER_BATCH = 4
+"""Into so many chunks a batch's worth of one request is cut, so that others fit between them."""
 
 MAX_ATTEMPTS = 3
 """Workers that may die with a block before it is given up: it may be what kills them."""
 
 _SWEEP_SECONDS = 0.1
-_MAX_RETRY_SECONDS = 60
 
 
 class _Block(NamedTuple):
     model: ServedModel
-    lane: Lane
-    tickets: list[Ticket]
+    queue: Queue
+    chunks: list[Chunk]
     size: int  # of inputs
     sent: float
 
@@ -59,22 +59,22 @@ class _Worker:
         self.handles: dict[Key, int] = {}
         self.blocks: dict[int, _Block] = {}
 
-    def has_room_for(self, lane: Lane) -> bool:
-        limit = BULK_BLOCKS_IN_FLIGHT if lane.bulk else BLOCKS_IN_FLIGHT
-        return self.connected and len(self.blocks) < limit and lane.key in self.handles
+    def has_room_for(self, queue: Queue) -> bool:
+        limit = BULK_BLOCKS_IN_FLIGHT if queue.bulk else BLOCKS_IN_FLIGHT
+        return self.connected and len(self.blocks) < limit and queue.key in self.handles
 
-    def may_soon_answer(self, lane: Lane) -> bool:
-        """Whether the block that left last may, so that what waits in `lane` for the same model can grow meanwhile."""
+    def may_soon_answer(self, queue: Queue, short_seconds: float) -> bool:
+        """Whether the block that left last may, so that what waits in `queue` for the same model can grow meanwhile."""
         if not self.blocks:
             return False
         last = next(reversed(self.blocks.values()))
-        return last.lane.key == lane.key and lane.size < last.size and time.monotonic() - last.sent < _SHORT_SECONDS
+        return last.queue.key == queue.key and queue.size < last.size and time.monotonic() - last.sent < short_seconds
 
 
 class Dispatcher:
     """The queue of one HTTP process. All of it runs on the event loop's thread.
 
-    `on_answer` is told of every block that is answered.
+    `on_answer` hears of every block that is answered.
     """
 
     def __init__(
@@ -84,24 +84,21 @@ class Dispatcher:
         default_model: str,
         max_batch_size: int,
         max_queue: int,
-        on_answer: Callable[[ServedModel, Answer], None] = lambda _model, _answer: None,
+        on_answer: Callable[[ServedModel, BlockAnswer], None] = lambda _model, _answer: None,
+        short_seconds: float = SHORT_SECONDS,
     ) -> None:
-        self.offer = Offer(default_model)
-        self.depth = 0
-        """Images that were accepted and are not answered."""
+        self.served = ServedModels(default_model)
+        self.admission = Admission(max_queue)
         self._max_batch_size = max_batch_size
-        self._max_ticket_size = max(1, max_batch_size // TICKETS_PER_BATCH)
-        self.max_queue = max_queue
+        self._max_chunk_size = max(1, max_batch_size // CHUNKS_PER_BATCH)
         self._on_answer = on_answer
+        self._short_seconds = short_seconds
         self._workers = {WorkerLink(path, self): _Worker() for path in paths}
-        self._lanes = Lanes()
-        self._tickets: set[Ticket] = set()
+        self._queues = Queues()
+        self._chunks: set[Chunk] = set()
         self._block_ids = itertools.count(1)
         self._flush_is_due = False
         self._second_look: asyncio.TimerHandle | None = None
-        self._answered = 0
-        self._peak_rate = 0.0
-        self._compute_seconds = 0.0  # of a batch, lately
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._announced = asyncio.Event()
@@ -130,37 +127,21 @@ class Dispatcher:
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """For each model that has any: its images that are not answered, and when the oldest was submitted."""
-        lanes = [(lane.key, lane.tickets()) for lane in self._lanes.in_turn()]
+        queues = [(queue.key, queue.chunks()) for queue in self._queues.in_turn()]
         blocks = itertools.chain.from_iterable(worker.blocks.values() for worker in self._workers.values())
-        sent = [(block.model.key, block.tickets) for block in blocks]
+        sent = [(block.model.key, block.chunks) for block in blocks]
         found: dict[str, tuple[int, float]] = {}
-        for (name, _), tickets in itertools.chain(lanes, sent):
+        for (name, _), chunks in itertools.chain(queues, sent):
             depth, oldest = found.get(name, (0, math.inf))
-            for ticket in tickets:
-                if ticket in self._tickets:
-                    depth += ticket.size
-                    oldest = min(oldest, ticket.submitted)
+            for chunk in chunks:
+                if chunk in self._chunks:
+                    depth += chunk.size
+                    oldest = min(oldest, chunk.submitted)
             if depth:
                 found[name] = depth, oldest
         return found
 
     # Asking
-
-    def admit(self, images: int, seconds: float) -> None:
-        """Refuse now what would not fit into the queue, or would not be answered within `seconds`.
-
-        Raises:
-            QueueFull: with the seconds after which the backlog will be gone.
-        """
-        backlog_seconds = self.depth / self._peak_rate if self._peak_rate else 0.0
-        computing = self._compute_seconds if backlog_seconds else 0.0  # behind the backlog its own batch is computed
-        if self.depth + images <= self.max_queue and backlog_seconds + computing <= seconds:
-            return
-        raise QueueFull(
-            f"the queue must have room for {images} more image(s) and the answer come within {seconds:.3g} s. "
-            f"Given: {self.depth} of {self.max_queue} wait, for about {backlog_seconds + computing:.3g} s",
-            retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
-        )
 
     def submit(
         self, model: ServedModel, data: bytes, size: int, deadline: float, client: Client, *, bulk: bool = False
@@ -170,45 +151,45 @@ class Dispatcher:
         Each future gives its part or raises ModelFailed, DeadlineExceeded, Unavailable or ClientGone; it does so by a
         moment after `deadline`, which is on time.monotonic()'s clock.
         """
-        step = self._max_ticket_size
+        step = self._max_chunk_size
         head = data if size <= step else data[: step * model.input_bytes]
-        first = last = self._ticket(head, min(size, step), deadline, client)
+        first = last = self._chunk(head, min(size, step), deadline, client)
         futures = [first.future]
         for start in range(step, size, step):
-            chunk = data[start * model.input_bytes : (start + step) * model.input_bytes]
-            last.next = self._ticket(chunk, min(step, size - start), deadline, client)
+            following = data[start * model.input_bytes : (start + step) * model.input_bytes]
+            last.next = self._chunk(following, min(step, size - start), deadline, client)
             last = last.next
             futures.append(last.future)
-        self._lanes.lane(model.key, bulk=bulk).add(first)
+        self._queues.queue(model.key, bulk=bulk).add(first)
         self._flush_soon()
         return futures
 
-    def _ticket(self, data: bytes, size: int, deadline: float, client: Client) -> Ticket:
-        ticket = Ticket(data, size, deadline, client, self._loop.create_future())
-        self._tickets.add(ticket)
-        self.depth += size
-        return ticket
+    def _chunk(self, data: bytes, size: int, deadline: float, client: Client) -> Chunk:
+        chunk = Chunk(data, size, deadline, client, self._loop.create_future())
+        self._chunks.add(chunk)
+        self.admission.depth += size
+        return chunk
 
-    def _finish(self, ticket: Ticket, outcome: Part | Exception) -> None:
-        if ticket not in self._tickets:
+    def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
+        if chunk not in self._chunks:
             return
-        self._tickets.remove(ticket)
-        self.depth -= ticket.size
-        if ticket.future.done():
+        self._chunks.remove(chunk)
+        self.admission.depth -= chunk.size
+        if chunk.future.done():
             return
         if isinstance(outcome, Part):
-            self._answered += ticket.size
-            ticket.future.set_result(outcome)
+            self.admission.images_answered(chunk.size)
+            chunk.future.set_result(outcome)
         else:
-            ticket.future.set_exception(outcome)
+            chunk.future.set_exception(outcome)
 
-    def _is_wanted(self, ticket: Ticket) -> bool:
-        if ticket.client.disconnected:
-            gone: Ticket | None = ticket
+    def _is_wanted(self, chunk: Chunk) -> bool:
+        if chunk.client.disconnected:
+            gone: Chunk | None = chunk
             while gone:
                 self._finish(gone, ClientGone())
                 gone = gone.next
-        return not ticket.future.done()
+        return not chunk.future.done()
 
     # Blocks
 
@@ -223,77 +204,76 @@ class Dispatcher:
         progress = True
         while progress:
             progress = False
-            for lane in self._lanes.in_turn():
-                link = self._link_for(lane)
-                if link and self._workers[link].may_soon_answer(lane):
+            for queue in self._queues.in_turn():
+                link = self._link_for(queue)
+                if link and self._workers[link].may_soon_answer(queue, self._short_seconds):
                     self._look_again()
                 elif link:
-                    self._send_block(link, lane)
+                    self._send_block(link, queue)
                     progress = True
 
     def _look_again(self) -> None:
         """Flush once a block that was sent just now is no longer expected at once, though nothing else may happen."""
         if self._second_look is None:
-            self._second_look = self._loop.call_later(_SHORT_SECONDS, self._flush_again)
+            self._second_look = self._loop.call_later(self._short_seconds, self._flush_again)
 
     def _flush_again(self) -> None:
         self._second_look = None
         self._flush()
 
-    def _link_for(self, lane: Lane) -> WorkerLink | None:
-        free = [link for link, worker in self._workers.items() if worker.has_room_for(lane)]
+    def _link_for(self, queue: Queue) -> WorkerLink | None:
+        free = [link for link, worker in self._workers.items() if worker.has_room_for(queue)]
         return min(free, key=lambda link: len(self._workers[link].blocks), default=None)
 
-    def _send_block(self, link: WorkerLink, lane: Lane) -> None:
-        tickets = lane.take(self._max_batch_size, self._is_wanted)
-        self._lanes.had_turn(lane)
-        if not tickets:
+    def _send_block(self, link: WorkerLink, queue: Queue) -> None:
+        chunks = queue.take(self._max_batch_size, self._is_wanted)
+        self._queues.had_turn(queue)
+        if not chunks:
             return
         worker = self._workers[link]
         block_id = next(self._block_ids)
-        size = sum(ticket.size for ticket in tickets)
-        worker.blocks[block_id] = _Block(worker.models[lane.key], lane, tickets, size, time.monotonic())
-        deadline = max(ticket.deadline for ticket in tickets)
-        chunks = [ticket.data for ticket in tickets]
-        link.send(messages.pack_block(block_id, worker.handles[lane.key], size, deadline, chunks))
+        size = sum(chunk.size for chunk in chunks)
+        worker.blocks[block_id] = _Block(worker.models[queue.key], queue, chunks, size, time.monotonic())
+        deadline = max(chunk.deadline for chunk in chunks)
+        payloads = [chunk.data for chunk in chunks]
+        link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
 
     # LinkListener
 
-    def models_announced(self, link: WorkerLink, announced: Announced) -> None:
+    def models_announced(self, link: WorkerLink, models: dict[int, ServedModel], absent: tuple[Absent, ...]) -> None:
         worker = self._workers[link]
-        served = [ServedModel(announcement) for announcement in announced.models]
-        worker.models = {model.key: model for model in served}
-        worker.handles = {model.key: a.handle for model, a in zip(served, announced.models, strict=True)}
-        worker.absent = announced.absent
+        worker.models = {model.key: model for model in models.values()}
+        worker.handles = {model.key: handle for handle, model in models.items()}
+        worker.absent = absent
         worker.connected = True
         self._announced.set()
         workers = self._workers.values()
-        self.offer.replace(
+        self.served.replace(
             (model for worker in workers for model in worker.models.values()),
             (absent for worker in workers for absent in worker.absent),
         )
-        for ticket in self._lanes.remove(lambda key: not self.offer.has(key)):
-            self._finish(ticket, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
+        for chunk in self._queues.remove(lambda key: not self.served.has(key)):
+            self._finish(chunk, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
         self._flush_soon()
 
-    def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None:
+    def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
         worker = self._workers[link]
         block = worker.blocks.pop(block_id)
         self._on_answer(block.model, answer)
-        self._compute_seconds += (answer.compute_seconds - self._compute_seconds) * 0.1
+        self.admission.batch_computed(answer.compute_seconds)
         start = 0
-        for ticket in block.tickets:
-            self._finish(ticket, Part(answer, start, ticket.size))
-            start += ticket.size
-        if self._lanes:
+        for chunk in block.chunks:
+            self._finish(chunk, Part(answer, start, chunk.size))
+            start += chunk.size
+        if self._queues:
             # Those who have just been answered may ask again at once; let them join.
             self._flush_soon()
 
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None:
         now = time.monotonic()
-        for ticket in self._workers[link].blocks.pop(block_id).tickets:
-            late = ticket.deadline <= now
-            self._finish(ticket, _too_late() if late else Unavailable(f"a worker must take the block. Given: {reason}"))
+        for chunk in self._workers[link].blocks.pop(block_id).chunks:
+            late = chunk.deadline <= now
+            self._finish(chunk, _too_late() if late else Unavailable(f"a worker must take the block. Given: {reason}"))
         self._flush_soon()
 
     def worker_lost(self, link: WorkerLink) -> None:
@@ -301,35 +281,29 @@ class Dispatcher:
         worker.connected = False
         blocks, worker.blocks = worker.blocks, {}
         for block in reversed(blocks.values()):
-            lane = self._lanes.lane(block.lane.key, bulk=block.lane.bulk)
-            for ticket in reversed(block.tickets):
-                ticket.attempts += 1
-                if ticket.attempts < MAX_ATTEMPTS:
-                    lane.put_back(ticket)
+            queue = self._queues.queue(block.queue.key, bulk=block.queue.bulk)
+            for chunk in reversed(block.chunks):
+                chunk.attempts += 1
+                if chunk.attempts < MAX_ATTEMPTS:
+                    queue.put_back(chunk)
                 else:
-                    self._finish(ticket, ModelFailed(f"the model must compute the input. {MAX_ATTEMPTS} workers died"))
+                    self._finish(chunk, ModelFailed(f"the model must compute the input. {MAX_ATTEMPTS} workers died"))
         self._flush_soon()
 
     # Deadlines
 
     async def _sweep(self) -> None:
-        """Answer what is late. One pass over all tickets each tenth of a second costs less than a timer for each."""
-        was_busy = False
+        """Answer what is late. One pass over all chunks each tenth of a second costs less than a timer for each."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            # What a worker that is being replaced does not answer says nothing of how fast its successor will be.
-            is_busy = bool(self._lanes) and any(worker.connected for worker in self._workers.values())
-            if is_busy and was_busy:  # more waits than the workers can hold: this is as fast as they are
-                self._learn_rate(self._answered / _SWEEP_SECONDS)
-            self._answered, was_busy = 0, is_busy
+            # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
+            is_connected = any(worker.connected for worker in self._workers.values())
+            self.admission.learn_rate(_SWEEP_SECONDS, is_busy=bool(self._queues) and is_connected)
             now = time.monotonic()
-            late = [ticket for ticket in self._tickets if ticket.deadline <= now]
-            for ticket in late:
-                self._finish(ticket, _too_late())
-            self._lanes.keep(self._is_wanted)
-
-    def _learn_rate(self, rate: float) -> None:
-        self._peak_rate += (rate - self._peak_rate) * (0.1 if self._peak_rate else 1.0)
+            late = [chunk for chunk in self._chunks if chunk.deadline <= now]
+            for chunk in late:
+                self._finish(chunk, _too_late())
+            self._queues.keep(self._is_wanted)
 
 
 def _too_late() -> DeadlineExceeded:

@@ -1,15 +1,15 @@
-"""What a worker serves: models with their aliases, and the versions that it does not serve."""
+"""Which models a worker should serve, with their aliases, and which versions it does not serve."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.engine.messages import Absent
+from service.engine.served_models import Absent
 from service.model.model import Model
 
 
-class Served(NamedTuple):
-    """A version in the line-up; the default answers when a request names no version."""
+class Entry(NamedTuple):
+    """A version in the line-up; the default one answers when a request names no version."""
 
     model: Model
     default: bool
@@ -17,7 +17,7 @@ class Served(NamedTuple):
 
 
 class LineUp(NamedTuple):
-    """What a worker serves, and what it does not though it is in the registry."""
+    """The versions that a worker should serve, and those in the registry that it does not."""
 
-    served: tuple[Served, ...]
+    served: tuple[Entry, ...]
     absent: tuple[Absent, ...] = ()

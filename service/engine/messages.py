@@ -1,24 +1,25 @@
 """The messages between an HTTP process and a worker, over one Unix stream socket for each pair.
 
-    BLOCK    HTTP -> worker   images (or features) of one model that travel and are answered together
+    BLOCK    HTTP -> worker   images (or features) of one model, which are answered together
     ANSWER   worker -> HTTP   class, confidence and logits for each image of a block
     REFUSAL  worker -> HTTP   a block that cannot be computed at all, with the reason
-    MODELS   worker -> HTTP   what the worker serves and what not; sent on connecting and after each change
+    MODELS   worker -> HTTP   which versions the worker serves and which not; sent on connecting and after each change
 
-A frame is a header (payload size, kind, block id) and a payload. No pickle: the layouts below are everything.
+A message is a header (payload size, kind, block id) and a payload. No pickle: the layouts below are everything.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+import orjson
 
 from service.contract.manifest import ModelManifest
 from service.contract.variants import Form
+from service.engine.served_models import Absent, ServedModel
 
 _HEADER = struct.Struct("<IIQ")
 _BLOCK = struct.Struct("<IId")
@@ -32,14 +33,14 @@ class Kind(enum.IntEnum):
     MODELS = 4
 
 
-class Frame(NamedTuple):
+class Message(NamedTuple):
     kind: int
     block_id: int
     payload: bytes
 
 
 class Block(NamedTuple):
-    """`size` inputs of the model that the worker announced as `handle`, back to back in `data`."""
+    """`size` inputs of the model that the worker calls `handle`, back to back in `data`."""
 
     handle: int
     size: int
@@ -47,8 +48,8 @@ class Block(NamedTuple):
     data: memoryview
 
 
-class Answer(NamedTuple):
-    """What a worker says of a block; the arrays run parallel to its images.
+class BlockAnswer(NamedTuple):
+    """A worker's answer to a block; the arrays run parallel to its images.
 
     A class id of -1 marks an image that made the model fail.
     """
@@ -60,38 +61,6 @@ class Answer(NamedTuple):
     batch_size: int  # images that were computed together, of this block and of others
     queue_seconds: float
     compute_seconds: float
-
-
-class Announcement(BaseModel):
-    """One model version that a worker serves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    handle: int
-    default: bool  # what a request gets that names the model but no version
-    aliases: tuple[str, ...]
-    manifest: ModelManifest
-    form: Form = Form()
-
-
-class Absent(BaseModel):
-    """A version that is in the registry and that the worker does not serve."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    version: int
-    state: Literal["loading", "refused"]
-    reason: str = ""
-
-
-class Announced(BaseModel):
-    """All that a worker says of versions at one time."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    models: tuple[Announcement, ...] = ()
-    absent: tuple[Absent, ...] = ()
 
 
 def pack(kind: Kind, block_id: int, payload: bytes) -> bytes:
@@ -117,15 +86,15 @@ def pack_answer(
     queue_seconds: float,
     compute_seconds: float,
 ) -> bytes:
-    """An ANSWER frame; `columns` are int32 [n] class ids, float32 [n] confidences and float32 [n, classes] logits."""
+    """Pack an answer; `columns` are int32 [n] class ids, float32 [n] confidences and float32 [n, classes] logits."""
     head = _ANSWER.pack(len(columns[0]) // 4, classes, batch_size, queue_seconds, compute_seconds)
     return pack(Kind.ANSWER, block_id, b"".join((head, *columns)))
 
 
-def unpack_answer(payload: bytes) -> Answer:
+def unpack_answer(payload: bytes) -> BlockAnswer:
     size, classes, batch_size, queue_seconds, compute_seconds = _ANSWER.unpack_from(payload)
     body = memoryview(payload)[_ANSWER.size :]
-    return Answer(
+    return BlockAnswer(
         list(body[: 4 * size].cast("i")),
         list(body[4 * size : 8 * size].cast("f")),
         body[8 * size :].cast("f"),
@@ -136,22 +105,45 @@ def unpack_answer(payload: bytes) -> Answer:
     )
 
 
-def pack_models(announced: Announced) -> bytes:
-    return pack(Kind.MODELS, 0, announced.model_dump_json().encode())
+def pack_models(models: Mapping[int, ServedModel], absent: Iterable[Absent]) -> bytes:
+    """Pack what a worker serves, each model by the handle that blocks name it by, and what it does not serve."""
+    listed = [
+        {
+            "handle": handle,
+            "default": model.default,
+            "aliases": model.aliases,
+            "manifest": model.manifest.model_dump(mode="json"),
+            "form": model.form.model_dump(mode="json"),
+        }
+        for handle, model in models.items()
+    ]
+    document = {"models": listed, "absent": [version.model_dump(mode="json") for version in absent]}
+    return pack(Kind.MODELS, 0, orjson.dumps(document))
 
 
-def unpack_models(payload: bytes) -> Announced:
-    return Announced.model_validate_json(payload)
+def unpack_models(payload: bytes) -> tuple[dict[int, ServedModel], tuple[Absent, ...]]:
+    """Unpack what `pack_models` packed."""
+    document = orjson.loads(payload)
+    models = {
+        entry["handle"]: ServedModel(
+            ModelManifest.model_validate(entry["manifest"]),
+            default=entry["default"],
+            aliases=tuple(entry["aliases"]),
+            form=Form.model_validate(entry["form"]),
+        )
+        for entry in document["models"]
+    }
+    return models, tuple(map(Absent.model_validate, document["absent"]))
 
 
-class FrameReader:
-    """Cuts a stream of bytes into frames."""
+class MessageReader:
+    """Cuts a stream of bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take what arrived and give the frames that are whole by now."""
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take what arrived and yield the messages that are complete."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -160,6 +152,6 @@ class FrameReader:
             end = start + _HEADER.size + size
             if len(buffer) < end:
                 break
-            yield Frame(kind, block_id, bytes(buffer[start + _HEADER.size : end]))
+            yield Message(kind, block_id, bytes(buffer[start + _HEADER.size : end]))
             start = end
         del buffer[:start]

@@ -1,7 +1,7 @@
-"""The order in which what waits leaves an HTTP process: fair between models, between requests, and to the urgent.
+"""The order in which waiting inputs leave an HTTP process: fair between models and requests, urgent ones first.
 
-A lane holds what waits for one model at one priority. Lanes take turns by the block; inside a lane requests take turns
-by the ticket, so that neither a flood for one model nor one request of a thousand images keeps a single image waiting.
+A queue holds what waits for one model at one priority. Queues take turns by the block, and requests inside a queue by
+the chunk, so that neither a flood for one model nor one request of a thousand images keeps a single image waiting.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from service.engine.messages import Answer
+from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key
 
 
 class Part(NamedTuple):
-    """One ticket's share of a block's answer: images `start` to `start + size`."""
+    """The share of one chunk in a block's answer: images `start` to `start + size`."""
 
-    answer: Answer
+    answer: BlockAnswer
     start: int
     size: int
 
@@ -31,8 +31,8 @@ class Client(Protocol):
     def disconnected(self) -> bool: ...
 
 
-class Ticket:
-    """Inputs of one request that travel together; `next` are those that travel after them."""
+class Chunk:
+    """Inputs of one request that travel in one block; `next` is the chunk that follows."""
 
     __slots__ = ("attempts", "client", "data", "deadline", "future", "next", "size", "submitted")
 
@@ -43,96 +43,96 @@ class Ticket:
         self.deadline = deadline
         self.client = client
         self.future = future
-        self.next: Ticket | None = None
+        self.next: Chunk | None = None
         self.attempts = 0
 
 
-class Lane:
-    """What waits for the model `key`; what is `bulk` yields to what is not."""
+class Queue:
+    """The inputs that wait for the model `key`; those of `bulk` requests yield to others."""
 
     def __init__(self, key: Key, *, bulk: bool) -> None:
         self.key = key
         self.bulk = bulk
-        self._tickets: collections.deque[Ticket] = collections.deque()
+        self._chunks: collections.deque[Chunk] = collections.deque()
         self.size = 0
-        """Inputs that could leave now, without those that travel after them."""
+        """Inputs that could leave now, without the chunks that follow them."""
 
     def __bool__(self) -> bool:
-        return bool(self._tickets)
+        return bool(self._chunks)
 
-    def add(self, ticket: Ticket) -> None:
-        self._tickets.append(ticket)
-        self.size += ticket.size
+    def add(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+        self.size += chunk.size
 
-    def put_back(self, ticket: Ticket) -> None:
-        """Return a ticket that had left, to leave first."""
-        self._tickets.appendleft(ticket)
-        self.size += ticket.size
+    def put_back(self, chunk: Chunk) -> None:
+        """Return a chunk that had left to the head of the queue."""
+        self._chunks.appendleft(chunk)
+        self.size += chunk.size
 
-    def tickets(self) -> Iterator[Ticket]:
-        """Everything that waits, with what travels after it."""
-        for ticket in self._tickets:
-            following: Ticket | None = ticket
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield every chunk that waits, with those that follow it."""
+        for chunk in self._chunks:
+            following: Chunk | None = chunk
             while following:
                 yield following
                 following = following.next
 
-    def take(self, max_size: int, is_wanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        """The next tickets, of at most `max_size` inputs together, without those that nobody waits for."""
-        tickets = self._tickets
-        taken: list[Ticket] = []
-        while tickets and max_size >= tickets[0].size:
-            ticket = tickets.popleft()
-            self.size -= ticket.size
-            if ticket.next:
-                self.add(ticket.next)
-                ticket.next = None
-            if is_wanted(ticket):
-                taken.append(ticket)
-                max_size -= ticket.size
+    def take(self, max_size: int, is_wanted: Callable[[Chunk], bool]) -> list[Chunk]:
+        """Remove and return the next chunks, of at most `max_size` inputs, without those that nobody waits for."""
+        chunks = self._chunks
+        taken: list[Chunk] = []
+        while chunks and max_size >= chunks[0].size:
+            chunk = chunks.popleft()
+            self.size -= chunk.size
+            if chunk.next:
+                self.add(chunk.next)
+                chunk.next = None
+            if is_wanted(chunk):
+                taken.append(chunk)
+                max_size -= chunk.size
         return taken
 
-    def keep(self, is_wanted: Callable[[Ticket], bool]) -> None:
-        """Drop what nobody waits for."""
-        self._tickets = collections.deque(filter(is_wanted, self._tickets))
-        self.size = sum(ticket.size for ticket in self._tickets)
+    def keep(self, is_wanted: Callable[[Chunk], bool]) -> None:
+        """Drop the chunks that nobody waits for."""
+        self._chunks = collections.deque(filter(is_wanted, self._chunks))
+        self.size = sum(chunk.size for chunk in self._chunks)
 
 
-class Lanes:
-    """All lanes of one HTTP process that hold something, the one whose turn it is first."""
+class Queues:
+    """The queues of one HTTP process that are not empty, the one whose turn it is first."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[Key, bool], Lane] = {}
+        self._queues: dict[tuple[Key, bool], Queue] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._lanes)
+        return bool(self._queues)
 
-    def lane(self, key: Key, *, bulk: bool) -> Lane:
-        """The lane to add to."""
-        lane = self._lanes.get((key, bulk))
-        if lane is None:
-            lane = self._lanes[key, bulk] = Lane(key, bulk=bulk)
-        return lane
+    def queue(self, key: Key, *, bulk: bool) -> Queue:
+        """Return the queue of a model and priority, new if there is none."""
+        queue = self._queues.get((key, bulk))
+        if queue is None:
+            queue = self._queues[key, bulk] = Queue(key, bulk=bulk)
+        return queue
 
-    def in_turn(self) -> list[Lane]:
-        """The lanes in the order in which they may send a block: the urgent first, then who waited longest."""
-        return sorted(self._lanes.values(), key=lambda lane: lane.bulk)
+    def in_turn(self) -> list[Queue]:
+        """Return the queues in the order in which they may send a block: urgent ones first, then who waited longest."""
+        return sorted(self._queues.values(), key=lambda queue: queue.bulk)
 
-    def had_turn(self, lane: Lane) -> None:
-        """Put a lane that sent a block behind the others, or away if it is empty."""
-        place = (lane.key, lane.bulk)
-        del self._lanes[place]
-        if lane:
-            self._lanes[place] = lane
+    def had_turn(self, queue: Queue) -> None:
+        """Put a queue that sent a block behind the others, or drop it if it is empty."""
+        place = (queue.key, queue.bulk)
+        del self._queues[place]
+        if queue:
+            self._queues[place] = queue
 
-    def keep(self, is_wanted: Callable[[Ticket], bool]) -> None:
-        """Drop what nobody waits for, in every lane."""
-        for place, lane in list(self._lanes.items()):
-            lane.keep(is_wanted)
-            if not lane:
-                del self._lanes[place]
+    def keep(self, is_wanted: Callable[[Chunk], bool]) -> None:
+        """Drop the chunks that nobody waits for, in every queue."""
+        for place, queue in list(self._queues.items()):
+            queue.keep(is_wanted)
+            if not queue:
+                del self._queues[place]
 
-    def remove(self, is_void: Callable[[Key], bool]) -> list[Ticket]:
-        """Take away the lanes of some models, and give what waited in them."""
-        void = [place for place in self._lanes if is_void(place[0])]
-        return [ticket for place in void for ticket in self._lanes.pop(place).tickets()]
+    def remove(self, is_void: Callable[[Key], bool]) -> list[Chunk]:
+        """Remove the queues of some models and return the chunks that waited in them."""
+        void = [place for place in self._queues if is_void(place[0])]
+        return [chunk for place in void for chunk in self._queues.pop(place).chunks()]

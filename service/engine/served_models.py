@@ -1,11 +1,14 @@
-"""What the workers serve, as the HTTP side knows it, and what a request means that names a model and a version."""
+"""The models that the workers serve, as the HTTP side sees them, and which of them a request means."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from service.contract.manifest import ModelManifest, input_bytes
-from service.engine.messages import Absent, Announcement
+from service.contract.variants import Form
 from service.problems import NotFound, Unavailable
 
 Key = tuple[str, int]
@@ -13,22 +16,35 @@ Key = tuple[str, int]
 
 
 class ServedModel:
-    """One version that some worker serves."""
+    """A version that some worker serves; the default one answers when a request names no version."""
 
-    def __init__(self, announcement: Announcement) -> None:
-        self.manifest: ModelManifest = announcement.manifest
-        self.form = announcement.form
-        self.name = self.manifest.name
-        self.version = self.manifest.version
+    def __init__(
+        self, manifest: ModelManifest, *, default: bool, aliases: tuple[str, ...] = (), form: Form | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.form = form or Form()
+        self.name = manifest.name
+        self.version = manifest.version
         self.key: Key = (self.name, self.version)
-        self.classes = self.manifest.classes
-        self.input_bytes = input_bytes(self.manifest.input)
-        self.default = announcement.default
-        self.aliases = announcement.aliases
+        self.classes = manifest.classes
+        self.input_bytes = input_bytes(manifest.input)
+        self.default = default
+        self.aliases = aliases
 
 
-class Offer:
-    """The versions that can be asked for; a worker that is gone is expected back with what it served."""
+class Absent(BaseModel):
+    """A version that is in the registry and that no worker serves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int
+    state: Literal["loading", "refused"]
+    reason: str = ""
+
+
+class ServedModels:
+    """The models that can be asked for; a worker that is gone is expected back with the same ones."""
 
     def __init__(self, default_model: str) -> None:
         self._default_model = default_model
@@ -37,36 +53,36 @@ class Offer:
         self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
 
     def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
-        """Offer exactly `models` from now on, and say of those that are absent why."""
+        """Take over what the workers serve now, and why versions are absent."""
         self._models = {model.key: model for model in sorted(models, key=lambda model: model.key)}
         found = {(version.name, version.version): version for version in absent}
         self._absent = {key: found[key] for key in sorted(found.keys() - self._models.keys())}
         self._resolved.clear()
 
     def models(self) -> list[ServedModel]:
-        """Everything on offer, by name and number."""
+        """Return all models, by name and number."""
         return list(self._models.values())
 
     def absent(self) -> list[Absent]:
-        """What is in the registry and that no worker serves, by name and number."""
+        """Return the versions that are in the registry and not served, by name and number."""
         return list(self._absent.values())
 
     def has(self, key: Key) -> bool:
         return key in self._models
 
     def default_name(self) -> str | None:
-        """The model that answers when none is named: the only one, else the default if it is served."""
+        """Return the model that answers when none is named: the only one, else the default if it is served."""
         names = {model.name for model in self._models.values()}
         if len(names) == 1:
             return next(iter(names))
         return self._default_model if self._default_model in names else None
 
     def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """The model that a request means; without a version (a number or an alias) the one to serve.
+        """Return the model that a request means; without a version (a number or an alias) its default version.
 
         Raises:
             NotFound: nothing by that name, version or alias is served.
-            Unavailable: no worker has said yet what it serves, or what is meant is being loaded.
+            Unavailable: no worker has announced its models yet, or the version is being loaded.
         """
         found = self._resolved.get((name, version))
         if found is None:
@@ -90,10 +106,10 @@ class Offer:
         raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}{refusals}")
 
     def _refusals(self, name: str, version: str | None) -> str:
-        """Why a version of `name` that is in the registry, or that one, does not serve.
+        """Return why versions of `name` in the registry, or the one given, are not served.
 
         Raises:
-            Unavailable: it soon will.
+            Unavailable: one is being loaded.
         """
         meant = [absent for absent in self._absent.values() if absent.name == name]
         if version is not None:

@@ -1,10 +1,10 @@
-"""The process that owns a device: it merges blocks from every HTTP process into batches and answers them.
+"""The worker that owns a device: it merges blocks from every HTTP process into batches and answers them.
 
 One thread, one loop: read what has arrived, start a batch of it, send the answers of what is computed, look again.
-Nothing waits while the device is idle, and blocks that arrive during a batch make up the next one, so batches grow by
-themselves. A device that computes on its own gets the next batch before it is done with the last; on the CPU a batch is
-computed when it is started. A socket is the whole relation to an HTTP process: when either side dies, the other sees it
-at once.
+Nothing waits while the device is idle, and blocks that arrive during a batch form the next one, so batches grow by
+themselves. A device that computes asynchronously gets the next batch before it is done with the last; on the CPU a
+batch is computed when it is started. One socket is all that connects a worker and an HTTP process: when either dies,
+the other notices at once.
 """
 
 from __future__ import annotations
@@ -21,22 +21,31 @@ from typing import NamedTuple
 
 from service.engine import messages
 from service.engine.line_up import LineUp
-from service.engine.messages import Announced, Announcement, Block, Frame, Kind
+from service.engine.messages import Block, Kind, Message
+from service.engine.served_models import ServedModel
 from service.model.model import Model, Outputs, Pending
 from service.model.selftest import SelfTests
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.5  # between two heartbeats of an idle worker
 _RECEIVE_BYTES = 1 << 20
-_RETIREMENT_SECONDS = 10.0
 
 _BATCHES_UNDERWAY = 2
-"""One that a device computes, and one that it finds when it is done."""
+"""One that a device computes, and one that it continues with."""
 
-_WATCH_SECONDS = 0.002
-"""For so long while one batch alone is computed the loop turns without rest, to give the device another: sockets would
-wake it, the device does not. Of a batch that takes longer an idle moment after it is a small share: there it waits."""
+
+class Timing(NamedTuple):
+    """How long a worker waits for what."""
+
+    idle_seconds: float = 0.5
+    """Between two heartbeats of an idle worker."""
+
+    watch_seconds: float = 0.002
+    """While a single batch is computed, the loop turns for this long without resting, to give the device another one:
+    sockets would wake it, the device does not. After a batch that takes longer, an idle moment is a small share."""
+
+    retirement_seconds: float = 10.0
+    """Until HTTP processes have heard that a model is no longer served and stop sending blocks for it."""
 
 
 class _Peer:
@@ -45,11 +54,11 @@ class _Peer:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.socket = connection
-        self._reader = messages.FrameReader()
+        self._reader = messages.MessageReader()
         self._unsent = bytearray()
 
-    def receive(self) -> list[Frame] | None:
-        """The frames that have arrived, or None when the other side is gone."""
+    def receive(self) -> list[Message] | None:
+        """Return the messages that have arrived, or None when the other side is gone."""
         try:
             data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -102,10 +111,12 @@ class Worker:
         max_batch_size: int,
         beat: Callable[[float, int], None],
         self_tests: SelfTests,
+        timing: Timing = Timing(),  # noqa: B008 - immutable
     ) -> None:
         self._handles = itertools.count()
         self._models: dict[int, Model] = {}
-        self._announced = Announced()
+        self._line_up = LineUp(())
+        self._announcement = b""  # the message that tells HTTP processes about the line-up
         self._retired: dict[int, float] = {}  # handle -> when the last block for it can have come
         self._offered: LineUp | None = line_up
         self._wakes, self._waker = os.pipe()
@@ -114,6 +125,7 @@ class Worker:
         self._beat = beat
         self._batches = 0
         self._self_tests = self_tests
+        self._timing = timing
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
         self._underway: collections.deque[_Batch] = collections.deque()
@@ -130,12 +142,12 @@ class Worker:
 
         Raises:
             UnsoundWorkerError: a golden sample came out wrong.
-            DeviceFailedError: the device is of no use any more.
+            DeviceFailedError: the device does not compute any more.
         """
         try:
             self._serve(stop)
         finally:
-            self._close()  # at once: who waits for an answer asks another worker
+            self._close()  # at once: HTTP processes then send their blocks to another worker
 
     def _serve(self, stop: int) -> None:
         self._listener.setblocking(False)
@@ -144,7 +156,7 @@ class Worker:
         self._selector.register(self._wakes, selectors.EVENT_READ)
         while True:
             self._beat(time.monotonic(), self._batches)
-            for key, events in self._selector.select(0 if self._jobs or self._underway else _IDLE_SECONDS):
+            for key, events in self._selector.select(0 if self._jobs or self._underway else self._timing.idle_seconds):
                 if key.fd == stop:
                     return
                 if key.fd == self._wakes:
@@ -175,13 +187,13 @@ class Worker:
         try:
             connection, _ = self._listener.accept()
         except OSError:
-            return  # whoever knocked is gone again
+            return  # the other side is gone again
         peer = _Peer(connection)
         self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, messages.pack_models(self._announced))
+        self._send(peer, self._announcement)
 
     def _swap(self) -> None:
-        """Take over the line-up that was offered last: number what is new, tell everybody, retire what is left out."""
+        """Take over the line-up that was offered last: give new models handles, tell every peer, retire the others."""
         line_up, self._offered = self._offered, None
         if line_up is None:
             return
@@ -189,26 +201,21 @@ class Worker:
         served = {handles.get(id(e.model), -1): e for e in line_up.served if id(e.model) in handles}
         served |= {next(self._handles): e for e in line_up.served if id(e.model) not in handles}
         self._models |= {handle: entry.model for handle, entry in served.items()}
-        # HTTP processes that have not heard yet still send blocks for what is retired.
-        until = time.monotonic() + _RETIREMENT_SECONDS
+        # HTTP processes that have not heard of it yet still send blocks for a retired model.
+        until = time.monotonic() + self._timing.retirement_seconds
         self._retired = {handle: self._retired.get(handle, until) for handle in self._models if handle not in served}
-        models = tuple(
-            Announcement(
-                handle=handle,
-                default=entry.default,
-                aliases=entry.aliases,
-                manifest=entry.model.manifest,
-                form=entry.model.form,
-            )
-            for handle, entry in served.items()
-        )
-        if models != self._announced.models:
+        if line_up.served != self._line_up.served:
             names = (f"{e.model}{'' if e.default else ' (not by default)'}" for e in line_up.served)
             logger.info("serving %s", ", ".join(names))
-        self._announced = Announced(models=models, absent=line_up.absent)
+        self._line_up = line_up
+        models = {
+            handle: ServedModel(e.model.manifest, default=e.default, aliases=e.aliases, form=e.model.form)
+            for handle, e in served.items()
+        }
+        self._announcement = messages.pack_models(models, line_up.absent)
         self._self_tests.follow(entry.model for entry in line_up.served)
         for peer in self._peers():
-            self._send(peer, messages.pack_models(self._announced))
+            self._send(peer, self._announcement)
 
     def _peers(self) -> list[_Peer]:
         return [key.data for key in self._selector.get_map().values() if key.data]
@@ -227,8 +234,8 @@ class Worker:
             self._jobs = collections.deque(job for job in self._jobs if job.peer is not peer)
             return
         arrived = time.monotonic()
-        for frame in received:
-            self._jobs.append(_Job(peer, frame.block_id, messages.unpack_block(frame.payload), arrived))
+        for message in received:
+            self._jobs.append(_Job(peer, message.block_id, messages.unpack_block(message.payload), arrived))
 
     def _send(self, peer: _Peer, data: bytes = b"") -> None:
         waits = not peer.send(data)
@@ -237,7 +244,7 @@ class Worker:
             self._selector.modify(peer.socket, wanted, peer)
 
     def _next_batch(self) -> list[_Job]:
-        """The oldest job, and every other of the same model that still fits beside it."""
+        """Remove and return the oldest job, and every other of the same model that fits beside it."""
         batch: list[_Job] = []
         size = 0
         for _ in range(len(self._jobs)):
@@ -264,15 +271,15 @@ class Worker:
         self._underway.append(_Batch(wanted, model, data, model.start(model.batch(data)), started))
 
     def _land(self) -> None:
-        """Answer the oldest batch if it is computed; wait for that where there is nothing better to do."""
+        """Answer the oldest batch if it is computed; wait for it if there is nothing else to do."""
         oldest = self._underway[0]
         if (
             not oldest.pending.ready()
             and len(self._underway) < _BATCHES_UNDERWAY
-            and time.monotonic() - max(oldest.started, self._landed) < _WATCH_SECONDS
+            and time.monotonic() - max(oldest.started, self._landed) < self._timing.watch_seconds
         ):
             return
-        self._underway.popleft()  # and wait, without a sign of life, so that a batch that has no end is found out
+        self._underway.popleft()  # and wait, without a heartbeat, so that a batch that never ends is noticed
         self._answer(oldest, _outputs(oldest.model, oldest.data, oldest.pending))
 
     def _answer(self, batch: _Batch, outputs: Outputs) -> None:
@@ -303,7 +310,7 @@ class Worker:
 
 
 def _outputs(model: Model, data: bytearray, pending: Pending) -> Outputs:
-    """What became of a batch; if the model fails on it, it is halved until the images that make it fail stand alone."""
+    """Return the outputs of a batch; if the model fails on it, halve it until the bad images are alone."""
     try:
         return pending.outputs()
     except RuntimeError as error:

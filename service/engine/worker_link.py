@@ -1,4 +1,4 @@
-"""An HTTP process's connection to one worker: sends blocks, receives answers, comes back when the worker does."""
+"""An HTTP process's connection to one worker: sends blocks, receives answers, reconnects after a loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 from typing import Protocol, cast
 
 from service.engine import messages
-from service.engine.messages import Announced, Answer, Kind
+from service.engine.messages import BlockAnswer, Kind
+from service.engine.served_models import Absent, ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -15,22 +16,24 @@ _RETRY_SECONDS = 0.1
 
 
 class LinkListener(Protocol):
-    """What the owner of a link is told."""
+    """The owner of a link, which is told what happens on it."""
 
-    def models_announced(self, link: WorkerLink, announced: Announced) -> None: ...
-    def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None: ...
+    def models_announced(
+        self, link: WorkerLink, models: dict[int, ServedModel], absent: tuple[Absent, ...]
+    ) -> None: ...
+    def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None: ...
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None: ...
     def worker_lost(self, link: WorkerLink) -> None: ...
 
 
 class WorkerLink(asyncio.Protocol):
-    """The stream to the worker behind the Unix socket `path`; `connect` keeps it up until `close`."""
+    """The stream to the worker behind the Unix socket `path`; `open` keeps it connected until `close`."""
 
     def __init__(self, path: str, listener: LinkListener) -> None:
         self.path = path
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._reader = messages.FrameReader()
+        self._reader = messages.MessageReader()
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -65,16 +68,16 @@ class WorkerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        self._reader = messages.FrameReader()
+        self._reader = messages.MessageReader()
 
     def data_received(self, data: bytes) -> None:
-        for frame in self._reader.feed(data):
-            if frame.kind == Kind.ANSWER:
-                self._listener.block_answered(self, frame.block_id, messages.unpack_answer(frame.payload))
-            elif frame.kind == Kind.REFUSAL:
-                self._listener.block_refused(self, frame.block_id, frame.payload.decode())
-            elif frame.kind == Kind.MODELS:
-                self._listener.models_announced(self, messages.unpack_models(frame.payload))
+        for message in self._reader.feed(data):
+            if message.kind == Kind.ANSWER:
+                self._listener.block_answered(self, message.block_id, messages.unpack_answer(message.payload))
+            elif message.kind == Kind.REFUSAL:
+                self._listener.block_refused(self, message.block_id, message.payload.decode())
+            elif message.kind == Kind.MODELS:
+                self._listener.models_announced(self, *messages.unpack_models(message.payload))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None

@@ -1,9 +1,9 @@
-"""Decides whether a worker that died is replaced, and how soon. Knows nothing about processes.
+"""Whether a worker that died is replaced, and how soon. Knows nothing about processes.
 
-Two things kill workers again and again: something about the worker (its memory, its device, its model), which no
-replacement mends, and an input, which is given up after it has killed three. So the first deaths in a row are replaced
-at once, further ones after growing waits, and a row that is longer than bad inputs explain ends the service. A worker
-that has served well in between breaks the row: then the service is of use, and goes on for as long as that is so.
+Two things kill workers repeatedly: a lasting fault (memory, device, model), which no replacement repairs, and a bad
+input, which is given up after it has killed three. So the first deaths in a row are replaced at once, further ones
+after growing delays, and a row longer than bad inputs explain ends the service. A worker that served well in between
+breaks the row: the service is useful, and goes on as long as that holds.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from service.settings import Settings
 
 HOPELESS = 3
-"""A worker's exit code that says: another start would fail in the same way."""
+"""The exit code of a worker for which another start would fail in the same way."""
 
 UNSOUND = 4
-"""A worker's exit code that says: what I computed was wrong."""
+"""The exit code of a worker whose self-test failed."""
 
 _SOUND_SECONDS = 10.0
 _SOUND_BATCHES = 10
-_AT_ONCE = 3  # dispatcher.MAX_ATTEMPTS: what one bad input costs
-_FIRST_WAIT_SECONDS = 0.25
+_AT_ONCE = 3  # dispatcher.MAX_ATTEMPTS: the workers that one bad input kills
+FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 5.0
 
 
@@ -30,7 +30,7 @@ class ServiceFailed(Exception):
 
 
 class Life(NamedTuple):
-    """What a worker had done when it died."""
+    """What a worker did before it died."""
 
     came_up: bool  # it had finished loading
     seconds: float  # since it came up
@@ -39,23 +39,25 @@ class Life(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
+        """Whether it served long enough to show that workers can."""
         return self.came_up and (self.seconds >= _SOUND_SECONDS or self.batches >= _SOUND_BATCHES)
 
 
-class Patience:
-    """What is left of it for each worker."""
+class RestartPolicy:
+    """Tracks each worker's failures and decides whether, and when, to restart it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, first_wait_seconds: float = FIRST_WAIT_SECONDS) -> None:
+        self._first_wait_seconds = first_wait_seconds
         self._max_failed_starts = settings.max_failed_starts
         self._max_short_lives = settings.max_short_lives
         self._failed_starts: dict[int, int] = {}
         self._short_lives: dict[int, int] = {}
 
     def wait_after(self, number: int, life: Life) -> float:
-        """Seconds to wait before the worker `number`, whose life this was, is replaced.
+        """Return the seconds to wait before the worker `number`, which lived this life, is replaced.
 
         Raises:
-            ServiceFailed: it is not to be replaced.
+            ServiceFailed: it must not be replaced.
         """
         if not life.came_up:
             failures = self._failed_starts[number] = self._failed_starts.get(number, 0) + 1
@@ -74,4 +76,4 @@ class Patience:
             )
         if deaths <= _AT_ONCE:
             return 0.0
-        return min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (deaths - _AT_ONCE - 1))
+        return min(_LONGEST_WAIT_SECONDS, self._first_wait_seconds * 2.0 ** (deaths - _AT_ONCE - 1))

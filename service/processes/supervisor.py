@@ -1,43 +1,42 @@
-"""Keeps the service's processes alive, and ends them in order. Knows nothing about what they do.
+"""The supervisor, which keeps the service's processes alive and ends them in order. Knows nothing about what they do.
 
 It runs in the main thread of a process that has no other: new processes are forked from it at any time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing.connection
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
-from service.heartbeats import Vitals
-from service.processes.restart_policy import UNSOUND, Life, Patience, ServiceFailed
+from service.heartbeats import Heartbeats
+from service.processes.restart_policy import UNSOUND, Life, RestartPolicy, ServiceFailed
+from service.processes.signals import StopRequests
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.25
 _QUICK_DEATH_SECONDS = 5.0
-_KILL_SECONDS = 5.0
+KILL_SECONDS = 5.0
 
 Start = Callable[[int], BaseProcess]
 
 
 class Supervisor:
-    """Runs the workers and HTTP processes until SIGTERM or SIGINT, replacing what dies or hangs.
+    """Runs the workers and HTTP processes until SIGTERM or SIGINT, and replaces those that die or hang.
 
-    A gRPC process is one more HTTP process here, the last: it begins, ends and is replaced as they are.
+    A gRPC process counts as the last HTTP process here: it starts, ends and is replaced like them.
     """
 
     def __init__(
         self,
         start_worker: Start,
         start_http: Start,
-        vitals: Vitals,
+        heartbeats: Heartbeats,
         settings: Settings,
         *,
         workers: int,
@@ -45,10 +44,12 @@ class Supervisor:
         on_worker_death: Callable[[int | None, str], None],
         on_http_death: Callable[[int | None], None],
         on_stop: Callable[[], None],
+        restart_policy: RestartPolicy | None = None,
+        kill_seconds: float = KILL_SECONDS,
     ) -> None:
         self._start_worker = start_worker
         self._start_http = start_http
-        self._vitals = vitals
+        self._heartbeats = heartbeats
         self._settings = settings
         self._worker_count = workers
         self._on_start = on_start
@@ -58,25 +59,26 @@ class Supervisor:
         self._workers: dict[int, BaseProcess] = {}
         self._http: dict[int, BaseProcess] = {}
         self._started: dict[BaseProcess, float] = {}
-        self._patience = Patience(settings)
+        self._restart_policy = restart_policy or RestartPolicy(settings)
+        self._kill_seconds = kill_seconds
         self._due: dict[int, float] = {}  # workers that are not replaced before that time
         self._quick_deaths: dict[int, int] = {}
-        self._stop_asked = 0
+        self._stop_requests = StopRequests()
 
     def run(self) -> None:
-        """Start everything and serve until a signal says stop; then finish what was accepted.
+        """Start everything and serve until a stop signal; then finish the accepted requests.
 
         Raises:
             ServiceFailed: processes keep failing.
         """
-        with self._signals() as wakeup:
+        with self._stop_requests.listening() as wakeup:
             self._on_start()
             try:
                 for number in range(self._worker_count):
                     self._launch_worker(number)
                 for number in range(self._settings.front_processes):
                     self._launch_http(number)
-                while not self._stop_asked:
+                while not self._stop_requests.count:
                     self._wait(wakeup)
                     self._tend_workers()
                     self._tend_http()
@@ -87,7 +89,7 @@ class Supervisor:
     # Serving
 
     def _launch_worker(self, number: int) -> None:
-        self._vitals.reset(number)
+        self._heartbeats.reset(number)
         self._workers[number] = process = self._start_worker(number)
         self._started[process] = time.monotonic()
 
@@ -96,7 +98,7 @@ class Supervisor:
         self._started[process] = time.monotonic()
 
     def _wait(self, wakeup: int, processes: list[BaseProcess] | None = None) -> None:
-        """Until a signal comes, a process ends, or a quarter of a second has passed."""
+        """Wait for a signal or the end of a process, at most a quarter of a second."""
         watched = processes if processes is not None else [*self._workers.values(), *self._http.values()]
         ready = multiprocessing.connection.wait([wakeup, *(p.sentinel for p in watched)], _LOOK_SECONDS)
         if wakeup in ready:
@@ -116,12 +118,12 @@ class Supervisor:
     def _reason_of(self, number: int, process: BaseProcess) -> str:
         if process.exitcode == UNSOUND:
             return "selftest"
-        return "crashed" if self._vitals.is_up(number) else "failed_start"
+        return "crashed" if self._heartbeats.is_up(number) else "failed_start"
 
     def _kill_if_stuck(self, number: int, process: BaseProcess) -> str:
-        """End a process that gives no sign of life; gives what to call that, '' if it was not done."""
-        if self._vitals.is_up(number):
-            reason, limit, silence = "hung", self._settings.hang_seconds, self._vitals.silence(number)
+        """Kill a worker that stopped sending heartbeats; return the reason, or '' if it is healthy."""
+        if self._heartbeats.is_up(number):
+            reason, limit, silence = "hung", self._settings.hang_seconds, self._heartbeats.silence(number)
         else:
             started = self._started[process]
             reason, limit, silence = "slow_start", self._settings.startup_seconds, time.monotonic() - started
@@ -133,15 +135,15 @@ class Supervisor:
         return reason
 
     def _replace_worker(self, number: int, process: BaseProcess) -> None:
-        came_up = self._vitals.is_up(number)
+        came_up = self._heartbeats.is_up(number)
         life = Life(
             came_up=came_up,
-            seconds=self._vitals.age(number) if came_up else 0.0,
-            batches=self._vitals.batches(number),
+            seconds=self._heartbeats.age(number) if came_up else 0.0,
+            batches=self._heartbeats.batches(number),
             exit_code=process.exitcode,
         )
         logger.error("worker %d (pid %s) ended with code %s", number, process.pid, process.exitcode)
-        self._due[number] = time.monotonic() + self._patience.wait_after(number, life)
+        self._due[number] = time.monotonic() + self._restart_policy.wait_after(number, life)
         del self._workers[number]
         self._forget(process)
 
@@ -168,11 +170,11 @@ class Supervisor:
     # Stopping
 
     def _drain(self, wakeup: int) -> None:
-        """Say that we are not ready, then let the HTTP processes finish; workers are replaced all the while."""
+        """Report not ready, then let the HTTP processes finish; workers are still replaced meanwhile."""
         logger.info("draining")
-        self._vitals.drain()
+        self._heartbeats.drain()
         until = time.monotonic() + self._settings.drain_seconds
-        while time.monotonic() < until and self._stop_asked < 2:
+        while time.monotonic() < until and self._stop_requests.count < 2:
             self._wait(wakeup)
             self._tend_workers()
             self._tend_http()
@@ -181,7 +183,7 @@ class Supervisor:
             process.terminate()
         until = time.monotonic() + self._settings.shutdown_seconds
         while (alive := [p for p in self._http.values() if p.is_alive()]) and time.monotonic() < until:
-            if self._stop_asked > 2:
+            if self._stop_requests.count > 2:
                 break
             self._wait(wakeup, [*alive, *self._workers.values()])
             self._tend_workers()
@@ -192,29 +194,9 @@ class Supervisor:
         processes = [*self._http.values(), *self._workers.values()]
         for process in processes:
             process.terminate()
-        until = time.monotonic() + _KILL_SECONDS
+        until = time.monotonic() + self._kill_seconds
         for process in processes:
             process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[int]:
-        """Count SIGTERM and SIGINT, and make them readable from the descriptor that this gives."""
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)
-        previous_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield reader
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(previous_wakeup)
-            os.close(reader)
-            os.close(writer)
-
-    def _ask_to_stop(self, *_: object) -> None:
-        self._stop_asked += 1

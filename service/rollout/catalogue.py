@@ -1,6 +1,6 @@
-"""Which versions a worker should serve: follows the registry, and verifies what it loads from there.
+"""The catalogue: which of the registry's versions a worker should serve, verified and loaded.
 
-What cannot serve is refused and said once; whatever is wrong with the registry, what serves already serves on.
+A version that cannot serve is refused and logged once; whatever is wrong with the registry, what is served stays.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service.contract.registry import Registry, RegistryError
-from service.engine.line_up import LineUp, Served
-from service.engine.messages import Absent
+from service.engine.line_up import Entry, LineUp
+from service.engine.served_models import Absent
 from service.model.model import Load, Model, UnfitModelError
 
 logger = logging.getLogger(__name__)
 
 _REFUSALS = 20
-"""Refused versions that are remembered at a time; older ones are no longer told of."""
+"""Refused versions that are reported at a time, the newest."""
 
 
 class OnLoad(Protocol):
-    """Hears that a version was loaded, or refused."""
+    """Is called when a version was loaded, or refused."""
 
     def __call__(self, model: str, version: int, *, ok: bool, seconds: float) -> None: ...
 
@@ -32,11 +32,11 @@ def _ignore(model: str, version: int, *, ok: bool, seconds: float) -> None:
 
 
 class Catalogue:
-    """The line-up that a registry asks for.
+    """Decides the line-up that a registry asks for.
 
-    For each model that is production if that alias is set, else the newest version that can serve, and behind it up to
-    `keep_versions` of those that served before. `on_load` is told of every attempt to load a version,
-    but not again of one that is refused again.
+    For each model that is the version with the alias production if there is one, else the newest that can serve, and up
+    to `keep_versions` of those that were served before. `on_load` hears of every attempt to load a version, but not
+    again of one that is refused again.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class Catalogue:
         self._load = load
         self._keep_versions = keep_versions
         self._on_load = on_load
-        self._loaded: dict[str, list[Model]] = {}  # of each name the default first
+        self._loaded: dict[str, list[Model]] = {}  # for each name the default first
         self._aliases: dict[str, dict[str, int]] = {}
-        self._unfit: set[str] = set()  # manifests of what will never serve
-        self._trouble: dict[str, str] = {}  # name -> the complaint about its folder that was logged last
-        self._refused: dict[tuple[str, int], str] = {}  # the complaint about a version that was logged last
+        self._unfit: set[str] = set()  # manifests of versions that can never serve
+        self._trouble: dict[str, str] = {}  # name -> the error about its folder that was logged last
+        self._refused: dict[tuple[str, int], str] = {}  # (name, version) -> the reason that was logged last
 
     def line_up(self, on_loading: Callable[[tuple[Absent, ...]], None] = lambda _absent: None) -> LineUp:
-        """Look at the registry, load what is new, and give what is to be served from now on.
+        """Look at the registry, load what is new, and return what should be served from now on.
 
-        If that takes loading, `on_loading` is told first what does not serve meanwhile.
+        If something must be loaded, `on_loading` first hears which versions are not served meanwhile.
 
         Raises:
             RegistryError: the registry cannot be read, or nothing in it can serve and nothing served before.
         """
         names = self._registry.models()
-        if names or not self._loaded:  # an empty registry is more likely to be gone than to be meant
+        if names or not self._loaded:  # an empty registry is more likely a mistake than a wish
             wanted = {name: self._wanted(name) for name in names}
             self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
             if loading := self._to_load(wanted):
@@ -79,14 +79,14 @@ class Catalogue:
                 "Publish one with: python -m training train RECIPE --publish"
             )
         served = tuple(
-            Served(model, place == 0, self._aliases_of(model))
+            Entry(model, place == 0, self._aliases_of(model))
             for versions in self._loaded.values()
             for place, model in enumerate(versions)
         )
         return LineUp(served, self._refusals())
 
     def _wanted(self, name: str) -> list[int]:
-        """Which version of a model to serve; those after the first only if it cannot. Empty: what serves now."""
+        """Return the versions of a model to serve, the first that can; empty if it should stay as it is."""
         try:
             self._aliases[name] = self._registry.aliases(name)
             wanted = [self._registry.resolve(name)]
@@ -95,13 +95,13 @@ class Catalogue:
         except RegistryError as error:
             if self._trouble.get(name) != str(error):
                 self._trouble[name] = str(error)
-                logger.error("%s cannot be followed: %s", name, error)
+                logger.error("%s cannot be read: %s", name, error)
             return []
         self._trouble.pop(name, None)
         return wanted
 
     def _to_load(self, wanted: dict[str, list[int]]) -> list[Absent]:
-        """What is loaded next, as far as can be told: not what serves, nor what was refused before."""
+        """Return the versions that are about to be loaded: neither served nor refused before."""
         present = {(name, model.manifest.version) for name, models in self._loaded.items() for model in models}
         return [
             Absent(name=name, version=versions[0], state="loading")
@@ -116,7 +116,7 @@ class Catalogue:
         )
 
     def _versions(self, name: str, wanted: list[int]) -> list[Model]:
-        """What to serve of one model, the default first."""
+        """Return the versions of one model to serve, the default first."""
         present = self._loaded.get(name, [])
         for version in wanted:
             default = self._find(name, version, present)
@@ -125,7 +125,7 @@ class Catalogue:
         return present
 
     def _find(self, name: str, version: int, present: list[Model]) -> Model | None:
-        """The model of that version, loaded now unless it is there; None if it cannot serve."""
+        """Return the model of a version, loaded now unless it is present; None if it cannot serve."""
         for model in present:
             if model.manifest.version == version:
                 return model
@@ -137,7 +137,7 @@ class Catalogue:
             artifact = self._registry.artifact(manifest)
             found = self._load(manifest, artifact)
         except (RegistryError, UnfitModelError) as error:
-            if isinstance(error, UnfitModelError):  # the others may be half copied: they are read again the next time
+            if isinstance(error, UnfitModelError):  # others may be half copied and are read again the next time
                 self._unfit.add(manifest.model_dump_json())
             self._refuse(name, version, str(error), time.monotonic() - started)
             return None

@@ -1,31 +1,40 @@
-"""The way of a new version into a worker: tried out elsewhere first, then loaded, and what was found out remembered."""
+"""How a version gets into a worker: tried out in a sandbox, then loaded, and the outcome remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+
+import torch
 
 from service.contract.manifest import ModelManifest
+from service.model import autotune
 from service.model.model import Load, Model, UnfitModelError
 from service.rollout.verdicts import Verdicts
-
-Try = Callable[[ModelManifest, bytes], None]
-"""Tries a version out without harm, or raises UnfitModelError."""
+from service.settings import Settings, usable_cores
 
 
-class Probation:
-    """Loads versions into this process, but none that did not pass a trial.
+class TryOut(Protocol):
+    """Loads a version where it can do no harm; raises UnfitModelError if that fails."""
 
-    A version that some worker of the service has served needs no second trial, so that a worker's replacement is back
-    soon; one that was refused is not tried again.
+    def __call__(self, manifest: ModelManifest, artifact: bytes, *, gently: bool) -> None: ...
+
+
+class Loader:
+    """Loads versions into this process, but only those that passed a trial.
+
+    A version that some worker of the service has served needs no second trial, so that a worker's replacement is ready
+    soon; one that was refused is not tried again. Trials yield to other processes while `is_serving`.
     """
 
-    def __init__(self, try_out: Try, load: Load, verdicts: Verdicts) -> None:
+    def __init__(self, try_out: TryOut, load: Load, verdicts: Verdicts, *, is_serving: Callable[[], bool]) -> None:
         self._try_out = try_out
         self._load = load
         self._verdicts = verdicts
+        self._is_serving = is_serving
 
     def load(self, manifest: ModelManifest, artifact: bytes) -> Model:
-        """The version as a model that is ready to serve.
+        """Load a version so that it is ready to serve.
 
         Raises:
             UnfitModelError: it is not fit to.
@@ -35,7 +44,7 @@ class Probation:
         if self._verdicts.is_fit(manifest):
             return self._load(manifest, artifact)
         try:
-            self._try_out(manifest, artifact)
+            self._try_out(manifest, artifact, gently=self._is_serving())
             self._verdicts.begin(manifest)
             model = self._load(manifest, artifact)
         except UnfitModelError as error:
@@ -43,3 +52,19 @@ class Probation:
             raise
         self._verdicts.accept(manifest)
         return model
+
+
+def load_on(device: torch.device, settings: Settings, manifest: ModelManifest, artifact: bytes) -> Model:
+    """Load a version on a device, in the fastest form that agrees with the published one, and warm it up.
+
+    Raises:
+        UnfitModelError: it cannot be loaded, or does not give the logits that its manifest promises.
+    """
+    is_fastest = settings.form == "fastest"
+    model = autotune.fastest(
+        manifest, artifact, device, cores=usable_cores(), threads=settings.threads, forms=is_fastest
+    )
+    if is_fastest:
+        autotune.graph(model, settings.max_batch_size)
+    model.warm_up(settings.max_batch_size)
+    return model

@@ -1,8 +1,8 @@
-"""Tries a version out in a process of its own, which may hang, crash or eat memory and harms nobody by it.
+"""A sandbox that tries a version out in a process of its own, which may hang, crash or eat memory without harm.
 
 A worker computes on several threads and may hold a device, so it cannot be forked. It therefore keeps a prober: a
-process that was forked from it before all that and does nothing but fork once more for each trial. So a trial begins
-with torch imported, in milliseconds, and on any device.
+process that was forked from it before all that and does nothing but fork again for each trial. So a trial starts in
+milliseconds, with torch imported, on any device.
 """
 
 from __future__ import annotations
@@ -15,46 +15,42 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from service.contract.manifest import ModelManifest
-from service.model.model import UnfitModelError
+from service.model.model import Load, UnfitModelError
 
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.02
 _CLOCK_SECONDS = 20
-"""Seconds on the clock for one of computing: under full load a trial gets little of a core, but a deadlock must end."""
+"""Wall-clock seconds for each of computing: under full load a trial gets little of a core, but a deadlock must end."""
 
 _LOWEST_PRIORITY = 19
 
-TryOut = Callable[[ModelManifest, bytes], object]
-"""Loads a version as a worker would, or raises UnfitModelError."""
-
 
 class Limits(NamedTuple):
-    """What a trial may use: seconds of computing, and bytes beyond those that it begins with."""
+    """What a trial may use: seconds of computing, and bytes on top of those that it starts with."""
 
     seconds: float
     memory_bytes: int
 
 
-class Trials:
-    """Must be made while the process has one thread and no device, and ends with the process."""
+class Sandbox:
+    """A prober that runs trials; create it while the process has one thread and no device. It ends with the process."""
 
-    def __init__(self, try_out: TryOut, limits: Limits) -> None:
+    def __init__(self, load: Load, limits: Limits) -> None:
         context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
-        prober = context.Process(target=_probe, args=(try_out, limits, theirs, self._connection), daemon=True)
+        prober = context.Process(target=_probe, args=(load, limits, theirs, self._connection), daemon=True)
         prober.name = f"{multiprocessing.current_process().name}-prober"
         prober.start()
         theirs.close()
 
     def run(self, manifest: ModelManifest, artifact: bytes, *, gently: bool = False) -> None:
-        """Try a version out, yielding to every other process if `gently`.
+        """Load a version in a trial, which yields to every other process if `gently`.
 
         Raises:
             UnfitModelError: it did not pass.
@@ -65,34 +61,32 @@ class Trials:
             raise UnfitModelError(f"{manifest.name}@{manifest.version}: {reason}")
 
 
-def _probe(try_out: TryOut, limits: Limits, connection: Connection, not_ours: Connection) -> None:
+def _probe(load: Load, limits: Limits, connection: Connection, not_ours: Connection) -> None:
     not_ours.close()  # with this copy of the worker's end open, its death would not be seen
     with contextlib.suppress(EOFError, BrokenPipeError):  # the worker is gone
         while True:
             manifest, artifact, gently = connection.recv()
-            trial = _Trial(try_out, ModelManifest.model_validate_json(manifest), artifact, limits, gently=gently)
+            trial = _Trial(load, ModelManifest.model_validate_json(manifest), artifact, limits, gently=gently)
             connection.send(trial.outcome(connection))
 
 
 class _Trial:
-    """A process that loads a version and says what is wrong with it."""
+    """A process that loads a version and reports what is wrong with it."""
 
-    def __init__(
-        self, try_out: TryOut, manifest: ModelManifest, artifact: bytes, limits: Limits, *, gently: bool
-    ) -> None:
+    def __init__(self, load: Load, manifest: ModelManifest, artifact: bytes, limits: Limits, *, gently: bool) -> None:
         self._limits = limits
         self._reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
         self._pid = os.fork()
         if self._pid == 0:
             _limit_this_process(limits, gently=gently)
-            _say(writer, try_out, manifest, artifact)
+            _report(writer, load, manifest, artifact)
         writer.close()
 
     def outcome(self, connection: Connection) -> str:
-        """What speaks against the version, or ''; whatever happened, the process is gone afterwards.
+        """Return why the version is unfit, or ''; whatever happens, the process is gone afterwards.
 
         Raises:
-            EOFError: `connection` has ended, so that nobody wants to know any more.
+            EOFError: `connection` has ended, so nobody waits for the outcome.
         """
         try:
             found = self._watch(connection)
@@ -103,12 +97,12 @@ class _Trial:
         return self._cause_of(status) if found is None else found
 
     def _watch(self, connection: Connection) -> str | None:
-        """What is found out while it runs; None if it dies without a word."""
-        at_first = _memory_of(self._pid)
+        """Return what the process reports or which limit it exceeds; None if it dies without a report."""
+        initial = _memory_of(self._pid)
         limit = time.monotonic() + self._limits.seconds * _CLOCK_SECONDS
         while not (ready := wait([self._reader, connection], _WATCH_SECONDS)):
             # Not RLIMIT_AS: CUDA reserves more addresses than any machine has memory.
-            if _memory_of(self._pid) - at_first > self._limits.memory_bytes:
+            if _memory_of(self._pid) - initial > self._limits.memory_bytes:
                 return f"loading it must take at most {self._limits.memory_bytes:,} bytes of memory. Given: more"
             if time.monotonic() > limit:
                 return self._too_slow()
@@ -134,20 +128,20 @@ class _Trial:
 
 
 def _limit_this_process(limits: Limits, *, gently: bool) -> None:
-    """Bound what this process may use, by the kernel, which holds even if the prober is gone."""
+    """Limit this process by the kernel, which works even if the prober is gone."""
     seconds = math.ceil(limits.seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # Linux: where memory runs out, this process goes and not the worker
+    with contextlib.suppress(OSError):  # Linux: when memory runs out, this process is killed and not the worker
         Path("/proc/self/oom_score_adj").write_text("1000")
     if gently:
         os.nice(_LOWEST_PRIORITY)
 
 
-def _say(writer: Connection, try_out: TryOut, manifest: ModelManifest, artifact: bytes) -> NoReturn:
-    logging.disable(logging.INFO)  # the worker says the same when it loads in earnest
+def _report(writer: Connection, load: Load, manifest: ModelManifest, artifact: bytes) -> NoReturn:
+    logging.disable(logging.INFO)  # the worker logs the same when it loads the version itself
     try:
-        try_out(manifest, artifact)
+        load(manifest, artifact)
         writer.send("")
     except UnfitModelError as error:
         writer.send(str(error).removeprefix(f"{manifest.name}@{manifest.version}: "))
@@ -159,7 +153,7 @@ def _say(writer: Connection, try_out: TryOut, manifest: ModelManifest, artifact:
 
 
 def _memory_of(pid: int) -> int:
-    """Bytes that the process holds in memory; 0 where the system does not say."""
+    """Return the bytes that the process holds in memory; 0 where the system does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):

@@ -1,6 +1,6 @@
-"""What a service has found out about the versions it met: a file that its workers share and that outlives each of them.
+"""What a service knows about versions: a file that its workers share and that outlives each of them.
 
-A line for each finding: a worker begins to load a version, the version is fit, or it is not and why.
+It has a line for each finding: a worker begins to load a version, the version is fit, or it is unfit and why.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from service.contract.manifest import ModelManifest
 
 _DEADLY = 2
-"""Workers that may die while they load a version before it is held to be the cause."""
+"""Workers that die while they load a version before it is considered the cause."""
 
 
 class _Finding(BaseModel):
@@ -33,11 +33,11 @@ class Verdicts:
         self._path = path
 
     def is_fit(self, manifest: ModelManifest) -> bool:
-        """Whether some worker serves or has served the version."""
+        """Return whether some worker serves or has served the version."""
         return any(finding.is_ == "fit" for finding in self._findings(manifest))
 
     def against(self, manifest: ModelManifest) -> str:
-        """Why the version is not to be loaded; empty if nothing is known against it."""
+        """Return why the version must not be loaded; empty if nothing is known against it."""
         findings = self._findings(manifest)
         for finding in findings:
             if finding.is_ == "unfit":
@@ -48,15 +48,15 @@ class Verdicts:
         return ""
 
     def begin(self, manifest: ModelManifest) -> None:
-        """Say that this process now loads the version: it may die of it."""
+        """Record that this process now loads the version, and may die of it."""
         self._write(manifest, "loading")
 
     def accept(self, manifest: ModelManifest) -> None:
-        """Say that the version serves."""
+        """Record that the version is served."""
         self._write(manifest, "fit")
 
     def refuse(self, manifest: ModelManifest, reason: str) -> None:
-        """Say that the version must not serve."""
+        """Record that the version must not be served."""
         self._write(manifest, "unfit", reason)
 
     def _findings(self, manifest: ModelManifest) -> list[_Finding]:
@@ -71,13 +71,13 @@ class Verdicts:
         finding = _Finding(version=_identity(manifest), is_=is_, reason=reason, worker=os.getpid())
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(file, finding.model_dump_json().encode() + b"\n")  # at once: others append too
+            os.write(file, finding.model_dump_json().encode() + b"\n")  # in one write, because other workers append too
         finally:
             os.close(file)
 
 
 def _identity(manifest: ModelManifest) -> str:
-    """What a version is that was not published anew."""
+    """Return a key that changes when a version is republished."""
     return f"{manifest.name}@{manifest.version} {manifest.artifact.sha256} {manifest.created.isoformat()}"
 
 

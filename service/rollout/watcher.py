@@ -1,4 +1,4 @@
-"""Keeps a worker's line-up as the registry has it, on a thread that yields to the one that serves."""
+"""A thread that watches the registry and keeps a worker's line-up current, without slowing what is being served."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from service.contract.registry import RegistryError
 from service.engine.line_up import LineUp
+from service.engine.served_models import Absent
 from service.rollout.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
@@ -19,38 +20,52 @@ _LOWEST_PRIORITY = 19
 _JITTER = 0.2  # of the interval, so that many workers do not ask a bucket at the same moment
 
 
-def follow(
+def watch(
     catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None], *, poll_seconds: float
 ) -> threading.Thread:
-    """Start to look at the registry every `poll_seconds` and `offer` each line-up that differs from the one before."""
-    thread = threading.Thread(
-        target=_follow, args=(catalogue, line_up, offer, poll_seconds), name="follower", daemon=True
-    )
+    """Start a thread that looks at the registry every `poll_seconds` and offers each line-up that differs."""
+    watcher = Watcher(catalogue, line_up, offer)
+    thread = threading.Thread(target=watcher.run, args=(poll_seconds,), name="watcher", daemon=True)
     thread.start()
     return thread
 
 
-def _follow(catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None], poll_seconds: float) -> None:
-    def offer_if_new(found: LineUp) -> None:
-        nonlocal line_up
-        if found != line_up:
-            line_up = found
-            offer(found)
+class Watcher:
+    """Compares what the registry asks for with the line-up that was offered last."""
 
-    if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-    trouble = ""
-    while True:
-        time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+    def __init__(self, catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None]) -> None:
+        self._catalogue = catalogue
+        self._line_up = line_up
+        self._offer = offer
+        self._trouble = ""  # the error that was logged last
+
+    def run(self, poll_seconds: float) -> None:
+        """Look at the registry for ever, at the lowest priority."""
+        if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        while True:
+            time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+            self.look()
+
+    def look(self) -> None:
+        """Look at the registry once, load what is new, and offer the line-up if it differs."""
         try:
-            found = catalogue.line_up(lambda absent: offer_if_new(line_up._replace(absent=absent)))
+            found = self._catalogue.line_up(self._offer_absent)
         except RegistryError as error:
-            if str(error) != trouble:
-                trouble = str(error)
-                logger.error("the registry cannot be followed, and what serves serves on: %s", error)
-            continue
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                logger.error("the registry cannot be read; what is served stays served: %s", error)
+            return
         except Exception:
-            logger.exception("following the registry met a bug")
-            continue
-        trouble = ""
-        offer_if_new(found)
+            logger.exception("watching the registry met a bug")
+            return
+        self._trouble = ""
+        self._offer_if_new(found)
+
+    def _offer_absent(self, absent: tuple[Absent, ...]) -> None:
+        self._offer_if_new(self._line_up._replace(absent=absent))
+
+    def _offer_if_new(self, line_up: LineUp) -> None:
+        if line_up != self._line_up:
+            self._line_up = line_up
+            self._offer(line_up)

@@ -1,4 +1,4 @@
-"""What one HTTP process tells of itself: hooks count its requests and blocks, `flush` adds the state that it is in."""
+"""The observer of one HTTP process: hooks count its requests and blocks, `flush` adds the current gauges."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from service.engine.dispatcher import Dispatcher
-from service.engine.messages import Answer
+from service.engine.messages import BlockAnswer
 from service.engine.served_models import ServedModel
-from service.heartbeats import Vitals
+from service.heartbeats import Heartbeats
 from service.problems import ClientGone, Problem
 from service.settings import Settings
+from service.telemetry.line_writer import LineWriter
 from service.telemetry.metrics import exposition, families
 from service.telemetry.metrics.gpus import GPUs
 from service.telemetry.metrics.recorder import Gauge, Recorder, Stages
-from service.telemetry.request_log import OK, LineWriter, Request, RequestLog
+from service.telemetry.request_log import OK, RequestLine, RequestLog
 
 _PRUNE_SECONDS = 10.0
 
 _NEVER = 1e18
-"""A time that is always to come: the age of what is not there is 0."""
+"""A time in the future, so that the age of what does not exist is 0."""
 
 
-class Ledger:
-    """The numbers of one HTTP process; all calls belong to the event loop's thread."""
+class Observer:
+    """Collects the metrics and request lines of one HTTP process; call it from the event loop's thread only."""
 
-    def __init__(self, folder: Path, vitals: Vitals, settings: Settings) -> None:
+    def __init__(self, folder: Path, heartbeats: Heartbeats, settings: Settings) -> None:
         self._folder = folder
-        self._vitals = vitals
+        self._heartbeats = heartbeats
         self._hang_seconds = settings.hang_seconds
         self._recorder = Recorder(folder)
         self._gpus = GPUs()
@@ -45,63 +46,64 @@ class Ledger:
     # Hooks
 
     def arrived(self) -> None:
-        """A request begins; `answered` or `refused` must follow."""
+        """Count a request that begins; `answered` or `refused` must follow."""
         self._in_flight += 1
 
     def answered(self, request_id: str, model: ServedModel, stages: Stages) -> None:
-        """A request got its predictions."""
+        """Count a request that got its predictions."""
         self._in_flight -= 1
         self._recorder.answered(model, stages)
         if self._log:
             about = request_id, model.name, str(model.version)
-            self._log.add(Request(time.time(), *about, OK, 200, sum(stages), stages))
+            self._log.add(RequestLine(time.time(), *about, OK, 200, sum(stages), stages))
 
     def refused(
         self, request_id: str, model: ServedModel | None, problem: type[Problem | ClientGone], seconds: float
     ) -> None:
-        """A request got something else; the model is None when it was not found out."""
+        """Count a request that got none; the model is None when it was not resolved."""
         self._in_flight -= 1
         self._recorder.refused(model, problem.status, problem.reason)
         if self._log:
             name, version = (model.name, str(model.version)) if model else ("", "")
             outcome = problem.reason, problem.status
-            self._log.add(Request(time.time(), request_id, name, version, *outcome, seconds, None))
+            self._log.add(RequestLine(time.time(), request_id, name, version, *outcome, seconds, None))
 
     def turned_away(self, problem: Problem) -> None:
-        """A request was not even begun."""
+        """Count a request that was refused before it began."""
         self._recorder.refused(None, problem.status, problem.reason)
         if self._log:
-            self._log.add(Request(time.time(), "", "", "", problem.reason, problem.status, 0.0, None))
+            self._log.add(RequestLine(time.time(), "", "", "", problem.reason, problem.status, 0.0, None))
 
     def images_refused(self, model: ServedModel, reason: str, number: int) -> None:
-        """Images got an error although others of their request are answered."""
+        """Count images that got an error although others of their request are answered."""
         self._recorder.image_failures(model, reason, number)
 
-    def block_answered(self, model: ServedModel, answer: Answer) -> None:
+    def block_answered(self, model: ServedModel, answer: BlockAnswer) -> None:
+        """Count a block that a worker answered."""
         self._recorder.block(model, answer)
 
-    # Handing in
+    # Publishing
 
     def flush(self, dispatcher: Dispatcher) -> None:
-        """Count what has happened; a thread writes it, for a slow disk must not stop the event loop."""
+        """Publish what has been counted; a thread writes it, because a slow disk must not stop the event loop."""
         if self._log:
             self._recorder.add(families.OMITTED_LINES, self._log.flush())
         if self._writing is None or self._writing.done():
-            write = self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher))
+            write = self._recorder.flush(dispatcher.served.models(), self._state(dispatcher))
             if write:
                 self._writing = self._writer.submit(self._write, write)
 
     def close(self, dispatcher: Dispatcher) -> None:
-        """Hand in what is left."""
+        """Publish what is left."""
         if self._log:
             self._log.close()
-        write = self._recorder.flush(dispatcher.offer.models(), self._state(dispatcher), rests=False)
+        write = self._recorder.flush(dispatcher.served.models(), self._state(dispatcher), rests=False)
         if write:
             write()
         self._writer.shutdown(wait=False)
 
     async def expose(self, dispatcher: Dispatcher) -> bytes:
-        """The exposition of all processes' numbers, with what this one has not handed in yet."""
+        """Return the exposition of all processes' metrics, this one's newest included."""
         self.flush(dispatcher)
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._writer, self._expose)
@@ -118,9 +120,9 @@ class Ledger:
     def _state(self, dispatcher: Dispatcher) -> Iterator[Gauge]:
         yield families.HTTP_UP, (), 1
         yield families.IN_FLIGHT, (), self._in_flight
-        yield families.QUEUE_CAPACITY, (), dispatcher.max_queue
+        yield families.QUEUE_CAPACITY, (), dispatcher.admission.max_queue
         waiting = dispatcher.waiting()
-        for model in dispatcher.offer.models():
+        for model in dispatcher.served.models():
             depth, oldest = waiting.get(model.name, (0, _NEVER))
             yield families.QUEUE_DEPTH, (model.name,), depth
             yield families.QUEUE_AGE, (model.name,), oldest
@@ -141,6 +143,6 @@ class Ledger:
                 yield families.ALIAS_INFO, (model.name, version, alias), 1
 
     def _workers(self) -> Iterator[Gauge]:
-        for number in range(self._vitals.workers):
-            is_up = self._vitals.is_up(number) and self._vitals.silence(number) < self._hang_seconds
+        for number in range(self._heartbeats.workers):
+            is_up = self._heartbeats.is_up(number) and self._heartbeats.silence(number) < self._hang_seconds
             yield families.WORKER_UP, (str(number),), float(is_up)

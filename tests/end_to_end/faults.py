@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import Literal
 
 import psutil
 
 from tests import load, pictures
 from tests.running import Service
+from tests.waiting import wait_until
 
 HTTP_PROCESSES = 2
 """How many the service must have been told to keep."""
@@ -43,13 +43,13 @@ def descriptors(service: Service) -> int:
 
 
 def wait_until_idle(service: Service) -> None:
-    """Until the HTTP processes and the worker are up and no client's connection is left."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
+    """Wait until the HTTP processes and the worker are up and no client's connection is left."""
+
+    def is_idle() -> bool:
         http = service.processes("http")
-        if len(http) == HTTP_PROCESSES and service.processes("worker"):
-            states = [state for process in http for state in service.sockets(process) or []]
-            if states.count(psutil.CONN_ESTABLISHED) <= 1:
-                break
-        time.sleep(0.1)
+        states = [state for process in http for state in service.sockets(process) or []]
+        is_up = len(http) == HTTP_PROCESSES and bool(service.processes("worker"))
+        return is_up and states.count(psutil.CONN_ESTABLISHED) <= 1
+
+    wait_until(is_idle, interval=0.1)
     assert service.predict(pictures.row_png(1)).status_code == 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 import yaml
 
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 START_SECONDS = 60
 
@@ -45,15 +45,15 @@ class Prometheus:
         return float(found[0]["value"][1]) if found else float("nan")
 
     def wait_for(self, expression: str) -> None:
-        """Until an expression gives something."""
-        until = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(httpx.HTTPError, ValueError):
-                if self._client.get("/-/ready").status_code == 200 and self.query(expression):
-                    return
+        """Wait until an expression gives something."""
+
+        def gives() -> bool:
             assert self._process.poll() is None, self._log.read_text()
-            assert time.monotonic() < until, f"{expression} never gave anything:\n{self._log.read_text()}"
-            time.sleep(0.1)
+            with contextlib.suppress(httpx.HTTPError, ValueError):
+                return self._client.get("/-/ready").status_code == 200 and bool(self.query(expression))
+            return False
+
+        wait_until(gives, START_SECONDS, interval=0.1, otherwise=lambda: f"{expression}:\n{self._log.read_text()}")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from tests import load
 from tests.end_to_end import faults
 from tests.registries import publish
 from tests.running import Service, serving
+from tests.waiting import until
 
 REQUESTS = 100_000
 
@@ -104,8 +105,7 @@ def test_sigterm_under_load_answers_all_that_was_accepted(service: Service) -> N
     async def stop_in_the_middle() -> load.Tally:
         tally = load.Tally()
         sending = asyncio.create_task(load.send_all(service.port, 10**9, connections=32, tally=tally))
-        while tally.right < 2_000:
-            await asyncio.sleep(0.01)
+        await until(lambda: tally.right >= 2_000)
         service.process.terminate()
         await asyncio.wait([sending])
         return tally

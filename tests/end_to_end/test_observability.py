@@ -29,6 +29,7 @@ from tests import load, pictures
 from tests.end_to_end.prometheus import Prometheus, scraping
 from tests.registries import RGB, FirstFeature, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "k8s" / "base" / "dashboard.json"
@@ -257,9 +258,7 @@ def test_every_panel_of_the_dashboard_has_something_to_show(prometheus: Promethe
 
 @pytest.mark.prometheus
 def test_every_alert_is_evaluated_and_none_fires_for_a_service_that_is_well(prometheus: Prometheus) -> None:
-    until = time.monotonic() + 60
-    while "unknown" in {rule["health"] for rule in evaluated(prometheus)} and time.monotonic() < until:
-        time.sleep(0.2)
+    wait_until(lambda: "unknown" not in {rule["health"] for rule in evaluated(prometheus)}, 60, interval=0.2)
 
     found = evaluated(prometheus)
 

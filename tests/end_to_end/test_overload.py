@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests import load, pictures
 from tests.registries import Slow, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 PNG = pictures.row_png(3)
 HEADERS = {"content-type": "image/png"}
@@ -39,10 +39,7 @@ def pool() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
 
 
 def wait_for_depth(service: Service, depth: int) -> None:
-    until = time.monotonic() + 30
-    while service.metric("inference_queue_depth") != depth:
-        assert time.monotonic() < until, f"the depth never became {depth}"
-        time.sleep(0.01)
+    wait_until(lambda: service.metric("inference_queue_depth") == depth, otherwise=f"a depth of {depth}")
 
 
 def test_a_full_queue_is_said_at_once_with_when_to_come_again_before_the_body_is_read(

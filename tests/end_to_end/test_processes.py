@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests import pictures
 from tests.processes import still_running
 from tests.registries import Slow, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -41,9 +41,7 @@ def send_in_background(
 ) -> list[concurrent.futures.Future[httpx.Response]]:
     """`number` requests, all of them accepted by the service when this returns."""
     sent = [pool.submit(service.predict, pictures.row_png(i % 10)) for i in range(number)]
-    until = time.monotonic() + 30
-    while service.metric("inference_queue_depth") < number and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: service.metric("inference_queue_depth") >= number)
     return sent
 
 

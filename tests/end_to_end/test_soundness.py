@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from service.contract.manifest import FeatureInput
 from tests.registries import publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 
 class Fragile(nn.Module):
@@ -46,10 +46,7 @@ def ask(service: Service, first: float) -> httpx.Response:
 
 
 def wait_until_ready(service: Service) -> None:
-    until = time.monotonic() + 60
-    while service.client.get("/readyz").status_code != 200:
-        assert time.monotonic() < until, service.text
-        time.sleep(0.01)
+    wait_until(lambda: service.client.get("/readyz").status_code == 200, 60, otherwise=lambda: service.text)
 
 
 def test_zeroed_weights_turn_readyz_to_503_and_the_worker_is_replaced(fragile: Service) -> None:
@@ -57,10 +54,7 @@ def test_zeroed_weights_turn_readyz_to_503_and_the_worker_is_replaced(fragile: S
     (worker,) = fragile.processes("worker")
 
     assert ask(fragile, 666).status_code == 200
-    until = time.monotonic() + 60
-    while fragile.client.get("/readyz").status_code != 503:
-        assert time.monotonic() < until, fragile.text
-        time.sleep(0.005)
+    wait_until(lambda: fragile.client.get("/readyz").status_code == 503, 60, interval=0.005)
     wait_until_ready(fragile)
 
     assert before >= 1

@@ -1,4 +1,4 @@
-"""What an inference request and its answer say, between JSON with raw bytes behind it and tensors."""
+"""Inference requests and answers: JSON with raw bytes behind it on one side, tensors on the other."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
-from starlette.responses import Response
 
-from service.api import asgi, json_body
+from service.api import json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
-from service.api.response import model_headers, server_timing, softmax
+from service.api.predictions import softmax
+from service.api.request import Head, whole_number
+from service.api.response import Header
 from service.engine.served_models import ServedModel
 from service.problems import BadRequest, ModelFailed, Unprocessable
 
@@ -24,7 +24,7 @@ Parameters = dict[str, Any]
 
 
 class InputTensor(BaseModel):
-    """A tensor of a request: its data is here, or behind the JSON if parameters say `binary_data_size`."""
+    """A tensor of a request: its data is here, or behind the JSON if it has the parameter `binary_data_size`."""
 
     model_config = ConfigDict(strict=True)
 
@@ -36,7 +36,7 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    """An output that is wanted, and how: `classification` for the top k as strings, `binary_data` for raw bytes."""
+    """An output that is asked for: `classification` gives the top k as strings, `binary_data` raw bytes."""
 
     model_config = ConfigDict(strict=True)
 
@@ -77,24 +77,24 @@ Outputs = list[tuple[Tensor, bool]]
 """The tensors of an answer, and whether each is to be raw bytes behind its JSON."""
 
 
-def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
-    """A request's JSON and the raw bytes behind it.
+def parse(head: Head, body: bytes) -> tuple[InferRequest, tensors.Binary]:
+    """Parse a request's JSON; return it and the raw bytes behind it.
 
     Raises:
-        BadRequest: it is not as the protocol says.
+        BadRequest: it breaks the protocol.
     """
-    length = request.headers.get(_HEADER_LENGTH)
-    end = len(body) if length is None else asgi.whole_number(length, _HEADER_LENGTH)
+    length = head.header(_HEADER_LENGTH)
+    end = len(body) if length is None else whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
     return validated(json_body.parse(body[:end])), tensors.Binary(body[end:])
 
 
 def validated(document: Any) -> InferRequest:
-    """A request as the protocol's JSON has it.
+    """Validate a request's JSON.
 
     Raises:
-        BadRequest: it is not.
+        BadRequest: it breaks the protocol.
     """
     try:
         return InferRequest.model_validate(document)
@@ -107,7 +107,7 @@ def validated(document: Any) -> InferRequest:
 
 
 def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outputs:
-    """The tensors that were asked for, all of them if none was named.
+    """Return the tensors that were asked for, all of them if none was named.
 
     Raises:
         ModelFailed: the model cannot compute one of the inputs.
@@ -137,7 +137,7 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
 
 
 def _gather(computed: Computed, classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """int32 [N] class ids and float32 [N, K] logits of all parts."""
+    """Return int32 [N] class ids and float32 [N, K] logits of all parts."""
     class_ids, logits = [], []
     for answer, start, size in computed.parts:
         class_ids += answer.class_ids[start : start + size]
@@ -157,8 +157,16 @@ def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top
     return Tensor(name, "BYTES", list(order.shape), strings)
 
 
-def answer(model: ServedModel, asked: InferRequest, outputs: Outputs, computed: Computed) -> Response:
-    """The answer to an inference request."""
+class InferAnswer(NamedTuple):
+    """The body of an answer over REST, and the headers that describe it."""
+
+    body: bytes
+    media_type: bytes
+    headers: tuple[Header, ...]
+
+
+def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> InferAnswer:
+    """Encode the answer to an inference request."""
     listed = []
     chunks = []
     for tensor, is_binary in outputs:
@@ -173,10 +181,7 @@ def answer(model: ServedModel, asked: InferRequest, outputs: Outputs, computed: 
     if asked.id is not None:
         document["id"] = asked.id
     head = orjson.dumps(document)
-    headers = {name.decode(): value.decode() for name, value in model_headers(model)}
-    timing = server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
-    headers[timing[0].decode()] = timing[1].decode()
     if not chunks:
-        return Response(head, media_type="application/json", headers=headers)
-    headers[_HEADER_LENGTH] = str(len(head))
-    return Response(b"".join((head, *chunks)), media_type="application/octet-stream", headers=headers)
+        return InferAnswer(head, b"application/json", ())
+    length = (_HEADER_LENGTH.encode(), b"%d" % len(head))
+    return InferAnswer(b"".join((head, *chunks)), b"application/octet-stream", (length,))

@@ -3,146 +3,133 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from service.api.asgi import BodyReader
-from service.api.inference import Ask, Inference
-from service.api.open_inference import messages
-from service.api.open_inference.repository import Repository, form_of
+from service.api.exchange import Exchange
+from service.api.inference import Ask, Computed, Inference
+from service.api.open_inference import messages, metadata
+from service.api.open_inference.messages import InferAnswer
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.request import Head, client_behind
+from service.api.request import Query, Request
+from service.api.response import Header, Response, json_response, problem_headers
+from service.api.router import Handler, Route
 from service.engine.served_models import ServedModel
-from service.problems import BadRequest, ClientGone, Problem
-from service.telemetry.metrics.recorder import Stages
-from service.telemetry.observer import Ledger
+from service.problems import BadRequest, ClientGone, Problem, Unavailable
 
 logger = logging.getLogger(__name__)
 
 
 class OpenInference:
-    """Everything below /v2."""
+    """The front end of the protocol over REST; see `FrontEnd`."""
 
-    def __init__(self, inference: Inference, repository: Repository, bodies: BodyReader, ledger: Ledger) -> None:
-        self._inference = inference
+    def __init__(self, exchange: Exchange, inference: Inference, is_ready: Callable[[], bool]) -> None:
+        self._exchange = exchange
+        self._dispatcher = inference.dispatcher
+        self._settings = inference.settings
         self._tensors = TensorInference(inference)
-        self._repository = repository
-        self._bodies = bodies
-        self._ledger = ledger
+        self._is_ready = is_ready
 
     def routes(self) -> list[Route]:
-        """The protocol's paths; those of a model come with and without a version."""
+        """Return the protocol's paths; those of a model come with and without a version."""
         found = [
-            Route("/v2", self._answering(self._server), methods=["GET"]),
-            Route("/v2/health/live", self._answering(self._live), methods=["GET"]),
-            Route("/v2/health/ready", self._answering(self._ready), methods=["GET"]),
-            Route("/v2/repository/index", self._answering(self._index), methods=["POST"]),
+            Route("GET", "/v2", _refusing(self._server)),
+            Route("GET", "/v2/health/live", _refusing(self._live)),
+            Route("GET", "/v2/health/ready", _refusing(self._ready)),
+            Route("POST", "/v2/repository/index", _refusing(self._index)),
         ]
         for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
-                Route(path, self._answering(self._metadata), methods=["GET"]),
-                Route(f"{path}/ready", self._answering(self._model_ready), methods=["GET"]),
-                Route(f"{path}/config", self._answering(self._config), methods=["GET"]),
-                Route(f"{path}/infer", self._answering(self._infer), methods=["POST"]),
+                Route("GET", path, _refusing(self._metadata)),
+                Route("GET", f"{path}/ready", _refusing(self._model_ready)),
+                Route("GET", f"{path}/config", _refusing(self._config)),
+                Route("POST", f"{path}/infer", self._infer),
             ]
         return found
 
-    # What is there
+    # What is served
 
     async def _server(self, _: Request) -> Response:
-        return _json(self._repository.server())
+        return json_response(metadata.server())
 
     async def _live(self, _: Request) -> Response:
-        return _json({"live": True})
+        return json_response({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        ready = self._repository.is_ready()
-        return _json({"ready": ready}, 200 if ready else 503)
+        ready = self._is_ready()
+        return json_response({"ready": ready}, 200 if ready else 503)
 
     async def _index(self, request: Request) -> Response:
-        return _json(self._repository.index(ready=_asks_for_ready(await request.body())))
+        ready_only = _asks_for_ready(await request.read_body())
+        return json_response(metadata.index(self._dispatcher.served, ready_only=ready_only))
 
     async def _metadata(self, request: Request) -> Response:
         model = self._model(request)
-        return _json({**self._repository.metadata(model), "parameters": form_of(model)})
+        document = metadata.metadata(self._dispatcher.served, model)
+        return json_response({**document, "parameters": metadata.parameters_of(model)})
 
     async def _model_ready(self, request: Request) -> Response:
         model = self._model(request)
-        self._repository.expect_ready(model)
-        return _json({"name": model.name, "ready": True})
+        if not self._dispatcher.is_ready(model):
+            raise Unavailable(f"a worker must serve {model.name}. Given: none at the moment")
+        return json_response({"name": model.name, "ready": True})
 
     async def _config(self, request: Request) -> Response:
-        return _json(self._repository.config(self._model(request)))
+        return json_response(metadata.config(self._model(request), self._settings.max_images))
+
+    def _model(self, request: Request) -> ServedModel:
+        return self._dispatcher.served.resolve(request.parameters["model"], request.parameters.get("version"))
 
     # Inference
 
-    async def _infer(self, request: Request) -> Response:
-        """Compute, and count what becomes of it."""
-        started = time.monotonic()
-        self._ledger.arrived()
-        request_id = request.state.id
-        request.state.model = None
-        try:
-            response, stages = await self._predict(request, started)
-        except Exception as error:
-            failure = type(error) if isinstance(error, Problem | ClientGone) else Problem
-            self._ledger.refused(request_id, request.state.model, failure, time.monotonic() - started)
-            raise
-        self._ledger.answered(request_id, request.state.model, stages)
-        return response
+    def _infer(self, request: Request) -> Coroutine[Any, Any, Response]:
+        return self._exchange.run(self, request)
 
-    async def _predict(self, request: Request, started: float) -> tuple[Response, Stages]:
-        request.state.model = model = self._model(request)
-        seconds = min(Head(request.scope).timeout_seconds, self._inference.settings.timeout_seconds)
-        self._inference.dispatcher.admit(1, seconds)
-        body = await self._bodies.read(request.scope, request.receive, started)
-        read = time.monotonic()
-        asked, binary = messages.parse(request, body)
-        ask = Ask(model, started + seconds, client_behind(request.receive))
+    def query(self, request: Request) -> Query:
+        return Query(request.parameters["model"], request.parameters.get("version"))
+
+    async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[InferAnswer, Computed]:
+        asked, binary = messages.parse(request.head, body)
         outputs, computed = await self._tensors.run(ask, asked, binary)
-        response = messages.answer(model, asked, outputs, computed)
-        return response, computed.stages(started, read, time.monotonic())
+        return messages.answer(ask.model, asked, outputs), computed
 
-    # The common way
+    def answer(self, content: InferAnswer, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
+        return Response(200, content.body, content.media_type, (*own, *content.headers), shared)
 
-    def _model(self, request: Request) -> ServedModel:
-        parameters: Mapping[str, str] = request.path_params
-        return self._repository.find(parameters["model"], parameters.get("version"))
+    def refuse(self, problem: Problem, id_header: Header) -> Response:
+        return error_response(problem, id_header)
 
-    def _answering(self, handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """`handle`, with what it raises in the protocol's own shape: `{"error": ...}`."""
 
-        async def endpoint(request: Request) -> Response:
-            request.state.id = Head(request.scope).request_id()
-            try:
-                response = await handle(request)
-            except ClientGone:
-                response = Response(status_code=ClientGone.status)
-            except Problem as problem:
-                response = _json({"error": problem.detail}, problem.status, headers=problem.headers)
-            except Exception:
-                logger.exception("request %s to %s met a bug", request.state.id, request.url.path)
-                response = _json({"error": f"this is a bug; the log has it as {request.state.id}"}, 500)
-            response.headers["x-request-id"] = request.state.id
-            return response
+def error_response(problem: Problem, *headers: Header) -> Response:
+    """Return a problem in the protocol's own shape."""
+    return json_response({"error": problem.detail}, problem.status, (*headers, *problem_headers(problem)))
 
-        return endpoint
+
+def _refusing(handle: Callable[[Request], Awaitable[Response]]) -> Handler:
+    """Wrap a handler so that what it raises becomes an answer, and every answer bears the request's id."""
+
+    async def refusing(request: Request) -> Response:
+        request_id = request.head.request_id()
+        try:
+            response = await handle(request)
+        except ClientGone:
+            raise
+        except Problem as problem:
+            response = error_response(problem)
+        except Exception:
+            logger.exception("request %s to %s met a bug", request_id, request.head.path)
+            response = error_response(Problem(f"this is a bug; the log has it as {request_id}"))
+        return response._replace(headers=(*response.headers, (b"x-request-id", request_id.encode())))
+
+    return refusing
 
 
 def _asks_for_ready(body: bytes) -> bool:
-    """Whether an index of ready versions alone is asked for."""
+    """Return whether an index of ready versions alone is asked for."""
     try:
         document = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body must be JSON. Given: {error}") from error
     return isinstance(document, dict) and document.get("ready") is True
-
-
-def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, media_type="application/json", headers=headers)

@@ -1,11 +1,11 @@
-"""From the tensors of a request to those of its answer."""
+"""Inference on tensors: from those of a request to those of its answer."""
 
 from __future__ import annotations
 
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InferRequest, InputTensor, Outputs
-from service.api.open_inference.repository import inputs_of
+from service.api.open_inference.metadata import inputs_of
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel
 from service.problems import Problem, TooLarge, Unprocessable
@@ -14,13 +14,13 @@ _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
 class TensorInference:
-    """What REST and gRPC have in common once they have taken a request apart."""
+    """The part that REST and gRPC have in common, once a request is parsed."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
     async def run(self, ask: Ask, asked: InferRequest, binary: tensors.Binary) -> tuple[Outputs, Computed]:
-        """The outputs that were asked for.
+        """Return the outputs that were asked for.
 
         Raises:
             Problem, ClientGone: the request is wrong, or not answered.

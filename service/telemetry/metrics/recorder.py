@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.messages import Answer
+from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key, ServedModel
 from service.problems import REASONS, ModelFailed, NotFound, Unauthorized
 from service.telemetry.metrics import families, retention
@@ -41,8 +41,8 @@ _REASONS_OF_MODELS = [reason for reason in REASONS if reason not in (NotFound.re
 
 _REMEMBERED = 100
 
-_REST_SECONDS = 2.0
-"""So seldom a process hands in that has nothing new to tell; well below retention.LIVE_SECONDS."""
+REST_SECONDS = 2.0
+"""Between two snapshots of a process that has nothing new to report; well below retention.LIVE_SECONDS."""
 
 Gauge = tuple[Family, Labels, float]
 
@@ -54,9 +54,10 @@ class Recorder:
     Must be made, or first be used, after the fork; `keeper` is the one that never dies before the others.
     """
 
-    def __init__(self, folder: Path, *, keeper: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeper: bool = False, rest_seconds: float = REST_SECONDS) -> None:
         self._shared = Shared(folder)
         self._name = KEEPER if keeper else ""
+        self._rest_seconds = rest_seconds
         self._lock = threading.Lock()
         self._totals = Totals()
         self._gauges: dict[tuple[Family, Labels], float] = {}
@@ -93,7 +94,7 @@ class Recorder:
         """Images got an error although others of their request or batch did not."""
         self._image_failures[(*_labels(model.key), reason)] += number
 
-    def block(self, model: ServedModel, answer: Answer) -> None:
+    def block(self, model: ServedModel, answer: BlockAnswer) -> None:
         """A worker answered a block."""
         self._blocks[model].extend((len(answer.class_ids), answer.batch_size, answer.compute_seconds))
         self._class_ids[model] += answer.class_ids
@@ -182,7 +183,7 @@ class Recorder:
         now = time.monotonic()
         momentary = {(family, labels): value for family, labels, value in gauges}
         with self._lock:
-            is_old = now - self._flushed >= _REST_SECONDS
+            is_old = now - self._flushed >= self._rest_seconds
             if rests and not is_old and momentary == self._momentary and not self._has_news():
                 return None
             self._flushed = now

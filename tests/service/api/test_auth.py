@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from service.api.keys import make
 from tests import pictures
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 KEY, LINE = make("ci", frozenset({"predict"}))
 ADMIN_KEY, ADMIN_LINE = make("admin", frozenset({"admin"}))
@@ -87,8 +87,5 @@ def test_a_key_that_is_added_to_the_file_lets_in_without_a_restart(guarded: Serv
 
     keys_file.write_text(f"{keys_file.read_text()}{line}\n")
 
-    until = time.monotonic() + 10
-    while status(guarded, {"x-api-key": key}) != 200:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: status(guarded, {"x-api-key": key}) == 200, interval=0.1)
     assert status(guarded, {"x-api-key": KEY}) == 200

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
 from service.api import asgi
-from service.api.asgi import Receive, Response, Scope, Send
-from service.api.fast_path import Protocol, read_head
-from service.api.request import Head
+from service.api.asgi import Receive, Scope, Send
+from service.api.fast_path import FastPathProtocol, read_head
+from service.api.request import Request
+from service.api.response import Response
 from service.engine.queues import Client
+from service.problems import ClientGone
+from tests.waiting import until
 
 MAX_BODY = 100
 SECONDS = 10
@@ -28,7 +30,7 @@ class House:
     """A server of one process, whose handlers tell which way a request came, and a connection to it."""
 
     def __init__(self) -> None:
-        self.protocols: list[Protocol] = []
+        self.protocols: list[FastPathProtocol] = []
         self.clients: list[Client] = []
         self.errors: list[BaseException] = []
         self.gate: asyncio.Future[None] | None = None  # where requests wait, if anywhere
@@ -37,14 +39,19 @@ class House:
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
-    async def short(self, head: Head, client: Client, body: bytes) -> Response:
-        self.clients.append(client)
+    async def short(self, request: Request) -> Response:
+        self.clients.append(request.client)
         if self.gate:
             await self.gate
         if self.fails:
             raise RuntimeError("a bug")
-        shared = ((b"x-query", head.scope["query_string"]),)
-        return Response(200, b"short:" + body + self.rest, headers=((b"x-way", b"short"),), shared_headers=shared)
+        if request.client.disconnected:
+            raise ClientGone
+        shared = ((b"x-query", request.head.raw_query),)
+        assert isinstance(request.body, bytes)
+        return Response(
+            200, b"short:" + request.body + self.rest, headers=((b"x-way", b"short"),), shared_headers=shared
+        )
 
     async def long(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/early":  # answers before the body has come
@@ -72,11 +79,6 @@ class House:
     async def is_closed(self) -> bool:
         return await asyncio.wait_for(self.reader.read(), SECONDS) == b""
 
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not condition():
-                await asyncio.sleep(0.001)
-
 
 @contextlib.asynccontextmanager
 async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncIterator[House]:
@@ -86,8 +88,10 @@ async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncItera
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: house.errors.append(context["exception"]))
 
-    def connected() -> Protocol:
-        protocol = Protocol(house.short, MAX_BODY, head_seconds, config=config, server_state=state, app_state={})
+    def connected() -> FastPathProtocol:
+        protocol = FastPathProtocol(
+            house.short, MAX_BODY, head_seconds, config=config, server_state=state, app_state={}
+        )
         house.protocols.append(protocol)
         return protocol
 
@@ -97,7 +101,7 @@ async def living(keep_alive: float = 60, head_seconds: float = 60) -> AsyncItera
             yield house
         finally:
             house.writer.transport.abort()
-            await house.until(lambda: not state.connections)
+            await until(lambda: not state.connections)
 
 
 def run(story: Callable[[House], Awaitable[None]], **options: float) -> None:
@@ -218,9 +222,9 @@ def test_what_comes_while_a_request_is_answered_waits_its_turn() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.writer.write(PLAIN.replace(b"abcd", b"efgh"))
-        await house.until(lambda: house.protocols[0]._held)
+        await until(lambda: house.protocols[0]._held)
         house.writer.write(GET + PLAIN)  # not even read for now
         house.gate.set_result(None)
 
@@ -247,7 +251,7 @@ def test_who_does_not_read_answers_is_kept_waiting_by_uvicorn() -> None:
     async def story(house: House) -> None:
         house.rest = bytes(10_000_000)
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients and house.protocols[0].flow.write_paused)
+        await until(lambda: house.clients and house.protocols[0].flow.write_paused)
         house.writer.write(PLAIN)
 
         assert [len(await house.answer()) for _ in range(2)] == [10_000_010, len(b"long:abcd")]
@@ -270,11 +274,11 @@ def test_a_client_that_leaves_is_seen_to_have_gone() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         assert not house.clients[0].disconnected
 
         house.writer.transport.abort()
-        await house.until(lambda: house.clients[0].disconnected)
+        await until(lambda: house.clients[0].disconnected)
         house.gate.set_result(None)
         await asyncio.sleep(0.01)
 
@@ -288,7 +292,7 @@ def test_a_server_that_stops_answers_what_it_has_taken_and_closes() -> None:
     async def story(house: House) -> None:
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.protocols[0].shutdown()
         house.gate.set_result(None)
 
@@ -368,7 +372,7 @@ def test_a_handler_that_fails_is_heard_of_and_its_client_is_not_left_waiting() -
         house.fails = True
         house.gate = asyncio.get_running_loop().create_future()
         house.writer.write(PLAIN)
-        await house.until(lambda: house.clients)
+        await until(lambda: house.clients)
         house.gate.set_result(None)
 
         with contextlib.suppress(ConnectionResetError):
@@ -385,8 +389,6 @@ def test_a_head_is_parsed_once_and_has_what_the_handlers_look_at() -> None:
 
     assert found
     assert found.body_bytes == 4
-    scope = found.head.scope
-    assert (scope["type"], scope["method"], scope["path"]) == ("http", "POST", "/predict")
-    assert scope["query_string"] == b"top_k=2"
-    assert asgi.header(scope, b"host") == "x"
+    assert (found.head.method, found.head.path, found.head.raw_query) == ("POST", "/predict", b"top_k=2")
+    assert found.head.header("host") == "x"
     assert read_head(bytes(bytearray(head))) is found

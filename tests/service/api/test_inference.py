@@ -6,10 +6,7 @@ import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import cast
 
-import pytest
-
-from service.api import inference
-from service.api.inference import Inference
+from service.api.inference import TURN_SECONDS, Inference
 from service.engine.dispatcher import Dispatcher
 from service.problems import BadRequest, Problem
 from service.settings import Settings
@@ -17,9 +14,11 @@ from tests import pictures
 from tests.registries import RGB
 
 
-def decode_all(found: list[bytes | Problem], executor: Executor) -> tuple[list[bytes | Problem], int]:
+def decode_all(
+    found: list[bytes | Problem], executor: Executor, *, turn_seconds: float = TURN_SECONDS
+) -> tuple[list[bytes | Problem], int]:
     """What becomes of the images, and how often the loop went round meanwhile."""
-    subject = Inference(cast("Dispatcher", None), Settings(), executor)
+    subject = Inference(cast("Dispatcher", None), Settings(), executor, turn_seconds=turn_seconds)
     rounds = 0
 
     async def story() -> list[bytes | Problem]:
@@ -36,10 +35,9 @@ def decode_all(found: list[bytes | Problem], executor: Executor) -> tuple[list[b
     return asyncio.run(story()), rounds
 
 
-def test_many_images_let_other_requests_have_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_TURN_SECONDS", 0.0)
+def test_many_images_let_other_requests_have_their_turns() -> None:
     with ThreadPoolExecutor(1) as executor:
-        decoded, rounds = decode_all([pictures.row_png(3)] * 20, executor)
+        decoded, rounds = decode_all([pictures.row_png(3)] * 20, executor, turn_seconds=0.0)
 
     assert len(set(decoded)) == 1
     assert rounds >= 20

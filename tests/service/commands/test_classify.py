@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from pyarrow import parquet
 from service.__main__ import main
 from tests import pictures
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,13 @@ def start(folder: Path, out: Path, url: str) -> subprocess.Popen[str]:
 
 
 def wait_for_rows(out: Path, process: subprocess.Popen[str]) -> None:
-    """Until some rows are written; the process must still be at it."""
-    until = time.monotonic() + 30
-    while not (out.exists() and out.read_text().count("\n") > 50):
+    """Wait until some rows are written; the process must still be at it."""
+
+    def has_rows() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+        return out.exists() and out.read_text().count("\n") > 50
+
+    wait_until(has_rows)
 
 
 def test_every_image_has_a_row_with_its_class(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from service.engine import messages
-from service.engine.messages import Absent, Announced, Announcement, Kind
+from service.engine.messages import Kind
+from service.engine.served_models import Absent, ServedModel
+from tests.waiting import until
 
 SECONDS = 30  # what a test waits for at most
 
@@ -29,9 +31,9 @@ class Received(NamedTuple):
 class FakeWorker:
     """Listens at `path`, announces `models` to whoever connects, and answers what it is told to."""
 
-    def __init__(self, path: Path, models: Sequence[Announcement], *, input_bytes: int = 784) -> None:
+    def __init__(self, path: Path, models: Mapping[int, ServedModel], *, input_bytes: int = 784) -> None:
         self.path = str(path)
-        self.models = tuple(models)
+        self.models = dict(models)
         self.connections = 0
         self._input_bytes = input_bytes
         self._blocks: asyncio.Queue[Received] = asyncio.Queue()
@@ -50,14 +52,14 @@ class FakeWorker:
         self.connections += 1
         self._writers[number] = writer
         self.announce(self.models)
-        cutter = messages.FrameReader()
+        cutter = messages.MessageReader()
         try:
             while data := await reader.read(1 << 16):
-                for frame in cutter.feed(data):
-                    block = messages.unpack_block(frame.payload)
+                for message in cutter.feed(data):
+                    block = messages.unpack_block(message.payload)
                     images = list(bytes(block.data[:: self._input_bytes]))
                     assert len(images) == block.size
-                    received = Received(frame.block_id, block.handle, images, block.deadline, number)
+                    received = Received(message.block_id, block.handle, images, block.deadline, number)
                     self._blocks.put_nowait(received)
         except OSError:
             pass  # the other side is gone
@@ -74,8 +76,8 @@ class FakeWorker:
         await asyncio.sleep(0.05)
         return [self._blocks.get_nowait() for _ in range(self._blocks.qsize())]
 
-    def announce(self, models: Sequence[Announcement], absent: tuple[Absent, ...] = ()) -> None:
-        self.send(messages.pack_models(Announced(models=tuple(models), absent=absent)))
+    def announce(self, models: Mapping[int, ServedModel], absent: tuple[Absent, ...] = ()) -> None:
+        self.send(messages.pack_models(models, absent))
 
     def answer(self, block: Received) -> None:
         """Answer with each image's first byte as its class."""
@@ -103,12 +105,13 @@ class FakeWorker:
         dying = dict(self._writers)
         for writer in dying.values():
             writer.transport.abort()
-        while dying.keys() & self._writers.keys():
-            await asyncio.sleep(0.001)
+        await until(lambda: not dying.keys() & self._writers.keys())
 
 
 @contextlib.asynccontextmanager
-async def listening(path: Path, models: Sequence[Announcement], *, input_bytes: int = 784) -> AsyncIterator[FakeWorker]:
+async def listening(
+    path: Path, models: Mapping[int, ServedModel], *, input_bytes: int = 784
+) -> AsyncIterator[FakeWorker]:
     worker = FakeWorker(path, models, input_bytes=input_bytes)
     await worker.open()
     try:

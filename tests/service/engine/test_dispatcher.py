@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, Dispatcher
-from service.engine.messages import Absent, Announcement, Answer
+from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
+from service.engine.messages import BlockAnswer
 from service.engine.queues import Part
-from service.engine.served_models import ServedModel
+from service.engine.served_models import Absent, ServedModel
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
 from tests.registries import publish
 from tests.service.engine.fake_worker import SECONDS, FakeWorker, Received, listening
+from tests.waiting import until
 
 BATCH = 16
 QUEUE = 100
-TICKET = BATCH // 4
+CHUNK = BATCH // 4
 
 
 class Caller:
@@ -35,7 +36,7 @@ class House:
         self.dispatcher = dispatcher
         self.workers = workers
         self.worker = workers[0]
-        self.answers: list[tuple[str, Answer]] = []
+        self.answers: list[tuple[str, BlockAnswer]] = []
 
     def ask(
         self,
@@ -46,7 +47,7 @@ class House:
         caller: Caller | None = None,
     ) -> list[asyncio.Future[Part]]:
         data = b"".join(bytes([image]) + bytes(783) for image in images)
-        served = self.dispatcher.offer.resolve(model)
+        served = self.dispatcher.served.resolve(model)
         deadline = time.monotonic() + seconds
         return self.dispatcher.submit(served, data, len(images), deadline, caller or Caller(), bulk=bulk)
 
@@ -57,11 +58,6 @@ class House:
             self.ask(0)
             blocks.append(await self.worker.block())
         return blocks
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not condition():
-                await asyncio.sleep(0.001)
 
 
 async def classes(futures: list[asyncio.Future[Part]]) -> list[int]:
@@ -75,28 +71,25 @@ async def outcome(future: Awaitable[object]) -> BaseException | object:
 
 
 @pytest.fixture(scope="module")
-def announced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Announcement, ...]:
+def announced(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ServedModel]:
     root = tmp_path_factory.mktemp("registry")
-    return tuple(
-        Announcement(handle=handle, default=True, aliases=(), manifest=publish(root, name))
-        for handle, name in enumerate(("rows", "photos"))
-    )
+    return {handle: ServedModel(publish(root, name), default=True) for handle, name in enumerate(("rows", "photos"))}
 
 
 @pytest.fixture
 def run(
-    tmp_path: Path, announced: tuple[Announcement, ...]
+    tmp_path: Path, announced: dict[int, ServedModel]
 ) -> Callable[[Callable[[House], Coroutine[None, None, None]]], None]:
     """Runs a story in a house with a worker (or several) that has announced its models."""
 
     @contextlib.asynccontextmanager
-    async def house(workers: int) -> AsyncIterator[House]:
+    async def house(workers: int, short_seconds: float) -> AsyncIterator[House]:
         async with contextlib.AsyncExitStack() as stack:
             fakes = [
                 await stack.enter_async_context(listening(tmp_path / f"{i}.sock", announced)) for i in range(workers)
             ]
 
-            def on_answer(model: ServedModel, answer: Answer) -> None:
+            def on_answer(model: ServedModel, answer: BlockAnswer) -> None:
                 house.answers.append((model.name, answer))
 
             dispatcher = Dispatcher(
@@ -105,18 +98,21 @@ def run(
                 max_batch_size=BATCH,
                 max_queue=QUEUE,
                 on_answer=on_answer,
+                short_seconds=short_seconds,
             )
             house = House(dispatcher, fakes)
             dispatcher.open()
             try:
-                await house.until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
+                await until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
                 yield house
             finally:
                 await dispatcher.close()
 
-    def run(story: Callable[[House], Coroutine[None, None, None]], *, workers: int = 1) -> None:
+    def run(
+        story: Callable[[House], Coroutine[None, None, None]], *, workers: int = 1, short_seconds: float = SHORT_SECONDS
+    ) -> None:
         async def told() -> None:
-            async with house(workers) as built:
+            async with house(workers, short_seconds) as built:
                 await story(built)
 
         asyncio.run(told())
@@ -138,7 +134,7 @@ def test_requests_that_come_together_leave_as_one_block_and_each_gets_its_part(r
 
         assert block.images == [7, 1, 2, 5]
         assert [await classes(request) for request in requests] == [[7], [1, 2], [5]]
-        assert house.dispatcher.depth == 0
+        assert house.dispatcher.admission.depth == 0
 
     run(story)
 
@@ -181,13 +177,6 @@ async def behind_a_block_of_two(house: House) -> Received:
     return first
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block is expected back at once for as long as a test lasts."""
-    monkeypatch.setattr("service.engine.dispatcher._SHORT_SECONDS", 60.0)
-
-
-@pytest.mark.usefixtures("patient")
 def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large(run: Run) -> None:
     async def story(house: House) -> None:
         first = await behind_a_block_of_two(house)
@@ -197,10 +186,9 @@ def test_what_waits_behind_a_block_that_left_just_now_grows_until_it_is_as_large
 
         assert [len(first.images), len(second.images)] == [2, 2]
 
-    run(story)
+    run(story, short_seconds=60.0)  # a block is expected back for as long as the test lasts
 
 
-@pytest.mark.usefixtures("patient")
 def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run) -> None:
     async def story(house: House) -> None:
         first = await behind_a_block_of_two(house)
@@ -209,7 +197,7 @@ def test_what_waits_behind_a_block_leaves_when_that_is_answered(run: Run) -> Non
 
         assert len((await house.worker.block()).images) == 1
 
-    run(story)
+    run(story, short_seconds=60.0)  # a block is expected back for as long as the test lasts
 
 
 def test_what_waits_behind_a_block_that_takes_long_is_sent_ahead(run: Run) -> None:
@@ -271,7 +259,7 @@ def test_a_flood_for_one_model_does_not_keep_another_waiting(run: Run) -> None:
 def test_a_large_request_is_cut_and_others_fit_between_its_parts(run: Run) -> None:
     async def story(house: House) -> None:
         held = await house.fill()
-        large = house.ask(*range(5 * TICKET))
+        large = house.ask(*range(5 * CHUNK))
         house.ask(100)
         house.ask(101)
 
@@ -279,11 +267,11 @@ def test_a_large_request_is_cut_and_others_fit_between_its_parts(run: Run) -> No
         first = await house.worker.block()
         house.worker.answer(first)
 
-        assert first.images == [*range(TICKET), 100, 101, *range(TICKET, 3 * TICKET)]
+        assert first.images == [*range(CHUNK), 100, 101, *range(CHUNK, 3 * CHUNK)]
         second = await house.worker.block()
         house.worker.answer(second)
         assert len(large) == 5
-        assert await classes(large) == list(range(5 * TICKET))
+        assert await classes(large) == list(range(5 * CHUNK))
 
     run(story)
 
@@ -330,7 +318,7 @@ def test_what_a_dead_worker_held_comes_again_first_and_in_order(run: Run) -> Non
 
         assert (again.connection, again.images) == (1, [1, 2, 3, 4, 5])
         assert [await classes(request) for request in requests] == [[1], [2], [3], [4], [5]]
-        assert house.dispatcher.depth == 0
+        assert house.dispatcher.admission.depth == 0
 
     run(story)
 
@@ -382,7 +370,7 @@ def test_the_worker_that_holds_least_gets_the_next_block(run: Run) -> None:
 
 def test_what_is_asked_while_no_worker_is_there_waits_for_one(run: Run) -> None:
     async def story(house: House) -> None:
-        served = house.dispatcher.offer.resolve("rows")
+        served = house.dispatcher.served.resolve("rows")
         await house.worker.close()
         ready_without = house.dispatcher.is_ready(served)
         request = house.ask(4)
@@ -398,45 +386,47 @@ def test_what_is_asked_while_no_worker_is_there_waits_for_one(run: Run) -> None:
     run(story)
 
 
-def test_before_a_worker_has_spoken_nothing_is_on_offer(tmp_path: Path) -> None:
+def test_before_a_worker_has_spoken_nothing_is_served(tmp_path: Path) -> None:
     async def story() -> None:
         dispatcher = Dispatcher([str(tmp_path / "w.sock")], default_model="rows", max_batch_size=1, max_queue=1)
         dispatcher.open()
         try:
-            assert dispatcher.offer.models() == []
+            assert dispatcher.served.models() == []
             with pytest.raises(Unavailable):
-                dispatcher.offer.resolve()
+                dispatcher.served.resolve()
         finally:
             await dispatcher.close()
 
     asyncio.run(story())
 
 
-def test_a_worker_that_announces_another_version_changes_the_offer(
-    run: Run, announced: tuple[Announcement, ...]
+def test_a_worker_that_announces_another_version_changes_what_is_served(
+    run: Run, announced: dict[int, ServedModel]
 ) -> None:
     async def story(house: House) -> None:
-        house.worker.announce(announced[1:])
-        await house.until(lambda: len(house.dispatcher.offer.models()) == 1)
+        house.worker.announce({1: announced[1]})
+        await until(lambda: len(house.dispatcher.served.models()) == 1)
 
-        assert [model.name for model in house.dispatcher.offer.models()] == ["photos"]
+        assert [model.name for model in house.dispatcher.served.models()] == ["photos"]
 
     run(story)
 
 
-def test_what_a_worker_loads_or_refused_is_told_with_the_offer(run: Run, announced: tuple[Announcement, ...]) -> None:
+def test_what_a_worker_loads_or_refused_is_known_with_what_is_served(
+    run: Run, announced: dict[int, ServedModel]
+) -> None:
     async def story(house: House) -> None:
         absent = (
             Absent(name="rows", version=9, state="loading"),
             Absent(name="rows", version=8, state="refused", reason="it is bad"),
         )
         house.worker.announce(announced, absent)
-        await house.until(lambda: len(house.dispatcher.offer.absent()) == 2)
+        await until(lambda: len(house.dispatcher.served.absent()) == 2)
 
         with pytest.raises(Unavailable, match="rows@9 must be loaded"):
-            house.dispatcher.offer.resolve("rows", "9")
+            house.dispatcher.served.resolve("rows", "9")
         with pytest.raises(NotFound, match="refused rows@8: it is bad"):
-            house.dispatcher.offer.resolve("rows", "8")
+            house.dispatcher.served.resolve("rows", "8")
 
     run(story)
 
@@ -455,7 +445,7 @@ def test_a_refused_block_is_unavailable_or_late(run: Run) -> None:
         assert isinstance(failures[0], Unavailable)
         assert "Given: the worker does not serve this version" in failures[0].detail
         assert isinstance(failures[1], DeadlineExceeded)
-        assert house.dispatcher.depth == 0
+        assert house.dispatcher.admission.depth == 0
 
     run(story)
 
@@ -469,12 +459,12 @@ def test_a_request_is_answered_by_its_deadline_wherever_it_is(run: Run) -> None:
         await house.worker.block()
         house.ask(2)
         await house.worker.block()
-        waiting = house.ask(*range(3 * TICKET), seconds=0.05)
+        waiting = house.ask(*range(3 * CHUNK), seconds=0.05)
 
         failures = [await outcome(future) for future in (*sent, *waiting)]
 
         assert [type(failure) for failure in failures] == [DeadlineExceeded] * 4
-        assert house.dispatcher.depth == 1
+        assert house.dispatcher.admission.depth == 1
 
     run(story)
 
@@ -490,7 +480,7 @@ def test_an_answer_that_comes_too_late_harms_nobody(run: Run) -> None:
 
         assert isinstance(failure, DeadlineExceeded)
         assert await classes(in_time) == [2]
-        assert house.dispatcher.depth == 0
+        assert house.dispatcher.admission.depth == 0
 
     run(story)
 
@@ -512,10 +502,10 @@ def test_what_is_late_in_the_queue_never_reaches_a_worker(run: Run) -> None:
 def test_the_queue_refuses_what_does_not_fit_and_says_when_to_come_again(run: Run) -> None:
     async def story(house: House) -> None:
         house.ask(*range(QUEUE - 1))
-        house.dispatcher.admit(1, 10)
+        house.dispatcher.admission.admit(1, 10)
 
         with pytest.raises(QueueFull, match=rf"room for 2 more .* Given: {QUEUE - 1} of {QUEUE} wait") as refusal:
-            house.dispatcher.admit(2, 10)
+            house.dispatcher.admission.admit(2, 10)
 
         assert int(refusal.value.headers["retry-after"]) >= 1
 
@@ -526,20 +516,22 @@ def test_the_queue_takes_again_once_it_was_answered(run: Run) -> None:
     async def story(house: House) -> None:
         request = house.ask(*range(BATCH))
         with pytest.raises(QueueFull):
-            house.dispatcher.admit(QUEUE, 10)
+            house.dispatcher.admission.admit(QUEUE, 10)
 
         house.worker.answer(await house.worker.block())
         await classes(request)
 
-        house.dispatcher.admit(QUEUE, 10)
+        house.dispatcher.admission.admit(QUEUE, 10)
 
     run(story)
 
 
 async def keep_busy_until_the_rate_is_known(house: House) -> None:
     async with asyncio.timeout(SECONDS):
-        while not house.dispatcher._peak_rate:  # answered while more waits: the dispatcher learns how fast it goes
-            while house.dispatcher.depth < QUEUE - 1:
+        while (
+            not house.dispatcher.admission._peak_rate
+        ):  # answered while more waits: the dispatcher learns how fast it goes
+            while house.dispatcher.admission.depth < QUEUE - 1:
                 house.ask(1)
             house.worker.answer(await house.worker.block())
 
@@ -548,9 +540,9 @@ def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_i
     async def story(house: House) -> None:
         await keep_busy_until_the_rate_is_known(house)
 
-        house.dispatcher.admit(1, 3600)
+        house.dispatcher.admission.admit(1, 3600)
         with pytest.raises(QueueFull, match="answer come within") as refusal:
-            house.dispatcher.admit(1, 0.001)
+            house.dispatcher.admission.admit(1, 0.001)
 
         assert 1 <= int(refusal.value.headers["retry-after"]) <= 60
 
@@ -560,13 +552,13 @@ def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_i
 def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: Run) -> None:
     async def story(house: House) -> None:
         await keep_busy_until_the_rate_is_known(house)
-        assert house.dispatcher.depth
-        house.dispatcher._peak_rate = 1e6  # the backlog alone is nothing
-        computing = house.dispatcher._compute_seconds
+        assert house.dispatcher.admission.depth
+        house.dispatcher.admission._peak_rate = 1e6  # the backlog alone is nothing
+        computing = house.dispatcher.admission._compute_seconds
 
-        house.dispatcher.admit(1, 2 * computing)
+        house.dispatcher.admission.admit(1, 2 * computing)
         with pytest.raises(QueueFull, match="answer come within"):
-            house.dispatcher.admit(1, computing / 2)
+            house.dispatcher.admission.admit(1, computing / 2)
 
     run(story)
 
@@ -574,13 +566,13 @@ def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: 
 def test_while_a_worker_is_being_replaced_its_silence_is_not_taken_for_slowness(run: Run) -> None:
     async def story(house: House) -> None:
         await keep_busy_until_the_rate_is_known(house)
-        rate = house.dispatcher._peak_rate
+        rate = house.dispatcher.admission._peak_rate
 
         await house.worker.close()
         await asyncio.sleep(0.5)  # five looks at what was answered
 
-        assert house.dispatcher.depth
-        assert house.dispatcher._peak_rate == rate
+        assert house.dispatcher.admission.depth
+        assert house.dispatcher.admission._peak_rate == rate
 
     run(story)
 
@@ -589,7 +581,7 @@ def test_what_a_caller_left_behind_is_dropped(run: Run) -> None:
     async def story(house: House) -> None:
         held = await house.fill()
         leaving = Caller()
-        abandoned = house.ask(*range(2 * TICKET), caller=leaving)
+        abandoned = house.ask(*range(2 * CHUNK), caller=leaving)
         house.ask(2)
         leaving.disconnected = True
 
@@ -599,7 +591,7 @@ def test_what_a_caller_left_behind_is_dropped(run: Run) -> None:
 
         assert block.images == [2]
         assert [type(failure) for failure in failures] == [ClientGone] * 2
-        assert house.dispatcher.depth == 2
+        assert house.dispatcher.admission.depth == 2
 
     run(story)
 
@@ -608,11 +600,11 @@ def test_a_caller_who_leaves_while_nothing_moves_frees_the_queue_all_the_same(ru
     async def story(house: House) -> None:
         await house.fill()
         leaving = Caller()
-        house.ask(*range(2 * TICKET), caller=leaving)
+        house.ask(*range(2 * CHUNK), caller=leaving)
 
         leaving.disconnected = True
 
-        await house.until(lambda: house.dispatcher.depth == BLOCKS_IN_FLIGHT)
+        await until(lambda: house.dispatcher.admission.depth == BLOCKS_IN_FLIGHT)
 
     run(story)
 
@@ -641,7 +633,7 @@ def test_requests_of_many_sizes_are_all_answered_once_while_workers_die(run: Run
         for images, parts in zip(asked, outcomes, strict=True):
             given_up = [part for part in parts if isinstance(part, ModelFailed)]
             assert given_up or await classes([_done(part) for part in parts]) == images
-        assert house.dispatcher.depth == 0
+        assert house.dispatcher.admission.depth == 0
 
     run(story, workers=2)
 

@@ -6,29 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.messages import Absent, Announcement
-from service.engine.served_models import Offer, ServedModel
+from service.engine.served_models import Absent, ServedModel, ServedModels
 from service.problems import NotFound, Unavailable
 from tests.registries import publish
 
 
 @pytest.fixture
-def offer(tmp_path: Path) -> Offer:
+def served(tmp_path: Path) -> ServedModels:
     """rows@1 (blessed), rows@2 (the default) and photos@1, where `rows` is the default model."""
 
-    def served(name: str, *, default: bool, aliases: tuple[str, ...] = ()) -> ServedModel:
+    def model(name: str, *, default: bool, aliases: tuple[str, ...] = ()) -> ServedModel:
         manifest = publish(tmp_path, name)
-        return ServedModel(Announcement(handle=0, default=default, aliases=aliases, manifest=manifest))
+        return ServedModel(manifest, default=default, aliases=aliases)
 
-    offer = Offer("rows")
-    offer.replace(
+    served = ServedModels("rows")
+    served.replace(
         [
-            served("rows", default=False, aliases=("blessed",)),
-            served("rows", default=True, aliases=("production",)),
-            served("photos", default=True),
+            model("rows", default=False, aliases=("blessed",)),
+            model("rows", default=True, aliases=("production",)),
+            model("photos", default=True),
         ]
     )
-    return offer
+    return served
 
 
 @pytest.mark.parametrize(
@@ -45,9 +44,9 @@ def offer(tmp_path: Path) -> Offer:
     ],
 )
 def test_a_request_gets_the_model_that_it_means(
-    offer: Offer, name: str | None, version: str | None, expected: tuple[str, int]
+    served: ServedModels, name: str | None, version: str | None, expected: tuple[str, int]
 ) -> None:
-    assert [offer.resolve(name, version).key for _ in range(2)] == [expected] * 2
+    assert [served.resolve(name, version).key for _ in range(2)] == [expected] * 2
 
 
 @pytest.mark.parametrize(
@@ -61,23 +60,23 @@ def test_a_request_gets_the_model_that_it_means(
     ],
 )
 def test_what_is_not_on_offer_is_refused_with_what_is(
-    offer: Offer, name: str, version: str | None, detail: str
+    served: ServedModels, name: str, version: str | None, detail: str
 ) -> None:
     with pytest.raises(NotFound) as refusal:
-        offer.resolve(name, version)
+        served.resolve(name, version)
 
     assert refusal.value.detail == detail
 
 
-def test_a_single_model_needs_no_name_whatever_the_default_is_called(offer: Offer) -> None:
-    offer.replace([offer.resolve("photos")])
+def test_a_single_model_needs_no_name_whatever_the_default_is_called(served: ServedModels) -> None:
+    served.replace([served.resolve("photos")])
 
-    assert offer.resolve().key == ("photos", 1)
+    assert served.resolve().key == ("photos", 1)
 
 
-def test_a_default_model_that_is_not_there_is_named_in_the_refusal(offer: Offer) -> None:
-    other = Offer("mnist")
-    other.replace(offer.models())
+def test_a_default_model_that_is_not_there_is_named_in_the_refusal(served: ServedModels) -> None:
+    other = ServedModels("mnist")
+    other.replace(served.models())
 
     with pytest.raises(NotFound, match="Given: 'mnist'"):
         other.resolve()
@@ -85,47 +84,47 @@ def test_a_default_model_that_is_not_there_is_named_in_the_refusal(offer: Offer)
 
 def test_before_any_worker_has_spoken_the_service_is_starting() -> None:
     with pytest.raises(Unavailable, match=r"Given: it is still starting") as refusal:
-        Offer("rows").resolve()
+        ServedModels("rows").resolve()
 
     assert refusal.value.headers == {"retry-after": "1"}
 
 
-def test_what_is_no_longer_on_offer_is_no_longer_resolved(offer: Offer) -> None:
-    before = offer.resolve("rows", "1")
+def test_what_is_no_longer_on_offer_is_no_longer_resolved(served: ServedModels) -> None:
+    before = served.resolve("rows", "1")
 
-    offer.replace(model for model in offer.models() if model.key != before.key)
+    served.replace(model for model in served.models() if model.key != before.key)
 
     with pytest.raises(NotFound):
-        offer.resolve("rows", "1")
+        served.resolve("rows", "1")
 
 
-def test_models_are_listed_by_name_and_number(offer: Offer) -> None:
-    assert [model.key for model in offer.models()] == [("photos", 1), ("rows", 1), ("rows", 2)]
+def test_models_are_listed_by_name_and_number(served: ServedModels) -> None:
+    assert [model.key for model in served.models()] == [("photos", 1), ("rows", 1), ("rows", 2)]
 
 
-def test_a_served_model_knows_the_size_of_an_input(offer: Offer) -> None:
-    assert offer.resolve().input_bytes == 784
+def test_a_served_model_knows_the_size_of_an_input(served: ServedModels) -> None:
+    assert served.resolve().input_bytes == 784
 
 
-def test_a_version_that_is_being_loaded_is_worth_asking_for_again(offer: Offer) -> None:
-    offer.replace(
-        offer.models(),
+def test_a_version_that_is_being_loaded_is_worth_asking_for_again(served: ServedModels) -> None:
+    served.replace(
+        served.models(),
         [Absent(name="rows", version=3, state="loading"), Absent(name="new", version=1, state="loading")],
     )
 
     for name, version, place in (("rows", "3", "rows@3"), ("new", None, "new@1"), ("new", "1", "new@1")):
         with pytest.raises(Unavailable) as refusal:
-            offer.resolve(name, version)
+            served.resolve(name, version)
         assert refusal.value.detail == f"{place} must be loaded. Given: it is being loaded"
         assert refusal.value.headers == {"retry-after": "1"}
-    assert offer.resolve("rows").key == ("rows", 2)
+    assert served.resolve("rows").key == ("rows", 2)
     with pytest.raises(NotFound):
-        offer.resolve("rows", "4")
+        served.resolve("rows", "4")
 
 
-def test_a_version_that_was_refused_is_not_found_and_the_reason_is_given(offer: Offer) -> None:
-    offer.replace(
-        offer.models(),
+def test_a_version_that_was_refused_is_not_found_and_the_reason_is_given(served: ServedModels) -> None:
+    served.replace(
+        served.models(),
         [
             Absent(name="rows", version=3, state="refused", reason="it is bad"),
             Absent(name="new", version=1, state="refused", reason="it is worse"),
@@ -133,13 +132,13 @@ def test_a_version_that_was_refused_is_not_found_and_the_reason_is_given(offer: 
     )
 
     with pytest.raises(NotFound, match=r"Given: '3'; refused rows@3: it is bad$"):
-        offer.resolve("rows", "3")
+        served.resolve("rows", "3")
     with pytest.raises(NotFound, match=r"Given: 'new'; refused new@1: it is worse$"):
-        offer.resolve("new")
+        served.resolve("new")
 
 
-def test_what_one_worker_serves_is_not_absent_because_another_still_loads_it(offer: Offer) -> None:
-    offer.replace(offer.models(), [Absent(name="rows", version=2, state="loading")])
+def test_what_one_worker_serves_is_not_absent_because_another_still_loads_it(served: ServedModels) -> None:
+    served.replace(served.models(), [Absent(name="rows", version=2, state="loading")])
 
-    assert offer.absent() == []
-    assert offer.resolve("rows", "2").key == ("rows", 2)
+    assert served.absent() == []
+    assert served.resolve("rows", "2").key == ("rows", 2)

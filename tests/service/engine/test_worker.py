@@ -14,16 +14,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import service.engine.worker
-from service.contract.manifest import FeatureInput, ImageInput
+from service.contract.manifest import FeatureInput, ImageInput, ModelManifest
 from service.contract.registry import Registry
 from service.engine import messages
-from service.engine.line_up import LineUp, Served
-from service.engine.messages import Absent, Announced, Announcement, Answer, Frame, Kind
-from service.engine.worker import Worker
+from service.engine.line_up import Entry, LineUp
+from service.engine.messages import BlockAnswer, Kind, Message
+from service.engine.served_models import Absent, ServedModel
+from service.engine.worker import Timing, Worker
 from service.model.model import DeviceFailedError, Model, Outputs, Pending
 from service.model.selftest import SelfTests, UnsoundWorkerError
 from tests.registries import FirstFeature, publish
+from tests.waiting import wait_until
 
 SMALL = ImageInput(shape=(1, 10, 1), colour="grey")
 POISON, SPOILT, STICKY, CORRUPTING = (
@@ -101,53 +102,60 @@ class WatchedModel(Model):
         self.held: list[Held] = []
 
     def batch_underway(self, number: int) -> Held:
-        """The `number`th batch that is held, once the worker has started it."""
-        until = time.monotonic() + 30
-        while len(self.held) <= number:
-            assert time.monotonic() < until, f"batch {number} was not started"
-            time.sleep(0.001)
+        """Return the `number`th batch that is held, once the worker has started it."""
+        wait_until(lambda: len(self.held) > number, interval=0.001, otherwise=f"batch {number}")
         return self.held[number]
+
+
+Announced = tuple[tuple[int, ModelManifest, bool, tuple[str, ...]], ...]
+"""Handle, manifest, whether it is the default, and aliases of each model."""
+
+
+def announced(models: dict[int, ServedModel]) -> Announced:
+    return tuple((handle, m.manifest, m.default, m.aliases) for handle, m in models.items())
 
 
 class Client:
     """What an HTTP process is to the worker."""
 
-    announced: tuple[Announcement, ...] = ()
+    announced: Announced = ()
     absent: tuple[Absent, ...] = ()
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(30)
         self.socket.connect(path)
-        self._reader = messages.FrameReader()
-        self._frames: list[Frame] = []
+        self._reader = messages.MessageReader()
+        self._messages: list[Message] = []
 
     def send(self, block_id: int, images: bytes, *, handle: int = 0, size: int = 0, seconds: float = 60) -> None:
         self.socket.sendall(block(block_id, images, handle=handle, size=size, seconds=seconds))
 
-    def receive(self) -> Frame:
-        while not self._frames:
+    def receive(self) -> Message:
+        while not self._messages:
             data = self.socket.recv(1 << 16)
             assert data, "the worker closed the connection"
-            self._frames += self._reader.feed(data)
-        return self._frames.pop(0)
+            self._messages += self._reader.feed(data)
+        return self._messages.pop(0)
 
-    def answer(self, block_id: int) -> Answer:
-        """The next frame, which is to be the answer to `block_id`."""
-        frame = self.receive()
-        assert (frame.kind, frame.block_id) == (Kind.ANSWER, block_id), frame
-        return messages.unpack_answer(frame.payload)
+    def answer(self, block_id: int) -> BlockAnswer:
+        """The next message, which is to be the answer to `block_id`."""
+        message = self.receive()
+        assert (message.kind, message.block_id) == (Kind.ANSWER, block_id), message
+        return messages.unpack_answer(message.payload)
 
     def refusal(self, block_id: int) -> str:
-        frame = self.receive()
-        assert (frame.kind, frame.block_id) == (Kind.REFUSAL, block_id), frame
-        return frame.payload.decode()
+        message = self.receive()
+        assert (message.kind, message.block_id) == (Kind.REFUSAL, block_id), message
+        return message.payload.decode()
 
 
 class Running:
     """A worker in a thread, which `hold` stops between two turns of its loop."""
 
-    def __init__(self, models: list[Model], path: str, max_batch_size: int, selftest_seconds: float) -> None:
+    def __init__(
+        self, models: list[Model], path: str, max_batch_size: int, selftest_seconds: float, timing: Timing
+    ) -> None:
         self.models = models
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -159,7 +167,7 @@ class Running:
         self._held = threading.Event()
         self.beats: list[float] = []
         self._clients: list[Client] = []
-        line_up = LineUp(tuple(Served(model, default=True, aliases=("best",)) for model in models))
+        line_up = LineUp(tuple(Entry(model, default=True, aliases=("best",)) for model in models))
         self.ended: Exception | None = None
         worker = self._worker = Worker(
             line_up,
@@ -167,6 +175,7 @@ class Running:
             max_batch_size=max_batch_size,
             beat=self._beat,
             self_tests=SelfTests(selftest_seconds),
+            timing=timing,
         )
         self.offer = worker.offer
         self.thread = threading.Thread(target=self._run)
@@ -186,16 +195,15 @@ class Running:
             self._go.wait()
 
     def wait_for_a_turn(self) -> None:
-        """Until the loop has gone round."""
+        """Wait until the loop has gone round."""
         turns = len(self.beats)
-        while len(self.beats) < turns + 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(self.beats) >= turns + 2)
 
     def connect(self) -> Client:
         client = Client(self._path)
         self._clients.append(client)
-        announced = messages.unpack_models(client.receive().payload)
-        client.announced, client.absent = announced.models, announced.absent
+        models, client.absent = messages.unpack_models(client.receive().payload)
+        client.announced = announced(models)
         return client
 
     def hold(self) -> None:
@@ -243,14 +251,15 @@ def models(tmp_path: Path) -> list[Model]:
 
 
 @pytest.fixture
-def start(models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
-    monkeypatch.setattr(service.engine.worker, "_IDLE_SECONDS", 0.02)  # how soon an idle worker can be held
+def start(models: list[Model], tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def start(max_batch_size: int, *, selftest_seconds: float = 3600) -> Running:
+    def start(max_batch_size: int, *, selftest_seconds: float = 3600, **timing: float) -> Running:
         for model in models:
             model.sizes = ()
-        running.append(Running(models, str(tmp_path / f"{len(running)}.sock"), max_batch_size, selftest_seconds))
+        path = str(tmp_path / f"{len(running)}.sock")
+        chosen = Timing(**{"idle_seconds": 0.02, **timing})  # how soon an idle worker can be held
+        running.append(Running(models, path, max_batch_size, selftest_seconds, chosen))
         return running[-1]
 
     yield start
@@ -263,13 +272,19 @@ def worker(start: Callable[..., Running]) -> Running:
     return start(8)
 
 
+@pytest.fixture
+def watching(start: Callable[..., Running]) -> Running:
+    """A worker that looks for another batch for as long as a test lasts."""
+    return start(8, watch_seconds=60.0)
+
+
 def test_who_connects_is_told_what_is_served(worker: Running, models: list[Model]) -> None:
     client = worker.connect()
 
     assert client.announced == (
-        Announcement(handle=0, default=True, aliases=("best",), manifest=models[0].manifest),
-        Announcement(handle=1, default=True, aliases=("best",), manifest=models[1].manifest),
-        Announcement(handle=2, default=True, aliases=("best",), manifest=models[2].manifest),
+        (0, models[0].manifest, True, ("best",)),
+        (1, models[1].manifest, True, ("best",)),
+        (2, models[2].manifest, True, ("best",)),
     )
 
 
@@ -460,12 +475,9 @@ def test_a_slow_reader_gets_its_large_answer_and_holds_up_nobody(start: Callable
 
 def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
     before = len(worker.beats)
-    until = time.monotonic() + 30
 
-    while len(worker.beats) < before + 2 and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: len(worker.beats) >= before + 2)
 
-    assert len(worker.beats) >= before + 2
     assert worker.beats == sorted(worker.beats)
 
 
@@ -528,11 +540,11 @@ def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Ca
 def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, models: list[Model]) -> None:
     clients = [worker.connect(), worker.connect()]
 
-    worker.offer(LineUp((Served(models[1], default=True, aliases=("next",)),)))
+    worker.offer(LineUp((Entry(models[1], default=True, aliases=("next",)),)))
 
     for client in clients:
-        announced = messages.unpack_models(client.receive().payload).models
-        assert [(a.handle, a.manifest.name, a.aliases) for a in announced] == [(1, "sign", ("next",))]
+        served, _ = messages.unpack_models(client.receive().payload)
+        assert announced(served) == ((1, models[1].manifest, True, ("next",)),)
 
 
 def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: list[Model]) -> None:
@@ -540,15 +552,16 @@ def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: l
     before = client.announced
     absent = (Absent(name="sign", version=2, state="refused", reason="it is bad"),)
 
-    worker.offer(LineUp(tuple(Served(model, default=True, aliases=("best",)) for model in models), absent))
+    worker.offer(LineUp(tuple(Entry(model, default=True, aliases=("best",)) for model in models), absent))
 
-    assert messages.unpack_models(client.receive().payload) == Announced(models=before, absent=absent)
+    served, told = messages.unpack_models(client.receive().payload)
+    assert (announced(served), told) == (before, absent)
     assert worker.connect().absent == absent
 
 
 def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: Running, models: list[Model]) -> None:
     client = worker.connect()
-    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
+    worker.offer(LineUp((Entry(models[1], default=True, aliases=()),)))
     client.receive()
 
     client.send(1, images(3), handle=0)
@@ -556,12 +569,10 @@ def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: R
     assert client.answer(1).class_ids == [3]
 
 
-def test_a_retired_version_is_let_go_in_the_end(
-    worker: Running, models: list[Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service.engine.worker, "_RETIREMENT_SECONDS", 0.0)
+def test_a_retired_version_is_let_go_in_the_end(start: Callable[..., Running], models: list[Model]) -> None:
+    worker = start(8, retirement_seconds=0.0)
     client = worker.connect()
-    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
+    worker.offer(LineUp((Entry(models[1], default=True, aliases=()),)))
     client.receive()
     worker.wait_for_a_turn()
 
@@ -571,9 +582,8 @@ def test_a_retired_version_is_let_go_in_the_end(
 
 
 @pytest.fixture
-def touchy(models: list[Model], monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedModel]:
+def touchy(models: list[Model]) -> Iterator[WatchedModel]:
     """The first of `models`, whose batches can be held while the worker looks for another."""
-    monkeypatch.setattr(service.engine.worker, "_WATCH_SECONDS", 60.0)
     touchy = models[0]
     assert isinstance(touchy, WatchedModel)
     yield touchy
@@ -592,9 +602,9 @@ def with_two_batches_underway(touchy: WatchedModel, worker: Running) -> Client:
 
 
 def test_the_next_batch_is_started_while_one_is_computed_and_a_third_is_not(
-    touchy: WatchedModel, worker: Running
+    touchy: WatchedModel, watching: Running
 ) -> None:
-    client = worker.connect()
+    client = watching.connect()
     touchy.hold(3)
 
     for block_id in range(3):
@@ -614,10 +624,10 @@ def test_the_next_batch_is_started_while_one_is_computed_and_a_third_is_not(
 
 
 def test_sockets_are_read_and_the_heart_beats_while_one_batch_is_computed(
-    touchy: WatchedModel, worker: Running, monkeypatch: pytest.MonkeyPatch
+    touchy: WatchedModel, start: Callable[..., Running]
 ) -> None:
+    worker = start(8, watch_seconds=60.0, idle_seconds=60.0)  # nothing that it does may wait for a socket
     client = worker.connect()
-    monkeypatch.setattr(service.engine.worker, "_IDLE_SECONDS", 60.0)  # nothing that it does may wait for a socket
     touchy.hold(1)
     client.send(1, images(1))
     held = touchy.batch_underway(0)
@@ -632,10 +642,8 @@ def test_sockets_are_read_and_the_heart_beats_while_one_batch_is_computed(
     assert client.answer(1).class_ids == [1]
 
 
-def test_a_batch_that_has_no_end_stops_the_heart(
-    touchy: WatchedModel, worker: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service.engine.worker, "_WATCH_SECONDS", 0.0)
+def test_a_batch_that_has_no_end_stops_the_heart(touchy: WatchedModel, start: Callable[..., Running]) -> None:
+    worker = start(8, watch_seconds=0.0)
     client = worker.connect()
     touchy.hold(1)
 
@@ -650,8 +658,8 @@ def test_a_batch_that_has_no_end_stops_the_heart(
     assert client.answer(1).class_ids == [1]
 
 
-def test_the_time_behind_another_batch_counts_as_waiting(touchy: WatchedModel, worker: Running) -> None:
-    client = worker.connect()
+def test_the_time_behind_another_batch_counts_as_waiting(touchy: WatchedModel, watching: Running) -> None:
+    client = watching.connect()
     touchy.hold(2)
     client.send(1, images(1))
     touchy.batch_underway(0)
@@ -671,9 +679,9 @@ def test_the_time_behind_another_batch_counts_as_waiting(touchy: WatchedModel, w
 
 
 def test_a_batch_that_turns_out_to_fail_is_halved_and_the_one_behind_it_is_answered(
-    touchy: WatchedModel, worker: Running
+    touchy: WatchedModel, watching: Running
 ) -> None:
-    client = worker.connect()
+    client = watching.connect()
     touchy.hold(2)
     client.send(1, images(1, 2) + images(3, value=POISON) + images(4))
     touchy.batch_underway(0)
@@ -686,8 +694,8 @@ def test_a_batch_that_turns_out_to_fail_is_halved_and_the_one_behind_it_is_answe
     assert client.answer(2).class_ids == [5]
 
 
-def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, worker: Running) -> None:
-    client = with_two_batches_underway(touchy, worker)
+def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, watching: Running) -> None:
+    client = with_two_batches_underway(touchy, watching)
 
     client.send(2, images(2), seconds=0.01)
     time.sleep(0.02)
@@ -699,27 +707,27 @@ def test_what_expires_behind_two_batches_is_refused(touchy: WatchedModel, worker
     assert client.answer(1).class_ids == [1]
 
 
-def test_a_device_that_fails_with_two_batches_underway_ends_the_worker(touchy: WatchedModel, worker: Running) -> None:
-    client = with_two_batches_underway(touchy, worker)
+def test_a_device_that_fails_with_two_batches_underway_ends_the_worker(touchy: WatchedModel, watching: Running) -> None:
+    client = with_two_batches_underway(touchy, watching)
 
     touchy.held[0].error = DeviceFailedError("CUDA error: an illegal memory access was encountered")
     touchy.held[0].go.set()
-    worker.thread.join(30)
+    watching.thread.join(30)
 
-    assert isinstance(worker.ended, DeviceFailedError)
+    assert isinstance(watching.ended, DeviceFailedError)
     assert client.socket.recv(1) == b""
 
 
 def test_a_version_that_is_let_go_answers_what_is_underway(
-    touchy: WatchedModel, worker: Running, models: list[Model], monkeypatch: pytest.MonkeyPatch
+    touchy: WatchedModel, start: Callable[..., Running], models: list[Model]
 ) -> None:
-    monkeypatch.setattr(service.engine.worker, "_RETIREMENT_SECONDS", 0.0)
+    worker = start(8, watch_seconds=60.0, retirement_seconds=0.0)
     client = worker.connect()
     touchy.hold(1)
     client.send(1, images(3))
     held = touchy.batch_underway(0)
 
-    worker.offer(LineUp((Served(models[1], default=True, aliases=()),)))
+    worker.offer(LineUp((Entry(models[1], default=True, aliases=()),)))
     client.receive()
     worker.wait_for_a_turn()
     held.go.set()
@@ -727,28 +735,28 @@ def test_a_version_that_is_let_go_answers_what_is_underway(
     assert client.answer(1).class_ids == [3]
 
 
-def test_who_leaves_while_its_batch_is_computed_harms_nobody(touchy: WatchedModel, worker: Running) -> None:
-    leaving, staying = worker.connect(), worker.connect()
+def test_who_leaves_while_its_batch_is_computed_harms_nobody(touchy: WatchedModel, watching: Running) -> None:
+    leaving, staying = watching.connect(), watching.connect()
     touchy.hold(1)
     leaving.send(1, images(1))
     held = touchy.batch_underway(0)
 
     leaving.socket.close()
-    worker.wait_for_a_turn()
+    watching.wait_for_a_turn()
     held.go.set()
     staying.send(1, images(6))
 
     assert staying.answer(1).class_ids == [6]
 
 
-def test_the_worker_ends_when_it_should_though_a_batch_is_underway(touchy: WatchedModel, worker: Running) -> None:
-    client = worker.connect()
+def test_the_worker_ends_when_it_should_though_a_batch_is_underway(touchy: WatchedModel, watching: Running) -> None:
+    client = watching.connect()
     touchy.hold(1)
     client.send(1, images(1))
     touchy.batch_underway(0)
 
-    os.write(worker._stopper, b"x")
-    worker.thread.join(30)
+    os.write(watching._stopper, b"x")
+    watching.thread.join(30)
 
-    assert not worker.thread.is_alive()
+    assert not watching.thread.is_alive()
     assert client.socket.recv(1) == b""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from service.engine import messages
-from service.engine.messages import Announced, Announcement, Answer
+from service.engine.messages import BlockAnswer
+from service.engine.served_models import Absent, ServedModel
 from service.engine.worker_link import WorkerLink
 from tests.registries import publish
-from tests.service.engine.fake_worker import SECONDS, FakeWorker, listening
+from tests.service.engine.fake_worker import FakeWorker, listening
+from tests.waiting import until
 
 
 class Listener:
@@ -20,10 +21,10 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
 
-    def models_announced(self, link: WorkerLink, announced: Announced) -> None:
-        self.told.append(("models", announced.models))
+    def models_announced(self, link: WorkerLink, models: dict[int, ServedModel], absent: tuple[Absent, ...]) -> None:
+        self.told.append(("models", {handle: model.manifest for handle, model in models.items()}))
 
-    def block_answered(self, link: WorkerLink, block_id: int, answer: Answer) -> None:
+    def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
         self.told.append(("answer", block_id, answer.class_ids))
 
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None:
@@ -33,14 +34,8 @@ class Listener:
         self.told.append(("lost",))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-def announcements(root: Path) -> tuple[Announcement, ...]:
-    return (Announcement(handle=0, default=True, aliases=(), manifest=publish(root / "registry")),)
+def served(root: Path) -> dict[int, ServedModel]:
+    return {0: ServedModel(publish(root / "registry"), default=True)}
 
 
 def block(block_id: int, *images: int) -> bytes:
@@ -49,7 +44,7 @@ def block(block_id: int, *images: int) -> bytes:
 
 
 def test_what_the_worker_says_reaches_the_listener_in_order(tmp_path: Path) -> None:
-    models = announcements(tmp_path)
+    models = served(tmp_path)
     listener = Listener()
 
     async def talk() -> None:
@@ -66,14 +61,15 @@ def test_what_the_worker_says_reaches_the_listener_in_order(tmp_path: Path) -> N
 
     asyncio.run(talk())
 
-    assert listener.told[:3] == [("models", models), ("answer", 1, [7, 3]), ("refusal", 2, "no")]
+    manifests = {handle: model.manifest for handle, model in models.items()}
+    assert listener.told[:3] == [("models", manifests), ("answer", 1, [7, 3]), ("refusal", 2, "no")]
 
 
 def test_an_answer_that_arrives_byte_by_byte_is_one_answer(tmp_path: Path) -> None:
     listener = Listener()
 
     async def talk() -> None:
-        async with listening(tmp_path / "w.sock", ()) as worker:
+        async with listening(tmp_path / "w.sock", {}) as worker:
             link = WorkerLink(worker.path, listener)
             link.open()
             await until(lambda: len(listener.told) == 1)
@@ -93,7 +89,7 @@ def test_the_listener_is_told_of_each_loss_and_hears_the_worker_again(tmp_path: 
     listener = Listener()
 
     async def talk() -> None:
-        async with listening(tmp_path / "w.sock", ()) as worker:
+        async with listening(tmp_path / "w.sock", {}) as worker:
             link = WorkerLink(worker.path, listener)
             link.open()
             for times in (1, 3, 5):
@@ -104,14 +100,14 @@ def test_the_listener_is_told_of_each_loss_and_hears_the_worker_again(tmp_path: 
 
     asyncio.run(talk())
 
-    assert listener.told[:7] == [("models", ()), ("lost",)] * 3 + [("models", ())]
+    assert listener.told[:7] == [("models", {}), ("lost",)] * 3 + [("models", {})]
 
 
-def test_half_a_frame_of_a_dead_worker_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+def test_half_a_message_of_a_dead_worker_does_not_spoil_the_next_one(tmp_path: Path) -> None:
     listener = Listener()
 
     async def talk() -> None:
-        async with listening(tmp_path / "w.sock", ()) as worker:
+        async with listening(tmp_path / "w.sock", {}) as worker:
             link = WorkerLink(worker.path, listener)
             link.open()
             await until(lambda: len(listener.told) == 1)
@@ -123,7 +119,7 @@ def test_half_a_frame_of_a_dead_worker_does_not_spoil_the_next_one(tmp_path: Pat
 
     asyncio.run(talk())
 
-    assert listener.told[:3] == [("models", ()), ("lost",), ("models", ())]
+    assert listener.told[:3] == [("models", {}), ("lost",), ("models", {})]
 
 
 def test_a_worker_that_listens_late_is_found(tmp_path: Path) -> None:
@@ -134,14 +130,14 @@ def test_a_worker_that_listens_late_is_found(tmp_path: Path) -> None:
         link.open()
         await asyncio.sleep(0.05)
         told_before = list(listener.told)
-        async with listening(tmp_path / "w.sock", ()):
+        async with listening(tmp_path / "w.sock", {}):
             await until(lambda: bool(listener.told))
             await link.close()
         assert told_before == []
 
     asyncio.run(talk())
 
-    assert listener.told[0] == ("models", ())
+    assert listener.told[0] == ("models", {})
 
 
 def test_what_is_sent_without_a_worker_is_dropped(tmp_path: Path) -> None:
@@ -151,7 +147,7 @@ def test_what_is_sent_without_a_worker_is_dropped(tmp_path: Path) -> None:
         link = WorkerLink(str(tmp_path / "w.sock"), listener)
         link.send(block(1, 1))
         link.open()
-        async with listening(tmp_path / "w.sock", ()) as worker:
+        async with listening(tmp_path / "w.sock", {}) as worker:
             await until(lambda: bool(listener.told))
             assert await worker.blocks() == []
             await link.close()
@@ -164,7 +160,7 @@ def test_a_closed_link_stays_closed(tmp_path: Path) -> None:
     listener = Listener()
 
     async def talk() -> int:
-        async with listening(tmp_path / "w.sock", ()) as worker:
+        async with listening(tmp_path / "w.sock", {}) as worker:
             link = WorkerLink(worker.path, listener)
             await link.close()  # harmless before it is open
             link.open()

@@ -14,10 +14,8 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 
-from service.heartbeats import Vitals
-from service.processes import restart_policy
-from service.processes import supervisor as supervisor_module
-from service.processes.restart_policy import HOPELESS, ServiceFailed
+from service.heartbeats import Heartbeats
+from service.processes.restart_policy import HOPELESS, RestartPolicy, ServiceFailed
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
 
@@ -29,9 +27,9 @@ def say(*words: object) -> None:
 
 
 class Stage:
-    def __init__(self, plan: dict[str, list[str]], vitals: Vitals) -> None:
+    def __init__(self, plan: dict[str, list[str]], heartbeats: Heartbeats) -> None:
         self._plan = plan
-        self._vitals = vitals
+        self._heartbeats = heartbeats
         self._starts: dict[tuple[str, int], int] = {}
 
     def start(self, kind: str, number: int) -> BaseProcess:
@@ -61,20 +59,20 @@ class Stage:
             os._exit(HOPELESS)
         if kind == "worker" and behaviour != "never up":
             batches = 1000 if behaviour == "works and dies" else 0
-            self._vitals.beat(number, time.monotonic(), batches)
+            self._heartbeats.beat(number, time.monotonic(), batches)
         say(kind, number, "lives", os.getpid())
         if behaviour in ("dies", "works and dies"):
             os._exit(1)
         while True:
             time.sleep(0.02)
-            if behaviour == "watches" and self._vitals.draining:
+            if behaviour == "watches" and self._heartbeats.draining:
                 say(kind, "sees draining")
                 behaviour = "steady"
             if kind == "worker" and behaviour not in ("never up", "hangs"):
-                self._vitals.beat(number, time.monotonic(), 0)
+                self._heartbeats.beat(number, time.monotonic(), 0)
 
     def _end(self, kind: str, behaviour: str) -> None:
-        say(kind, "is asked to end", "while draining" if self._vitals.draining else "while serving")
+        say(kind, "is asked to end", "while draining" if self._heartbeats.draining else "while serving")
         if behaviour == "slow":
             time.sleep(0.5)
         say(kind, "ends")
@@ -84,20 +82,20 @@ class Stage:
 def main() -> None:
     plan = json.loads(sys.argv[1])
     settings = Settings(**plan["settings"])
-    supervisor_module._KILL_SECONDS = plan["kill_seconds"]
-    restart_policy._FIRST_WAIT_SECONDS = plan["first_wait_seconds"]
-    vitals = Vitals(plan["workers"])
-    stage = Stage(plan, vitals)
+    heartbeats = Heartbeats(plan["workers"])
+    stage = Stage(plan, heartbeats)
     supervisor = Supervisor(
         lambda number: stage.start("worker", number),
         lambda number: stage.start("http", number),
-        vitals,
+        heartbeats,
         settings,
         workers=plan["workers"],
         on_start=lambda: say("on_start"),
         on_worker_death=lambda pid, reason: say("on_worker_death", pid, reason),
         on_http_death=lambda pid: say("on_http_death", pid),
         on_stop=lambda: say("on_stop"),
+        restart_policy=RestartPolicy(settings, first_wait_seconds=plan["first_wait_seconds"]),
+        kill_seconds=plan["kill_seconds"],
     )
     previous = signal.getsignal(signal.SIGTERM)
     try:

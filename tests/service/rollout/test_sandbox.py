@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from service.rollout.sandbox import Limits
 from tests.processes import still_running
 from tests.registries import Endless, artifact_of, publish
 from tests.service.rollout import trying
+from tests.waiting import wait_until
 
 
 class Prober:
@@ -39,12 +39,8 @@ class Prober:
         return str(self._connection.recv())
 
     def trial(self) -> psutil.Process:
-        """The trial that runs, once there is one."""
-        until = time.monotonic() + 30
-        while not (found := psutil.Process(self.pid).children()):
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        return found[0]
+        """Return the trial that runs, once there is one."""
+        return wait_until(lambda: psutil.Process(self.pid).children())[0]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -117,10 +113,7 @@ def test_a_trial_is_what_the_system_ends_first_where_memory_runs_out_and_yields_
     prober.ask(acting(tmp_path, "sleep"), gently=True)
     trial = prober.trial()
 
-    until = time.monotonic() + 30
-    while (seen := (Path(f"/proc/{trial.pid}/oom_score_adj").read_text(), trial.nice())) != ("1000\n", 19):
-        assert time.monotonic() < until, seen
-        time.sleep(0.01)
+    wait_until(lambda: (Path(f"/proc/{trial.pid}/oom_score_adj").read_text(), trial.nice()) == ("1000\n", 19))
     trial.kill()
     assert prober.answer() == "rows@1: loading it must not end the process. Given: SIGKILL"
 

@@ -1,12 +1,11 @@
-"""The thread that follows the registry: whatever the registry does, the worker is offered only what can serve."""
+"""The thread that watches the registry: whatever the registry does, the worker is offered only what can serve."""
 
 from __future__ import annotations
 
-import contextlib
+import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +13,8 @@ from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry, RegistryError
 from service.engine.line_up import LineUp
 from service.model.model import Model
-from service.rollout import watcher
 from service.rollout.catalogue import Catalogue
+from service.rollout.watcher import Watcher, watch
 from tests.registries import publish
 
 
@@ -41,46 +40,25 @@ class MoodyRegistry(Registry):
         return super().artifact(manifest)
 
 
-class StopFollowingError(Exception):
-    """Ends the follower of a test."""
+class Watched:
+    """A watcher whose looks a test lets happen, and what it has offered."""
 
-
-class Followed:
-    """A follower whose turns a test lets happen, and what it has offered."""
-
-    def __init__(self, registry: MoodyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, registry: MoodyRegistry) -> None:
         self.offers: list[LineUp] = []
-        self._turns = threading.Semaphore(0)
-        self._done = threading.Semaphore(0)
-        self._stopped = False
         catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
-        first = catalogue.line_up()
-        monkeypatch.setattr(watcher, "time", SimpleNamespace(sleep=self._sleep))
-        monkeypatch.setattr(watcher.os, "setpriority", lambda *_: None)  # this process is to keep its own
-        self._run: Callable[[], None] = lambda: watcher._follow(catalogue, first, self.offers.append, 1.0)
-        self._thread = threading.Thread(target=self._follow)
-        self._thread.start()
-        self._done.acquire()
+        self._watcher = Watcher(catalogue, catalogue.line_up(), self.offers.append)
+        self._looking: threading.Thread
 
-    def _follow(self) -> None:
-        with contextlib.suppress(StopFollowingError):
-            self._run()
+    def begin_look(self) -> None:
+        self._looking = threading.Thread(target=self._watcher.look)
+        self._looking.start()
 
-    def _sleep(self, _: float) -> None:
-        self._done.release()
-        self._turns.acquire()
-        if self._stopped:
-            raise StopFollowingError
+    def end_look(self) -> None:
+        self._looking.join(30)
+        assert not self._looking.is_alive()
 
-    def begin_turn(self) -> None:
-        self._turns.release()
-
-    def end_turn(self) -> None:
-        assert self._done.acquire(timeout=30)
-
-    def turn(self) -> None:
-        self.begin_turn()
-        self.end_turn()
+    def look(self) -> None:
+        self._watcher.look()
 
     def offered(self) -> list[tuple[list[int], list[tuple[int, str]]]]:
         """Versions that serve, and those that do not with their state, of each offer."""
@@ -88,12 +66,6 @@ class Followed:
             ([s.model.manifest.version for s in offer.served], [(a.version, a.state) for a in offer.absent])
             for offer in self.offers
         ]
-
-    def close(self) -> None:
-        self._stopped = True
-        self._turns.release()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
 
 
 @pytest.fixture
@@ -103,47 +75,60 @@ def registry(tmp_path: Path) -> MoodyRegistry:
 
 
 @pytest.fixture
-def followed(registry: MoodyRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Followed]:
-    followed = Followed(registry, monkeypatch)
-    yield followed
+def watched(registry: MoodyRegistry) -> Iterator[Watched]:
+    yield Watched(registry)
     registry.answers.set()
-    followed.close()
 
 
-def test_what_has_not_changed_is_not_offered_again(followed: Followed) -> None:
-    followed.turn()
-    followed.turn()
+def test_what_has_not_changed_is_not_offered_again(watched: Watched) -> None:
+    watched.look()
+    watched.look()
 
-    assert followed.offers == []
+    assert watched.offers == []
 
 
 def test_while_a_slow_registry_gives_a_version_what_serves_is_offered_and_that_the_other_is_loading(
-    followed: Followed, registry: MoodyRegistry, tmp_path: Path
+    watched: Watched, registry: MoodyRegistry, tmp_path: Path
 ) -> None:
     publish(tmp_path)
     registry.answers.clear()
 
-    followed.begin_turn()
+    watched.begin_look()
     assert registry.waits.wait(30)
-    while_slow = followed.offered()
+    while_slow = watched.offered()
     registry.answers.set()
-    followed.end_turn()
+    watched.end_look()
 
     assert while_slow == [([1], [(2, "loading")])]
-    assert followed.offered()[1:] == [([2], [])]
+    assert watched.offered()[1:] == [([2], [])]
 
 
-def test_a_registry_that_is_gone_is_said_once_and_followed_again_when_it_is_back(
-    followed: Followed, registry: MoodyRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_registry_that_is_gone_is_logged_once_and_watched_again_when_it_is_back(
+    watched: Watched, registry: MoodyRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry.gone = True
     for _ in range(3):
-        followed.turn()
-    while_gone = list(followed.offers)
+        watched.look()
+    while_gone = list(watched.offers)
     registry.gone = False
     publish(tmp_path)
-    followed.turn()
+    watched.look()
 
     assert while_gone == []
-    assert caplog.text.count("the registry cannot be followed, and what serves serves on") == 1
-    assert followed.offered()[-1] == ([2], [])
+    assert caplog.text.count("the registry cannot be read; what is served stays served") == 1
+    assert watched.offered()[-1] == ([2], [])
+
+
+def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path) -> None:
+    offers: queue.SimpleQueue[LineUp] = queue.SimpleQueue()
+    catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
+    watch(catalogue, catalogue.line_up(), offers.put, poll_seconds=0.01)
+
+    found = []
+    for _ in range(2):
+        publish(tmp_path)
+        while not (offer := offers.get(timeout=30)).served or offer.absent:
+            pass
+        found.append(offer.served[0].model.manifest.version)
+
+    assert found == [2, 3]

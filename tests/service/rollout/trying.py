@@ -13,7 +13,7 @@ import torch
 
 from service.contract.manifest import ModelManifest
 from service.model.model import Model, UnfitModelError
-from service.rollout.sandbox import Limits, Trials
+from service.rollout.sandbox import Limits, Sandbox
 
 
 def load(manifest: ModelManifest, artifact: bytes) -> None:
@@ -43,12 +43,12 @@ ACTS: dict[str, Callable[[], object]] = {
 
 def main(connection: Connection, limits: Limits) -> None:
     torch.set_num_threads(1)
-    trials = Trials(load, limits)
+    sandbox = Sandbox(load, limits)
     connection.send(next(iter(multiprocessing.active_children())).pid)
     while (asked := connection.recv()) is not None:
         manifest, artifact, gently = asked
         try:
-            trials.run(manifest, artifact, gently=gently)
+            sandbox.run(manifest, artifact, gently=gently)
             connection.send("")
         except UnfitModelError as error:
             connection.send(str(error))

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from service.telemetry.request_log import LineWriter, Request, RequestLog, choose
+from service.telemetry.line_writer import LineWriter
+from service.telemetry.request_log import RequestLine, RequestLog, choose
 
 STAGES = (0.0001, 0.0002, 0.001, 0.0005, 0.00005)
 
 
-def request(status: int = 200, name: str = "a") -> Request:
+def request(status: int = 200, name: str = "a") -> RequestLine:
     if status == 200:
-        return Request(1763700000.25, name, "rows", "3", "ok", 200, 0.00185, STAGES)
-    return Request(1763700000.25, name, "", "", "queue_full" if status == 429 else "internal", status, 0.001, None)
+        return RequestLine(1763700000.25, name, "rows", "3", "ok", 200, 0.00185, STAGES)
+    return RequestLine(1763700000.25, name, "", "", "queue_full" if status == 429 else "internal", status, 0.001, None)
 
 
 class Pipe:

@@ -1,29 +1,28 @@
-"""What answers each method of inference.GRPCInferenceService."""
+"""The methods of inference.GRPCInferenceService."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import grpc
 
-from service.api.asgi import Scope
-from service.api.auth import Gate
-from service.api.inference import Ask, Inference
+from service.api.auth import ApiKeyAuth
+from service.api.exchange import Exchange
+from service.api.inference import Ask, Computed, Inference
+from service.api.open_inference import metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
-from service.api.open_inference.repository import Repository
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.request import Head
-from service.api.response import model_headers, server_timing
+from service.api.request import Head, Query, Request
+from service.api.response import Header
 from service.engine.served_models import ServedModel
-from service.problems import ClientGone, Problem
-from service.telemetry.observer import Ledger
+from service.problems import Problem
+from service.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,12 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What the status of a Problem is called here; INTERNAL is every other."""
+"""gRPC's code for the status of a Problem; every other is INTERNAL."""
 
 _MAX_DETAIL_CHARACTERS = 1000  # it travels as a header, of which clients take 8 KiB
 
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
-Handle = Callable[[Message, Scope, Context], Awaitable[Message]]
+Handle = Callable[[Message, Head, Context], Awaitable[Message]]
 
 
 class _Caller:
@@ -55,15 +54,24 @@ class _Caller:
 class Servicer:
     """The methods, with the same models, limits, keys and numbers as REST's paths below /v2."""
 
-    def __init__(self, inference: Inference, repository: Repository, gate: Gate | None, ledger: Ledger) -> None:
-        self._inference = inference
+    def __init__(
+        self,
+        exchange: Exchange,
+        inference: Inference,
+        is_ready: Callable[[], bool],
+        auth: ApiKeyAuth | None,
+        observer: Observer,
+    ) -> None:
+        self._exchange = exchange
+        self._dispatcher = inference.dispatcher
+        self._settings = inference.settings
         self._tensors = TensorInference(inference)
-        self._repository = repository
-        self._gate = gate
-        self._ledger = ledger
+        self._is_ready = is_ready
+        self._auth = auth
+        self._observer = observer
 
     def handler(self) -> Any:
-        """What a gRPC server is given."""
+        """Return the methods in the form that a gRPC server takes."""
         methods: dict[str, Handle] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
@@ -84,96 +92,95 @@ class Servicer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def _answer(self, path: str, handle: Handle, request: Message, context: Context) -> Message:
-        """What `handle` says, or what it raises as a status of gRPC."""
-        scope = _scope(path, context)
-        request_id = Head(scope).request_id()
-        scope["id"] = request_id
+    async def _answer(self, path: str, handle: Handle, message: Message, context: Context) -> Message:
+        """Return the answer of `handle`, or abort the call with the status of the problem that it raises."""
+        head = _head(path, context)
+        request_id = head.given_id = head.request_id()  # one id for the whole call, also where it came without
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
-            if self._gate and (refusal := self._gate.refuses(scope)):
-                self._ledger.turned_away(refusal)
+            if self._auth and (refusal := self._auth.refusal(head)):
+                self._observer.turned_away(refusal)
                 raise refusal
-            return await handle(request, scope, context)
+            return await handle(message, head, context)
         except Problem as error:
             problem = error
         except Exception:
             logger.exception("request %s to %s met a bug", request_id, path)
             problem = Problem(f"this is a bug; the log has it as {request_id}")
         code = _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
-        metadata = (("x-request-id", request_id), *problem.headers.items())
-        await context.abort(code, problem.detail[:_MAX_DETAIL_CHARACTERS], metadata)
+        trailing = (("x-request-id", request_id), *problem.headers.items())
+        await context.abort(code, problem.detail[:_MAX_DETAIL_CHARACTERS], trailing)
         raise AssertionError("abort raises")
 
-    # What is there
+    # What is served
 
-    async def _live(self, _request: Message, _scope: Scope, _context: Context) -> Message:
+    async def _live(self, _message: Message, _head: Head, _context: Context) -> Message:
         return CLASSES["ServerLiveResponse"](live=True)
 
-    async def _ready(self, _request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["ServerReadyResponse"](ready=self._repository.is_ready())
+    async def _ready(self, _message: Message, _head: Head, _context: Context) -> Message:
+        return CLASSES["ServerReadyResponse"](ready=self._is_ready())
 
-    async def _server(self, _request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["ServerMetadataResponse"](**self._repository.server())
+    async def _server(self, _message: Message, _head: Head, _context: Context) -> Message:
+        return CLASSES["ServerMetadataResponse"](**metadata.server())
 
-    async def _model_ready(self, request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["ModelReadyResponse"](ready=self._inference.dispatcher.is_ready(self._model(request)))
+    async def _model_ready(self, message: Message, _head: Head, _context: Context) -> Message:
+        return CLASSES["ModelReadyResponse"](ready=self._dispatcher.is_ready(self._model(message)))
 
-    async def _metadata(self, request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["ModelMetadataResponse"](**self._repository.metadata(self._model(request)))
+    async def _metadata(self, message: Message, _head: Head, _context: Context) -> Message:
+        document = metadata.metadata(self._dispatcher.served, self._model(message))
+        return CLASSES["ModelMetadataResponse"](**document)
 
-    async def _config(self, request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["ModelConfigResponse"](config=self._repository.config(self._model(request)))
+    async def _config(self, message: Message, _head: Head, _context: Context) -> Message:
+        return CLASSES["ModelConfigResponse"](config=metadata.config(self._model(message), self._settings.max_images))
 
-    async def _index(self, request: Message, _scope: Scope, _context: Context) -> Message:
-        return CLASSES["RepositoryIndexResponse"](models=self._repository.index(ready=request.ready))
+    async def _index(self, message: Message, _head: Head, _context: Context) -> Message:
+        models = metadata.index(self._dispatcher.served, ready_only=message.ready)
+        return CLASSES["RepositoryIndexResponse"](models=models)
 
-    def _model(self, request: Message) -> ServedModel:
-        return self._repository.find(request.name, request.version or None)
+    def _model(self, message: Message) -> ServedModel:
+        return self._dispatcher.served.resolve(message.name, message.version or None)
 
     # Inference
 
-    async def _infer(self, request: Message, scope: Scope, context: Context) -> Message:
-        """Compute, and count what becomes of it."""
-        started = time.monotonic()
-        self._ledger.arrived()
-        model: ServedModel | None = None
+    async def _infer(self, message: Message, head: Head, context: Context) -> Message:
         caller = _Caller()
         try:
-            model = self._repository.find(request.model_name, request.model_version or None)
-            seconds = _seconds(scope, context, self._inference.settings.timeout_seconds)
-            self._inference.dispatcher.admit(1, seconds)
-            asked, binary = translation.parse(request)
-            ask = Ask(model, started + seconds, caller)
-            outputs, computed = await self._tensors.run(ask, asked, binary)
-            answer = translation.answer(model, asked, outputs)
-        except BaseException as error:
-            # grpc.aio cancels a call whose client has gone, or whose deadline has passed.
-            caller.disconnected = isinstance(error, asyncio.CancelledError)
-            self._ledger.refused(scope["id"], model, _failure(error), time.monotonic() - started)
+            return await self._exchange.run(
+                _InferCall(self._tensors, message, context), Request(head, caller, body=b"")
+            )
+        except asyncio.CancelledError:  # grpc.aio's way to say that the client has gone or the deadline has passed
+            caller.disconnected = True
             raise
-        timing = server_timing(queue=computed.queue_seconds, compute=computed.compute_seconds)
-        shared = (*model_headers(model), timing, (b"x-request-id", scope["id"].encode()))
-        context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in shared])
-        self._ledger.answered(scope["id"], model, computed.stages(started, started, time.monotonic()))
-        return answer
 
 
-def _failure(error: BaseException) -> type[Problem | ClientGone]:
-    """What a request that raised `error` is counted as."""
-    if isinstance(error, asyncio.CancelledError):
-        return ClientGone
-    return type(error) if isinstance(error, Problem) else Problem
+class _InferCall:
+    """The front end of one call of ModelInfer; see `FrontEnd`. The message is the body."""
+
+    def __init__(self, tensor_inference: TensorInference, message: Message, context: Context) -> None:
+        self._tensors = tensor_inference
+        self._message = message
+        self._context = context
+
+    def query(self, _: Request) -> Query:
+        return Query(self._message.model_name, self._message.model_version or None)
+
+    async def compute(self, ask: Ask, _request: Request, _body: bytes) -> tuple[Message, Computed]:
+        asked, binary = translation.parse(self._message)
+        outputs, computed = await self._tensors.run(ask, asked, binary)
+        return translation.answer(ask.model, asked, outputs), computed
+
+    def answer(self, content: Message, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Message:
+        self._context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in (*own, *shared)])
+        return content
+
+    def refuse(self, problem: Problem, _: Header) -> Message:
+        raise problem  # `Servicer._answer` makes a status of it
 
 
-def _scope(path: str, context: Context) -> Scope:
-    """The call as the gate and `query` read a request: metadata are HTTP/2's headers."""
-    metadata: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
-    headers = [(key.encode(), value.encode() if isinstance(value, str) else value) for key, value in metadata]
-    return {"type": "grpc", "path": path, "headers": headers}
-
-
-def _seconds(scope: Scope, context: Context, limit: float) -> float:
-    """The client's own deadline, in seconds from now, or `limit` if that is sooner."""
+def _head(path: str, context: Context) -> Head:
+    """Return a call as a request's head: its metadata are HTTP/2's headers."""
+    headers: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        headers.setdefault(key, value if isinstance(value, str) else value.decode("latin-1"))
     remaining = context.time_remaining()
-    return min(Head(scope).timeout_seconds, limit, math.inf if remaining is None else remaining)
+    return Head("POST", path, b"", headers.get, remaining_seconds=math.inf if remaining is None else remaining)

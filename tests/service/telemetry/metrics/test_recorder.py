@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engine.messages import Announcement, Answer
+from service.engine.messages import BlockAnswer
 from service.engine.served_models import ServedModel
 from service.telemetry.metrics import exposition, families, retention
 from service.telemetry.metrics.families import FAMILIES
@@ -34,11 +34,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 def served(root: Path) -> ServedModel:
     manifest = publish(root, "rows")
-    return ServedModel(Announcement(handle=0, default=True, aliases=(), manifest=manifest))
+    return ServedModel(manifest, default=True)
 
 
-def answer(class_ids: list[int], confidences: list[float], batch_size: int, seconds: float = 0.004) -> Answer:
-    return Answer(class_ids, confidences, memoryview(array("f")), 10, batch_size, 0.0, seconds)
+def answer(class_ids: list[int], confidences: list[float], batch_size: int, seconds: float = 0.004) -> BlockAnswer:
+    return BlockAnswer(class_ids, confidences, memoryview(array("f")), 10, batch_size, 0.0, seconds)
 
 
 def stages(**seconds: float) -> Stages:
@@ -172,11 +172,8 @@ def test_an_older_snapshot_never_replaces_a_newer_one(tmp_path: Path, rows: Serv
     assert exposed(tmp_path)[f'inference_requests_total{{code="200",{ROWS}}}'] == 2
 
 
-def test_a_process_at_rest_hands_in_what_is_new_at_once_and_else_seldom(
-    tmp_path: Path, rows: ServedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.telemetry.metrics.recorder._REST_SECONDS", 60.0)
-    recorder = Recorder(tmp_path)
+def test_a_process_at_rest_hands_in_what_is_new_at_once_and_else_seldom(tmp_path: Path, rows: ServedModel) -> None:
+    recorder = Recorder(tmp_path, rest_seconds=60.0)
 
     def has_something_to_hand_in(depth: float = 0) -> bool:
         return recorder.flush([rows], [(families.QUEUE_DEPTH, ("rows",), depth)]) is not None
@@ -190,8 +187,12 @@ def test_a_process_at_rest_hands_in_what_is_new_at_once_and_else_seldom(
     assert not has_something_to_hand_in(depth=1)
     recorder.add(families.OMITTED_LINES, 3)
     assert has_something_to_hand_in(depth=1)
-    monkeypatch.setattr("service.telemetry.metrics.recorder._REST_SECONDS", 0.0)
-    assert has_something_to_hand_in(depth=1)
+
+
+def test_a_process_at_rest_says_so_again_after_a_while(tmp_path: Path, rows: ServedModel) -> None:
+    recorder = Recorder(tmp_path, rest_seconds=0.0)
+
+    assert all(recorder.flush([rows], []) for _ in range(3))
 
 
 def test_a_full_disk_harms_nothing_but_the_numbers(
@@ -288,7 +289,7 @@ def test_two_hundred_versions_in_a_row_leave_the_numbers_of_a_few(
     for version in range(1, 201):
         clock[0] += 20
         manifest = rows.manifest.model_copy(update={"version": version})
-        model = ServedModel(Announcement(handle=0, default=True, aliases=(), manifest=manifest))
+        model = ServedModel(manifest, default=True)
         process.answered(model, stages(queue=0.1))
         flush(process, model)
         process.prune()

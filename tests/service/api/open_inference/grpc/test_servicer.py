@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import socket
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 
 from service.api.keys import make
 from service.contract.manifest import FeatureInput
-from service.processes.server import reserve
+from service.processes.sockets import reserve
 from tests import pictures
 from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 pytest.importorskip("grpc", reason="needs grpcio and protobuf; pip install argmax[grpc]")
 triton = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
@@ -73,9 +73,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
 def client(calling: Calling) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(calling.address) as connected:
         connected.register_plugin(Bearer())
-        until = time.monotonic() + 30
-        while not connected.is_server_ready() and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(connected.is_server_ready, interval=0.05)
         yield connected
 
 
@@ -275,7 +273,7 @@ def test_a_port_that_is_taken_is_named_although_grpc_would_share_it() -> None:
         port = taken.getsockname()[1]
 
         with pytest.raises(OSError, match=str(port)):
-            reserve("127.0.0.1", port, socket.AF_INET)
+            reserve("127.0.0.1", port)
 
 
 def test_a_signal_finishes_the_calls_that_were_accepted(calling: Calling, client: triton.InferenceServerClient) -> None:

@@ -1,0 +1,129 @@
+"""A worker process, as LitServe starts it: loads the registry's models on one device and serves them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import socket
+from pathlib import Path
+from typing import Any
+
+import litserve as ls
+import torch
+from litserve.loops.base import LitLoop
+
+from service.contract.registry import Registry, RegistryError
+from service.engine.line_up import LineUp
+from service.engine.worker import Worker
+from service.heartbeats import Heartbeats
+from service.logs import configure_logging
+from service.model import torchscript
+from service.model.model import DeviceFailedError
+from service.model.selftest import SelfTests, UnsoundWorkerError
+from service.processes.restart_policy import HOPELESS, UNSOUND
+from service.processes.signals import leave_signals_to_supervisor
+from service.processes.sockets import close_all
+from service.rollout.catalogue import Catalogue
+from service.rollout.loader import Loader, load_on
+from service.rollout.sandbox import Limits, Sandbox
+from service.rollout.verdicts import Verdicts
+from service.rollout.watcher import watch
+from service.settings import Settings
+from service.telemetry.metrics.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+class BlockLoop(LitLoop):  # type: ignore[misc]
+    """LitServe's extension point for a worker's main loop; ours is `Worker.run`."""
+
+    def __call__(self, lit_api: Classifier, *_: object, **__: object) -> None:
+        lit_api.serve()
+
+
+class Classifier(ls.LitAPI):  # type: ignore[misc]
+    """What LitServe runs in each worker process: `setup` loads the models, `serve` computes until the service ends.
+
+    `number` and `not_ours`, the sockets that a fork inherits and must not keep open, are set before each start.
+    """
+
+    def __init__(
+        self, settings: Settings, heartbeats: Heartbeats, listeners: list[socket.socket], run_dir: Path
+    ) -> None:
+        super().__init__(loop=BlockLoop())
+        self._run_dir = run_dir
+        self._settings = settings
+        self._heartbeats = heartbeats
+        self._listeners = listeners
+        self._verdicts = Verdicts(run_dir / "verdicts.jsonl")
+        self._recorder: Recorder  # its numbers outlive this worker, see `Recorder.absorb`
+        self._catalogue: Catalogue
+        self._line_up: LineUp
+        self.number = 0
+        self.not_ours: list[socket.socket] = []
+
+    def setup(self, device: str) -> None:
+        """Load what the registry asks for; ends the process with HOPELESS if nothing in it can serve."""
+        leave_signals_to_supervisor()
+        close_all(self.not_ours)
+        settings = self._settings
+        configure_logging(settings.log_level, settings.log_format)
+        self._recorder = Recorder(self._run_dir)
+        torch.set_num_threads(1)
+        torchscript.start()  # before the sandbox is forked
+        load = functools.partial(load_on, torch.device(device), settings)
+        sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
+        loader = Loader(sandbox.run, load, self._verdicts, is_serving=lambda: self._heartbeats.is_up(self.number))
+        self._catalogue = Catalogue(
+            Registry(settings.registry),
+            loader.load,
+            keep_versions=settings.keep_versions,
+            on_load=self._recorder.load,
+        )
+        try:
+            self._line_up = self._catalogue.line_up()
+        except RegistryError as error:
+            logger.error("%s", error)
+            raise SystemExit(HOPELESS) from error
+
+    def serve(self) -> None:
+        """Serve the line-up, and each that follows it, until the supervisor is gone."""
+        parent = multiprocessing.parent_process()
+        if parent is None:
+            raise RuntimeError("a worker must be a child of the supervisor. Given: no parent process")
+        worker = Worker(
+            self._line_up,
+            self._listeners[self.number],
+            max_batch_size=self._settings.max_batch_size,
+            beat=functools.partial(self._heartbeats.beat, self.number),
+            self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
+        )
+        watch(self._catalogue, self._line_up, worker.offer, poll_seconds=self._settings.poll_seconds)
+        try:
+            worker.run(stop=parent.sentinel)
+        except UnsoundWorkerError as error:
+            logger.error("this worker must be replaced: %s", error)
+            raise SystemExit(UNSOUND) from error
+        except DeviceFailedError as error:
+            logger.error("this worker must be replaced: the device must compute. Given: %s", error)
+            raise SystemExit(1) from error
+
+    def predict(self, x: Any, **_: object) -> Any:
+        """Satisfy LitServe, which requires this method and never calls it here."""
+        raise NotImplementedError("blocks are computed by Worker")
+
+
+def worker_devices(device: str) -> list[str]:
+    """Return one device for each worker: every CUDA device, or the CPU.
+
+    Raises:
+        ValueError: CUDA is asked for, and there is none.
+    """
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if device == "cuda" and not gpus:
+        raise ValueError(
+            "SERVICE_DEVICE=cuda needs a CUDA device. Given: none that torch can see. "
+            "Use SERVICE_DEVICE=auto or cpu to serve from the CPU."
+        )
+    return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]

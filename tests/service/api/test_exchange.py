@@ -1,0 +1,164 @@
+"""Every request that arrives is counted once as what became of it, whichever protocol it speaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from service.api.exchange import Exchange
+from service.api.inference import Ask, Computed
+from service.api.request import Head, Query, Request
+from service.api.response import Header
+from service.engine.dispatcher import Dispatcher
+from service.engine.served_models import ServedModel
+from service.problems import BadRequest, ClientGone, Problem
+from service.telemetry.observer import Observer
+from tests.registries import publish
+
+
+class Client:
+    disconnected = False
+
+
+class Counter:
+    """An observer that remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def arrived(self) -> None:
+        self.told.append(("arrived",))
+
+    def answered(self, request_id: str, model: ServedModel, _stages: object) -> None:
+        self.told.append(("answered", request_id, model.name))
+
+    def refused(self, request_id: str, model: ServedModel | None, problem: type[Problem], _seconds: float) -> None:
+        self.told.append(("refused", request_id, model and model.name, problem))
+
+
+class FrontEnd:
+    """Answers with the body in capitals, or with what `compute` raises."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.asks: list[Ask] = []
+        self.waits: asyncio.Future[None] | None = None
+
+    def query(self, request: Request) -> Query:
+        return request.head.query
+
+    async def compute(self, ask: Ask, _: Request, body: bytes) -> tuple[bytes, Computed]:
+        self.asks.append(ask)
+        if self.waits:
+            await self.waits
+        if self.error:
+            raise self.error
+        return body.upper(), Computed([], ask.deadline - 10, 0.25, 0.5)
+
+    def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> tuple[bytes, list[bytes]]:
+        return content, [name for name, _ in (*own, *shared)]
+
+    def refuse(self, problem: Problem, id_header: Header) -> tuple[bytes, list[bytes]]:
+        return problem.detail.encode(), [id_header[0]]
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def exchange(tmp_path: Path, counter: Counter) -> Exchange:
+    dispatcher = Dispatcher([], default_model="rows", max_batch_size=1, max_queue=10)
+    dispatcher.served.replace([ServedModel(publish(tmp_path), default=True)])
+    return Exchange(dispatcher, cast("Observer", counter), timeout_seconds=10)
+
+
+def request(body: object = b"body", query: bytes = b"", **headers: str) -> Request:
+    given = {"x_request_id": "id", **headers}
+    head = Head("POST", "/predict", query, lambda name: given.get(name.replace("-", "_")))
+    return Request(head, Client(), cast("bytes", body))
+
+
+def test_an_answer_bears_the_id_the_stages_and_the_model_and_is_counted(exchange: Exchange, counter: Counter) -> None:
+    content, headers = asyncio.run(exchange.run(FrontEnd(), request()))
+
+    assert content == b"BODY"
+    assert headers == [b"x-request-id", b"server-timing", b"x-model", b"x-model-version", b"x-model-digest"]
+    assert counter.told == [("arrived",), ("answered", "id", "rows")]
+
+
+def test_a_body_is_read_once_the_model_is_known_and_has_room(exchange: Exchange) -> None:
+    async def read(_: float) -> bytes:
+        return b"read"
+
+    content, _ = asyncio.run(exchange.run(FrontEnd(), request(read)))
+
+    assert content == b"READ"
+
+
+def test_the_sooner_of_both_deadlines_holds_and_bulk_is_passed_on(exchange: Exchange) -> None:
+    front_end = FrontEnd()
+
+    asyncio.run(exchange.run(front_end, request(query=b"priority=bulk", x_request_timeout_ms="60000")))
+    asyncio.run(exchange.run(front_end, request(x_request_timeout_ms="1000")))
+
+    late, early = front_end.asks
+    assert (late.bulk, early.bulk) == (True, False)
+    assert 8 < late.deadline - early.deadline < 10
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "model", "failure", "detail"),
+    [
+        ({}, BadRequest("it must be good. Given: bad"), "rows", BadRequest, "it must be good. Given: bad"),
+        ({"query": b"nope=1"}, None, None, BadRequest, "query parameters must be of"),
+        ({}, KeyError("a bug"), "rows", Problem, "this is a bug; the log has it as id"),
+    ],
+    ids=["a problem", "before the model is known", "a bug"],
+)
+def test_a_refusal_is_shaped_and_counted(
+    exchange: Exchange,
+    counter: Counter,
+    sent: dict[str, bytes],
+    error: Exception | None,
+    model: str | None,
+    failure: type[Problem],
+    detail: str,
+) -> None:
+    content, headers = asyncio.run(exchange.run(FrontEnd(error), request(**sent)))  # type: ignore[arg-type]
+
+    assert content.decode().startswith(detail)
+    assert headers == [b"x-request-id"]
+    assert counter.told == [("arrived",), ("refused", "id", model, failure)]
+
+
+def cancelled(exchange: Exchange) -> None:
+    async def story() -> None:
+        front_end = FrontEnd()
+        front_end.waits = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(exchange.run(front_end, request()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+
+
+def gone(exchange: Exchange) -> None:
+    with pytest.raises(ClientGone):
+        asyncio.run(exchange.run(FrontEnd(ClientGone()), request()))
+
+
+@pytest.mark.parametrize("leave", [cancelled, gone])
+def test_a_client_that_leaves_is_counted_however_the_server_says_so(
+    exchange: Exchange, counter: Counter, leave: Callable[[Exchange], None]
+) -> None:
+    leave(exchange)
+
+    assert counter.told == [("arrived",), ("refused", "id", "rows", ClientGone)]

@@ -1,0 +1,69 @@
+"""What a request's head and query say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from service.api.request import Head, Query, media_type, parse_query, whole_number
+from service.problems import BadRequest
+
+
+def head(*, remaining_seconds: float = math.inf, **headers: str) -> Head:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Head("POST", "/predict", b"", given.get, remaining_seconds=remaining_seconds)
+
+
+def test_the_query_says_what_is_asked_for() -> None:
+    query = parse_query(b"model=rows&version=2&top_k=3&probabilities=true&show_input=1&priority=bulk")
+
+    assert query == Query("rows", "2", 3, probabilities=True, show_input=True, bulk=True)
+    assert parse_query(b"") == Query()
+
+
+@pytest.mark.parametrize("raw", [b"nope=1", b"top_k=1&top_k=2", b"priority=high", b"show_input=maybe", b"top_k=0"])
+def test_a_query_that_is_unknown_doubled_or_malformed_is_refused(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="Given: "):
+        parse_query(raw)
+
+
+def test_the_client_or_the_transport_sets_the_deadline_whichever_is_sooner() -> None:
+    assert head().timeout_seconds == math.inf
+    assert head(x_request_timeout_ms="250").timeout_seconds == 0.25
+    assert head(x_request_timeout_ms="250", remaining_seconds=0.125).timeout_seconds == 0.125
+    with pytest.raises(BadRequest, match="x-request-timeout-ms must be a whole number"):
+        _ = head(x_request_timeout_ms="soon").timeout_seconds
+
+
+def test_a_request_keeps_its_id_and_one_without_gets_a_new_one_each_time() -> None:
+    own, new = head(x_request_id="mine"), head(x_request_id="not\nprintable")
+
+    assert {own.request_id(), own.request_id()} == {"mine"}
+    assert new.request_id() != new.request_id()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("image/png", "image/png"),
+        ("Image/PNG; charset=binary", "image/png"),
+        (" application/json ;x=y", "application/json"),
+        ("", ""),
+    ],
+)
+def test_a_media_type_is_read_without_its_parameters(content_type: str, expected: str) -> None:
+    assert media_type(content_type) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("007", 7), ("999999999", 999_999_999)])
+def test_a_whole_number_is_read(text: str, expected: int) -> None:
+    assert whole_number(text, "top_k") == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "1.0", "1e3", " 1", "many", "٣", "²", "9" * 10, "9" * 10_000])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match=r"top_k must be a whole number of at least 1\. Given: ") as refusal:
+        whole_number(text, "top_k")
+
+    assert len(refusal.value.detail) < 120
