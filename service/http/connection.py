@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from service.http.limits import Limits
 from service.http.messages import CONTINUE, Request, Response, Writer
 from service.http.reader import Refused, RequestReader
-from service.problems import Problem, RequestTimeout, Unavailable
+from service.problems import ClientGone, Problem, RequestTimeout, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,18 @@ class Application(Protocol):
         ...
 
     def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
-        """Answer a request whose body has been read; must not raise. A coroutine is cancelled if the client leaves."""
+        """Answer a request whose body has been read; must raise nothing but ClientGone.
+
+        A coroutine is cancelled if the client leaves.
+        """
         ...
 
     def refusal(self, request: Request | None, problem: Problem) -> Response:
         """Return the answer to a request that cannot be answered otherwise; None if its head could not be read."""
+        ...
+
+    def left(self, request: Request) -> None:
+        """Note that the client left after `check` and before its body had come."""
         ...
 
 
@@ -129,6 +136,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self.disconnected = True
         self._connections.closed(self)
+        if self._head and not self._is_lingering:
+            self._application.left(self._head)
+        for request, _ in self._waiting:
+            self._application.left(request)
         self._waiting.clear()
         self._hold(0)
         if self._task:
@@ -216,7 +227,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, task: asyncio.Task[Response]) -> None:
         request, self._answering, self._task = self._answering, None, None
-        if self.disconnected or task.cancelled() or request is None:
+        if self.disconnected or task.cancelled() or request is None or isinstance(task.exception(), ClientGone):
             self._transport.close()
             return
         self._send(request, task.result())

@@ -29,6 +29,7 @@ class Echo:
         self.waiting = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.large = b""
+        self.was_left: list[str] = []
 
     def check(self, request: Request) -> None:
         if request.path == "/no":
@@ -49,6 +50,9 @@ class Echo:
             self.cancelled.set()
             raise
         return _echo(request)
+
+    def left(self, request: Request) -> None:
+        self.was_left.append(request.path)
 
     def refusal(self, request: Request | None, problem: Problem) -> Response:
         return problem_response(problem, (b"x-of", request.path.encode() if request else b"no request"))
@@ -274,6 +278,23 @@ def test_the_work_for_a_client_that_leaves_is_cancelled() -> None:
             client.writer.close()
 
             await asyncio.wait_for(echo.cancelled.wait(), WITHIN)
+
+    run(scenario)
+
+
+def test_the_application_hears_of_a_client_that_leaves_before_its_body_has_come() -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo) as (connect, _):
+            client = await connect()
+            await client.send(GET % b"a" + POST % (b"b", 10) + b"abc")
+            await client.answer()
+            client.writer.close()
+            async with asyncio.timeout(WITHIN):
+                while not echo.was_left:
+                    await asyncio.sleep(0.01)
+
+        assert echo.was_left == ["/b"]
 
     run(scenario)
 
