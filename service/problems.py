@@ -86,10 +86,24 @@ class TooLarge(Problem):
     reason = "bad_input"
 
 
+class TargetTooLong(Problem):
+    """A URL over its limit."""
+
+    status = 414
+    reason = "bad_input"
+
+
 class UnsupportedMediaType(Problem):
     """A content type that no decoder takes."""
 
     status = 415
+    reason = "bad_input"
+
+
+class ExpectationFailed(Problem):
+    """An Expect header that asks for something else than 100-continue."""
+
+    status = 417
     reason = "bad_input"
 
 
@@ -110,6 +124,20 @@ class QueueFull(Problem):
         super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
 
 
+class HeadTooLarge(Problem):
+    """A head over its limits of bytes or headers."""
+
+    status = 431
+    reason = "bad_input"
+
+
+class NotImplementedHere(Problem):
+    """A method or a transfer coding that this server does not have."""
+
+    status = 501
+    reason = "bad_input"
+
+
 class Unavailable(Problem):
     """Starting, draining, or no worker."""
 
@@ -125,6 +153,13 @@ class DeadlineExceeded(Problem):
 
     status = 504
     reason = "deadline"
+
+
+class VersionNotSupported(Problem):
+    """Another version of HTTP than 1.0 and 1.1."""
+
+    status = 505
+    reason = "bad_input"
 
 
 class ModelFailed(Problem):

@@ -15,9 +15,8 @@ from service.api.auth import ApiKeyAuth
 from service.api.open_inference.routes import OpenInference, error_response
 from service.api.predict import Predict
 from service.api.probes import Probes
-from service.api.request import Request
-from service.api.response import Response, problem_response
 from service.api.router import Route, Router
+from service.http.messages import Request, Response, problem_response
 from service.telemetry.observer import Observer
 
 
@@ -30,7 +29,7 @@ def build_router(
 ) -> Router:
     """Put every path of the service into a router."""
     routes = [
-        Route("POST", "/predict", predict.handle),
+        predict.route(),
         *open_inference.routes(),
         *probes.routes(),
         *static.routes(),
@@ -39,7 +38,7 @@ def build_router(
     return Router(routes, auth, observer, refuse=problem_response, refuse_below={"/v2": error_response})
 
 
-async def _send_openapi(_: Request) -> Response:
+def _send_openapi(_: Request) -> Response:
     return Response(200, _openapi())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.api.keys import Keys
-from service.api.request import Head
+from service.http.messages import Request
 from service.problems import Forbidden, Problem, Unauthorized
 
 OPEN_PATHS = frozenset(
@@ -31,12 +31,12 @@ class ApiKeyAuth:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def refusal(self, head: Head) -> Problem | None:
+    def refusal(self, request: Request) -> Problem | None:
         """Return why a request is refused, or None if it may pass."""
-        if head.path in OPEN_PATHS or head.path.startswith(OPEN_PREFIXES):
+        if request.path in OPEN_PATHS or request.path.startswith(OPEN_PREFIXES):
             return None
-        kind, _, bearer = (head.header("authorization") or "").partition(" ")
-        presented = bearer.strip() if kind.lower() == "bearer" else head.header("x-api-key")
+        kind, _, bearer = (request.header("authorization") or "").partition(" ")
+        presented = bearer.strip() if kind.lower() == "bearer" else request.header("x-api-key")
         key = self._keys.find(presented) if presented else None
         if key is None:
             return Unauthorized(

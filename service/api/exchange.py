@@ -1,4 +1,4 @@
-"""The life of a request for inference, from its arrival to its answer, the same for every protocol.
+"""The life of a request for inference, from its head to its answer, the same for every protocol.
 
 Knows nothing about how a protocol says what it asks for, what it answers or what went wrong: a `FrontEnd` does.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from service.api.inference import Ask, Computed
-from service.api.request import Query, Request
-from service.api.response import Header, model_headers, server_timing
+from service.api.request import Query, timeout_seconds
+from service.api.response import model_headers, server_timing
 from service.engine.dispatcher import Dispatcher
 from service.engine.served_models import ServedModel
+from service.http.content_encoding import decoded_body
+from service.http.messages import Header, Request
 from service.problems import ClientGone, Problem
 from service.telemetry.observer import Observer
 
@@ -43,8 +45,15 @@ class FrontEnd(Protocol[Content, Reply]):
         """Return the answer to a request that has no predictions."""
 
 
+class _Begun(NamedTuple):
+    """What a request's head says: the `context` of a request that has begun."""
+
+    ask: Ask
+    query: Query
+
+
 class Exchange:
-    """Takes requests through their life and counts what becomes of each."""
+    """Takes requests through their life and counts what becomes of each: `begin`, then `run` or `abandon`."""
 
     def __init__(self, dispatcher: Dispatcher, observer: Observer, timeout_seconds: float) -> None:
         self._served = dispatcher.served
@@ -52,41 +61,57 @@ class Exchange:
         self._observer = observer
         self._timeout_seconds = timeout_seconds
 
-    async def run(self, front_end: FrontEnd[Content, Reply], request: Request) -> Reply:
-        """Answer a request.
+    def begin(self, front_end: FrontEnd[Content, Reply], request: Request) -> None:
+        """Resolve what a request's head asks for, and admit it, before its body is read.
 
         Raises:
-            ClientGone, asyncio.CancelledError: nobody waits for the answer any more.
+            Problem: it asks for what is not there, or for what cannot be computed in time. It is counted.
         """
-        started = time.monotonic()
         self._observer.arrived()
-        head, client, body, _ = request
-        request_id = head.request_id()
-        id_header = (b"x-request-id", request_id.encode())
         model: ServedModel | None = None
         try:
             query = front_end.query(request)
             model = self._served.resolve(query.model, query.version)
-            seconds = min(head.timeout_seconds, self._timeout_seconds)
+            seconds = min(timeout_seconds(request), self._timeout_seconds)
             self._admission.admit(1, seconds)
-            read_at = started
-            if not isinstance(body, bytes):
-                body = await body(started)
-                read_at = time.monotonic()
-            ask = Ask(model, started + seconds, client, query.bulk)
-            content, computed = await front_end.compute(ask, request, body)
-            stages = computed.stages(started, read_at, time.monotonic())
+        except Problem as problem:
+            self._refused(request, model, type(problem))
+            raise
+        request.context = _Begun(Ask(model, request.arrived + seconds, request.client, query.bulk), query)
+
+    def abandon(self, request: Request, failure: type[Problem | ClientGone]) -> None:
+        """Count a request whose body did not come; one that was not begun is counted already."""
+        if request.context:
+            self._refused(request, request.context.ask.model, failure)
+            request.context = None
+
+    async def run(self, front_end: FrontEnd[Content, Reply], request: Request) -> Reply:
+        """Answer a request that has begun and whose body is there.
+
+        Raises:
+            ClientGone, asyncio.CancelledError: nobody waits for the answer any more.
+        """
+        ask: Ask = request.context.ask
+        model = ask.model
+        read_at = time.monotonic()
+        id_header = (b"x-request-id", request.id.encode())
+        try:
+            content, computed = await front_end.compute(ask, request, decoded_body(request))
+            stages = computed.stages(request.arrived, read_at, time.monotonic())
             reply = front_end.answer(content, (id_header, server_timing(stages)), model_headers(model))
         except (ClientGone, asyncio.CancelledError):
-            self._observer.refused(request_id, model, ClientGone, time.monotonic() - started)
+            self._refused(request, model, ClientGone)
             raise
         except Problem as error:
             problem = error
         except Exception:
-            logger.exception("request %s met a bug", request_id)
-            problem = Problem(f"this is a bug; the log has it as {request_id}")
+            logger.exception("request %s met a bug", request.id)
+            problem = Problem(f"this is a bug; the log has it as {request.id}")
         else:
-            self._observer.answered(request_id, model, stages)
+            self._observer.answered(request.id, model, stages)
             return reply
-        self._observer.refused(request_id, model, type(problem), time.monotonic() - started)
+        self._refused(request, model, type(problem))
         return front_end.refuse(problem, id_header)
+
+    def _refused(self, request: Request, model: ServedModel | None, failure: type[Problem | ClientGone]) -> None:
+        self._observer.refused(request.id, model, failure, time.monotonic() - request.arrived)

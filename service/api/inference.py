@@ -75,7 +75,7 @@ class Inference:
         turn_ends = time.monotonic() + self._turn_seconds
         for image in found:
             if time.monotonic() >= turn_ends:
-                await _let_others()
+                await asyncio.sleep(0)
                 turn_ends = time.monotonic() + self._turn_seconds
             decoded.append(await self._decode_or_problem(image, spec))
         return decoded
@@ -109,15 +109,6 @@ class Inference:
         waited = time.monotonic() - submitted
         compute = min(waited, compute)
         return Computed(parts, submitted, waited - compute, compute)
-
-
-async def _let_others() -> None:
-    """Wait until the event loop has been round once."""
-    # asyncio.sleep(0) yields no future, and `FastPathProtocol` goes on when a future says so.
-    loop = asyncio.get_running_loop()
-    turn = loop.create_future()
-    loop.call_soon(turn.set_result, None)
-    await turn
 
 
 async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:

@@ -12,10 +12,11 @@ from service.api.body import Image, find_features, find_images
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
 from service.api.predictions import entries, error_entry
-from service.api.request import Query, Request
-from service.api.response import Header, Response, problem_response
+from service.api.request import Query, parse_query
+from service.api.router import Route
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel
+from service.http.messages import Header, Request, Response, problem_response
 from service.images import decode as images
 from service.problems import ModelFailed, Problem
 from service.telemetry.observer import Observer
@@ -32,17 +33,22 @@ class Predict:
         self._max_images = inference.settings.max_images
         self._observer = observer
 
-    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
-        """Return the coroutine that answers a request."""
+    def route(self) -> Route:
+        return Route("POST", "/predict", self._answer, self._check, self._exchange.abandon)
+
+    def _check(self, request: Request) -> None:
+        self._exchange.begin(self, request)
+
+    def _answer(self, request: Request) -> Coroutine[Any, Any, Response]:
         return self._exchange.run(self, request)
 
     # FrontEnd
 
     def query(self, request: Request) -> Query:
-        return request.head.query
+        return parse_query(request.raw_query)
 
     async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[bytes, Computed]:
-        content_type, query = request.head.content_type, request.head.query
+        content_type, query = request.header("content-type") or "", request.context.query
         model = ask.model
         spec = model.manifest.input
         if isinstance(spec, ImageInput):

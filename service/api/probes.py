@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from service.api.request import Request
-from service.api.response import Header, Response, json_response
+from service.api.response import json_response
 from service.api.router import Route
 from service.engine.dispatcher import Dispatcher
 from service.heartbeats import Heartbeats
+from service.http.messages import Header, Request, Response
 from service.telemetry.metrics.exposition import MEDIA_TYPE
 
 
@@ -36,10 +36,10 @@ class Probes:
         served = self._dispatcher.served.models()
         return not self._heartbeats.draining and any(map(self._dispatcher.is_ready, served))
 
-    async def livez(self, _: Request) -> Response:
+    def livez(self, _: Request) -> Response:
         return _status(HTTPStatus.OK, "alive")
 
-    async def readyz(self, _: Request) -> Response:
+    def readyz(self, _: Request) -> Response:
         if self._heartbeats.draining:
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
         served = self._dispatcher.served.models()
@@ -48,7 +48,7 @@ class Probes:
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
         return _status(HTTPStatus.OK, "ready", models=ready)
 
-    async def models(self, _: Request) -> Response:
+    def models(self, _: Request) -> Response:
         served = self._dispatcher.served
         listed = [
             {

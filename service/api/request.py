@@ -1,31 +1,18 @@
-"""A request, as every handler sees it. Knows nothing about the server that received it."""
+"""What a request asks for: the parameters of its query, and its deadline."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property, lru_cache
-from types import MappingProxyType
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from service.engine.queues import Client
+from service.http.messages import Request
 from service.problems import BadRequest
 
 PRIORITIES = ("normal", "bulk")
 
 _PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "priority")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
-
-Read = Callable[[float], Awaitable[bytes]]
-"""Reads the body of a request that began at a time on time.monotonic()'s clock.
-
-Raises RequestTimeout if it does not come in time, TooLarge if it is over the limit, ClientGone if it never will come.
-"""
 
 
 class Query(NamedTuple):
@@ -39,79 +26,28 @@ class Query(NamedTuple):
     bulk: bool = False
 
 
-class Head:
-    """A request's method, path, query and headers. It is parsed once; requests with equal heads may share it.
+def timeout_seconds(request: Request) -> float:
+    """Return the client's own deadline, in seconds from the request's arrival.
 
-    `header` looks a header up by its name in lower case and returns its value, which may be '', or None.
-    `remaining_seconds` is a deadline that the transport itself knows of.
+    Raises:
+        BadRequest: the header is no whole number of milliseconds.
     """
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        raw_query: bytes,
-        header: Callable[[str], str | None],
-        *,
-        remaining_seconds: float = math.inf,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.raw_query = raw_query
-        self.header = header
-        self._remaining_seconds = remaining_seconds
-
-    @cached_property
-    def query(self) -> Query:
-        """The parameters of /predict; raises BadRequest as `parse_query`."""
-        return parse_query(self.raw_query)
-
-    @cached_property
-    def content_type(self) -> str:
-        return self.header("content-type") or ""
-
-    @cached_property
-    def timeout_seconds(self) -> float:
-        """The client's own deadline, in seconds from the request's arrival.
-
-        Raises:
-            BadRequest: the header is no whole number of milliseconds.
-        """
-        text = self.header("x-request-timeout-ms")
-        own = math.inf if text is None else whole_number(text, "x-request-timeout-ms") / 1000
-        return min(own, self._remaining_seconds)
-
-    @cached_property
-    def given_id(self) -> str:
-        """The id that the request came with, or '' if it has none that can be sent back."""
-        text = self.header("x-request-id") or ""
-        return text if len(text) <= 128 and text.isascii() and text.isprintable() else ""
-
-    def request_id(self) -> str:
-        """Return the given id, or a new one with each call."""
-        return self.given_id or f"{_process()}-{next(_numbers):x}"
+    text = request.header("x-request-timeout-ms")
+    if text is None:
+        return request.remaining_seconds
+    return min(whole_number(text, "x-request-timeout-ms") / 1000, request.remaining_seconds)
 
 
-class Request(NamedTuple):
-    """A request; its body is here, or is to be read. `parameters` are those in the path."""
-
-    head: Head
-    client: Client
-    body: bytes | Read
-    parameters: Mapping[str, str] = _NO_PARAMETERS
-
-    async def read_body(self) -> bytes:
-        """Return the body; raises what `Read` does."""
-        return self.body if isinstance(self.body, bytes) else await self.body(time.monotonic())
-
-
-@lru_cache(maxsize=1024)
 def parse_query(raw_query: bytes) -> Query:
     """Parse the query string of /predict.
 
     Raises:
         BadRequest: a parameter is malformed, unknown, or comes twice.
     """
+    return _parse_again(raw_query) if len(raw_query) <= _REMEMBERED_BYTES else _parse(raw_query)
+
+
+def _parse(raw_query: bytes) -> Query:
     pairs = parse_qsl(raw_query.decode("latin-1"), keep_blank_values=True)
     given = dict(pairs)
     if len(given) != len(pairs) or not set(given) <= set(_PARAMETERS):
@@ -129,7 +65,12 @@ def parse_query(raw_query: bytes) -> Query:
     )
 
 
-@lru_cache(1024)
+_REMEMBERED_BYTES = 256
+"""Longer queries are parsed each time: what clients choose must not fill the memory."""
+
+_parse_again = lru_cache(maxsize=1024)(_parse)
+
+
 def media_type(content_type: str) -> str:
     """Return `image/png` for `image/png; charset=binary`."""
     return content_type.partition(";")[0].strip().lower()
@@ -151,12 +92,3 @@ def _boolean(given: dict[str, str], name: str) -> bool:
     if text.lower() not in _BOOLEANS:
         raise BadRequest(f"{name} must be true or false. Given: {text[:40]!r}")
     return _BOOLEANS[text.lower()]
-
-
-_numbers = itertools.count(1)
-
-
-@lru_cache(maxsize=1)
-def _process() -> str:
-    """Return what makes this process's ids differ from other processes'; first called after the fork."""
-    return os.urandom(4).hex()

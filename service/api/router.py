@@ -1,34 +1,43 @@
-"""Which handler answers which request; refusals without a handler have the shape of the protocol that was spoken."""
+"""Which route answers which request, and the shape of refusals. It is the `Application` of the HTTP server."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from service.api.auth import ApiKeyAuth
-from service.api.request import Head, Request
-from service.api.response import Response
-from service.problems import MethodNotAllowed, NotFound, Problem
+from service.http.messages import Header, Request, Response
+from service.problems import ClientGone, MethodNotAllowed, NotFound, Problem
 from service.telemetry.observer import Observer
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-"""Answers a request; raises ClientGone when nobody waits for it any more, and nothing else."""
+logger = logging.getLogger(__name__)
 
-Refuse = Callable[[Problem], Response]
-"""Shapes a problem as an answer."""
+Answer = Callable[[Request], Response | Awaitable[Response]]
+"""Answers a request; raises Problem to refuse it, ClientGone when nobody waits any more."""
+
+Refuse = Callable[..., Response]
+"""Shapes a problem, and headers behind it, as an answer."""
 
 
 class Route(NamedTuple):
-    """A method and a path, in which `{name}` stands for one segment, and what answers there."""
+    """A method and a path, in which `{name}` stands for one segment, and what answers there.
+
+    `check` may refuse a request by its head. A route with `abandon` looks after the whole life of a request: `abandon`
+    is told when one that passed `check` is refused or left by its client before its body has come, and `answer` gives a
+    coroutine whose answer is complete.
+    """
 
     method: str
     path: str
-    handle: Handler
+    answer: Answer
+    check: Callable[[Request], None] | None = None
+    abandon: Callable[[Request, type[Problem | ClientGone]], None] | None = None
 
 
 class Router:
-    """Answers every request. GET routes take HEAD too; it is the server that leaves the body out."""
+    """Finds the route of each request. GET routes take HEAD too; it is the server that leaves the body out."""
 
     def __init__(
         self,
@@ -40,50 +49,108 @@ class Router:
         refuse_below: dict[str, Refuse],
     ) -> None:
         """`refuse_below` maps path prefixes to the shape of refusals there."""
-        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         for route in routes:
             if "{" in route.path:
                 self._patterns.append((_pattern(route.path), route))
             else:
-                self._handlers[route.method, route.path] = route.handle
+                self._routes[route.method, route.path] = route
+                if route.method == "GET":
+                    self._routes["HEAD", route.path] = route
         self._auth = auth
         self._observer = observer
         self._refuse = refuse
         self._refuse_below = refuse_below
 
-    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
-        """Return the coroutine that answers a request; it raises ClientGone when nobody waits any more."""
-        head = request.head
-        if self._auth and (problem := self._auth.refusal(head)):
+    # Application
+
+    def check(self, request: Request) -> None:
+        """Find the request's route and let it look at the head.
+
+        Raises:
+            Problem: the request has no key, no route, or is refused by its route.
+        """
+        if self._auth and (problem := self._auth.refusal(request)):
             self._observer.turned_away(problem)
-            return self._refused(head, problem)
-        if handler := self._handlers.get((head.method, head.path)):
-            return handler(request)
-        return self._handle_seldom(request)
+            raise problem
+        route = self._routes.get((request.method, request.path)) or self._matching(request)
+        request.route = route
+        if route.check:
+            route.check(request)
 
-    def _handle_seldom(self, request: Request) -> Coroutine[Any, Any, Response]:
-        head = request.head
-        method = "GET" if head.method == "HEAD" else head.method
-        allowed = {known for known, path in self._handlers if path == head.path}
-        if method in allowed:
-            return self._handlers[method, head.path](request)
-        for pattern, route in self._patterns:
-            if found := pattern.fullmatch(head.path):
-                if route.method == method:
-                    return route.handle(request._replace(parameters=found.groupdict()))
-                allowed.add(route.method)
-        if not allowed:
-            return self._refused(head, NotFound(f"the path must be one that /docs lists. Given: {head.path!r}"))
-        if "GET" in allowed:
-            allowed.add("HEAD")
-        return self._refused(head, MethodNotAllowed(head.path, head.method, sorted(allowed)))
+    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """Answer a request that passed `check`; what its route raises becomes an answer, too."""
+        route: Route = request.route
+        if route.abandon:
+            return route.answer(request)  # type: ignore[return-value] # a coroutine that raises nothing but ClientGone
+        try:
+            answer = route.answer(request)
+        except Exception as error:  # noqa: BLE001 - `_failed` logs what is no refusal
+            return self._failed(request, error)
+        return self._identified(request, answer) if isinstance(answer, Response) else self._awaited(request, answer)
 
-    async def _refused(self, head: Head, problem: Problem) -> Response:
+    def refusal(self, request: Request | None, problem: Problem) -> Response:
+        """Return the answer to a request that is refused; without one, nothing could be read."""
+        if request is None:
+            return self._refuse(problem)
+        if request.route and request.route.abandon:
+            request.route.abandon(request, type(problem))
+        return self._refused(request, problem)
+
+    def left(self, request: Request) -> None:
+        """Note that the client left before its body had come."""
+        if request.route and request.route.abandon:
+            request.route.abandon(request, ClientGone)
+
+    # Answers
+
+    async def _awaited(self, request: Request, answer: Awaitable[Response]) -> Response:
+        try:
+            return self._identified(request, await answer)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - `_failed` logs what is no refusal
+            return self._failed(request, error)
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, Problem):
+            logger.error("request %s to %s met a bug", request.id, request.path, exc_info=error)
+            error = Problem(f"this is a bug; the log has it as {request.id}")
+        return self._refused(request, error)
+
+    def _identified(self, request: Request, response: Response) -> Response:
+        return response._replace(headers=(*response.headers, _id_header(request)))
+
+    def _refused(self, request: Request, problem: Problem) -> Response:
         for prefix, refuse in self._refuse_below.items():
-            if head.path == prefix or head.path.startswith(f"{prefix}/"):
-                return refuse(problem)
-        return self._refuse(problem)
+            if request.path == prefix or request.path.startswith(f"{prefix}/"):
+                return refuse(problem, _id_header(request))
+        return self._refuse(problem, _id_header(request))
+
+    # Routes
+
+    def _matching(self, request: Request) -> Route:
+        """Return the route whose pattern the path matches, and set the request's parameters.
+
+        Raises:
+            NotFound, MethodNotAllowed: there is none.
+        """
+        method = "GET" if request.method == "HEAD" else request.method
+        allowed = {known for known, path in self._routes if path == request.path}
+        for pattern, route in self._patterns:
+            if found := pattern.fullmatch(request.path):
+                if route.method == method:
+                    request.parameters = found.groupdict()
+                    return route
+                allowed |= {route.method, "HEAD"} if route.method == "GET" else {route.method}
+        if not allowed:
+            raise NotFound(f"the path must be one that /docs lists. Given: {request.path[:200]!r}")
+        raise MethodNotAllowed(request.path, request.method, sorted(allowed))
+
+
+def _id_header(request: Request) -> Header:
+    return (b"x-request-id", request.id.encode())
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from service.api.request import Request
-from service.api.response import Response
 from service.api.router import Route
+from service.http.messages import Request, Response
 
 FOLDER = Path(__file__).parent.parent / "page"
 
@@ -58,8 +57,8 @@ def _route(path: str, file: Path) -> Route:
     media_type = _MEDIA_TYPES[file.suffix].encode()
     headers = tuple((name.encode(), value.encode()) for name, value in {**_HEADERS, "etag": etag}.items())
 
-    async def send(request: Request) -> Response:
-        known = [tag.strip().removeprefix("W/") for tag in (request.head.header("if-none-match") or "").split(",")]
+    def send(request: Request) -> Response:
+        known = [tag.strip().removeprefix("W/") for tag in (request.header("if-none-match") or "").split(",")]
         if etag in known or "*" in known:
             return Response(304, b"", media_type, headers)
         return Response(200, content, media_type, headers)

@@ -8,22 +8,15 @@ import gc
 import multiprocessing
 import signal
 import socket
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-from typing import Any
 
 import torch
-import uvicorn
-from litserve.server import _Server
+import uvloop
 
 from service.api.app import build_router
-from service.api.asgi import AsgiApplication, BodyReader
 from service.api.auth import ApiKeyAuth
 from service.api.exchange import Exchange
-from service.api.fast_path import FastPathProtocol
 from service.api.inference import Inference
 from service.api.keys import Keys
 from service.api.open_inference.routes import OpenInference
@@ -31,8 +24,10 @@ from service.api.predict import Predict
 from service.api.probes import Probes
 from service.engine.dispatcher import Dispatcher
 from service.heartbeats import Heartbeats
+from service.http.limits import Limits
+from service.http.server import HTTPServer
 from service.processes.signals import leave_signals_to_supervisor
-from service.processes.sockets import BACKLOG, close_all
+from service.processes.sockets import close_all
 from service.settings import Settings
 from service.telemetry.observer import Observer
 
@@ -40,24 +35,8 @@ _HOUSEKEEPING_SECONDS = 0.25
 _JOIN_SECONDS = 2.0
 _DECODE_THREADS = 2
 
-Life = Callable[[], AbstractAsyncContextManager[None]]
-
-
-class HTTPServer(_Server):  # type: ignore[misc]
-    """LitServe's uvicorn server, which SIGTERM drains; Ctrl-C is left to the supervisor."""
-
-    def __init__(self, config: uvicorn.Config, life: Life) -> None:
-        super().__init__(config)
-        self._life = life
-
-    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
-        async with self._life():
-            await super()._serve(sockets)
-
-    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - uvicorn's signature
-        # uvicorn's own raises the signal again once it has drained, and the process would die of it.
-        if sig != signal.SIGINT:
-            self.should_exit = True
+_BODIES = 16
+"""So many bodies of the largest size may a process hold at a time."""
 
 
 class HTTPProcess:
@@ -81,30 +60,40 @@ class HTTPProcess:
         self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._auth = ApiKeyAuth(self._keys) if self._keys else None
-        self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
         self._inference = Inference(self._dispatcher, settings, self._executor)
         self._exchange = Exchange(self._dispatcher, observer, settings.timeout_seconds)
         self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
         self._open_inference = OpenInference(self._exchange, self._inference, self._probes.is_ready)
         self._router = build_router(self._probes, self._predict, self._open_inference, self._auth, observer)
-        self.application = AsgiApplication(self._router, self._bodies)
-        """What uvicorn calls for requests that do not take the fast path."""
 
     @property
     def asks_for_keys(self) -> bool:
         """Whether requests need an API key."""
         return self._keys is not None
 
-    def serve_http(self, number: int, web: socket.socket, inherited: list[socket.socket]) -> None:
+    def serve_http(self, web: socket.socket, inherited: list[socket.socket]) -> None:
         """Serve HTTP on the socket `web` until SIGTERM."""
         self._begin(inherited)
-        HTTPServer(self._uvicorn_config(), self.life).run(number, [web])
+        uvloop.run(self._serve_http(web))
 
     def serve_grpc(self, inherited: list[socket.socket]) -> None:
         """Serve gRPC until SIGTERM."""
         self._begin(inherited)
         asyncio.run(self._serve_grpc())
+
+    async def _serve_http(self, web: socket.socket) -> None:
+        settings = self._settings
+        limits = Limits(
+            max_body_bytes=settings.max_body_bytes,
+            max_bodies_bytes=_BODIES * settings.max_body_bytes,
+            head_seconds=settings.timeout_seconds,
+            body_seconds=settings.timeout_seconds,
+        )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        async with self.life():
+            await HTTPServer(self._router, limits).run([web], stop, shutdown_seconds=settings.shutdown_seconds)
 
     async def _serve_grpc(self) -> None:
         # Imported here: gRPC must not be forked once it has begun, and HTTP needs neither its packages nor its memory.
@@ -141,25 +130,6 @@ class HTTPProcess:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            self._bodies.sweep(time.monotonic())
             if self._keys:
                 self._keys.refresh()
             self._observer.flush(self._dispatcher)
-
-    def _uvicorn_config(self) -> uvicorn.Config:
-        settings = self._settings
-        return uvicorn.Config(
-            app=self.application,
-            http=partial(FastPathProtocol, self._router.handle, settings.max_body_bytes, settings.timeout_seconds),  # type: ignore[arg-type] # called like a class
-            host=settings.host,
-            port=settings.port,
-            lifespan="off",  # see HTTPServer
-            log_config=None,  # lines like all others
-            log_level="warning",
-            access_log=False,
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=round(settings.shutdown_seconds),
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=75,  # longer than clients and proxies keep theirs, so that none meets a closing one
-        )

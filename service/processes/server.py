@@ -57,8 +57,8 @@ class Server(ls.LitServer):  # type: ignore[misc]
         )
 
     def register_endpoints(self) -> None:
-        """Put our application in place of LitServe's, which would ask for a key at the probes."""
-        self.app = self._http.application
+        """Register nothing: our HTTP processes have routes of their own, without LitServe's web application."""
+        self.app = None
         self.middlewares: list[Any] = []  # LitServe's gzip costs more than it saves on answers of 100 bytes
 
     def run(self) -> None:
@@ -104,7 +104,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         if number < self._settings.http_processes:
             inherited = [*reserved, *self._worker_listeners]
             return start_child(
-                context.Process(target=self._http.serve_http, args=(number, web, inherited), name=f"http-{number}")
+                context.Process(target=self._http.serve_http, args=(web, inherited), name=f"http-{number}")
             )
         inherited = [web, *reserved, *self._worker_listeners]
         return start_child(context.Process(target=self._http.serve_grpc, args=(inherited,), name="grpc"))

@@ -13,9 +13,9 @@ from service.api import json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
 from service.api.predictions import softmax
-from service.api.request import Head, whole_number
-from service.api.response import Header
+from service.api.request import whole_number
 from service.engine.served_models import ServedModel
+from service.http.messages import Header, Request
 from service.problems import BadRequest, ModelFailed, Unprocessable
 
 _HEADER_LENGTH = "inference-header-content-length"
@@ -77,13 +77,13 @@ Outputs = list[tuple[Tensor, bool]]
 """The tensors of an answer, and whether each is to be raw bytes behind its JSON."""
 
 
-def parse(head: Head, body: bytes) -> tuple[InferRequest, tensors.Binary]:
+def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
     """Parse a request's JSON; return it and the raw bytes behind it.
 
     Raises:
         BadRequest: it breaks the protocol.
     """
-    length = head.header(_HEADER_LENGTH)
+    length = request.header(_HEADER_LENGTH)
     end = len(body) if length is None else whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -13,13 +12,13 @@ from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.messages import InferAnswer
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.request import Query, Request
-from service.api.response import Header, Response, json_response, problem_headers
-from service.api.router import Handler, Route
+from service.api.request import Query
+from service.api.response import json_response
+from service.api.router import Route
 from service.engine.served_models import ServedModel
-from service.problems import BadRequest, ClientGone, Problem, Unavailable
-
-logger = logging.getLogger(__name__)
+from service.http.content_encoding import decoded_body
+from service.http.messages import Header, Request, Response, problem_headers
+from service.problems import BadRequest, Problem, Unavailable
 
 
 class OpenInference:
@@ -35,54 +34,57 @@ class OpenInference:
     def routes(self) -> list[Route]:
         """Return the protocol's paths; those of a model come with and without a version."""
         found = [
-            Route("GET", "/v2", _refusing(self._server)),
-            Route("GET", "/v2/health/live", _refusing(self._live)),
-            Route("GET", "/v2/health/ready", _refusing(self._ready)),
-            Route("POST", "/v2/repository/index", _refusing(self._index)),
+            Route("GET", "/v2", self._server),
+            Route("GET", "/v2/health/live", self._live),
+            Route("GET", "/v2/health/ready", self._ready),
+            Route("POST", "/v2/repository/index", self._index),
         ]
         for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
-                Route("GET", path, _refusing(self._metadata)),
-                Route("GET", f"{path}/ready", _refusing(self._model_ready)),
-                Route("GET", f"{path}/config", _refusing(self._config)),
-                Route("POST", f"{path}/infer", self._infer),
+                Route("GET", path, self._metadata),
+                Route("GET", f"{path}/ready", self._model_ready),
+                Route("GET", f"{path}/config", self._config),
+                Route("POST", f"{path}/infer", self._infer, self._begin, self._exchange.abandon),
             ]
         return found
 
     # What is served
 
-    async def _server(self, _: Request) -> Response:
+    def _server(self, _: Request) -> Response:
         return json_response(metadata.server())
 
-    async def _live(self, _: Request) -> Response:
+    def _live(self, _: Request) -> Response:
         return json_response({"live": True})
 
-    async def _ready(self, _: Request) -> Response:
+    def _ready(self, _: Request) -> Response:
         ready = self._is_ready()
         return json_response({"ready": ready}, 200 if ready else 503)
 
-    async def _index(self, request: Request) -> Response:
-        ready_only = _asks_for_ready(await request.read_body())
+    def _index(self, request: Request) -> Response:
+        ready_only = _asks_for_ready(decoded_body(request))
         return json_response(metadata.index(self._dispatcher.served, ready_only=ready_only))
 
-    async def _metadata(self, request: Request) -> Response:
+    def _metadata(self, request: Request) -> Response:
         model = self._model(request)
         document = metadata.metadata(self._dispatcher.served, model)
         return json_response({**document, "parameters": metadata.parameters_of(model)})
 
-    async def _model_ready(self, request: Request) -> Response:
+    def _model_ready(self, request: Request) -> Response:
         model = self._model(request)
         if not self._dispatcher.is_ready(model):
             raise Unavailable(f"a worker must serve {model.name}. Given: none at the moment")
         return json_response({"name": model.name, "ready": True})
 
-    async def _config(self, request: Request) -> Response:
+    def _config(self, request: Request) -> Response:
         return json_response(metadata.config(self._model(request), self._settings.max_images))
 
     def _model(self, request: Request) -> ServedModel:
         return self._dispatcher.served.resolve(request.parameters["model"], request.parameters.get("version"))
 
     # Inference
+
+    def _begin(self, request: Request) -> None:
+        self._exchange.begin(self, request)
 
     def _infer(self, request: Request) -> Coroutine[Any, Any, Response]:
         return self._exchange.run(self, request)
@@ -91,7 +93,7 @@ class OpenInference:
         return Query(request.parameters["model"], request.parameters.get("version"))
 
     async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[InferAnswer, Computed]:
-        asked, binary = messages.parse(request.head, body)
+        asked, binary = messages.parse(request, body)
         outputs, computed = await self._tensors.run(ask, asked, binary)
         return messages.answer(ask.model, asked, outputs), computed
 
@@ -105,25 +107,6 @@ class OpenInference:
 def error_response(problem: Problem, *headers: Header) -> Response:
     """Return a problem in the protocol's own shape."""
     return json_response({"error": problem.detail}, problem.status, (*headers, *problem_headers(problem)))
-
-
-def _refusing(handle: Callable[[Request], Awaitable[Response]]) -> Handler:
-    """Wrap a handler so that what it raises becomes an answer, and every answer bears the request's id."""
-
-    async def refusing(request: Request) -> Response:
-        request_id = request.head.request_id()
-        try:
-            response = await handle(request)
-        except ClientGone:
-            raise
-        except Problem as problem:
-            response = error_response(problem)
-        except Exception:
-            logger.exception("request %s to %s met a bug", request_id, request.head.path)
-            response = error_response(Problem(f"this is a bug; the log has it as {request_id}"))
-        return response._replace(headers=(*response.headers, (b"x-request-id", request_id.encode())))
-
-    return refusing
 
 
 def _asks_for_ready(body: bytes) -> bool:

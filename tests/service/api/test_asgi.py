@@ -7,9 +7,9 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from service.api.asgi import BodyReader
 
 from service.api import asgi
-from service.api.asgi import BodyReader
 from service.api.response import Response, problem_response
 from service.problems import ClientGone, QueueFull, RequestTimeout, TooLarge
 

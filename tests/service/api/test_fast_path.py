@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import uvicorn
+from service.api.asgi import Receive, Scope, Send
+from service.api.fast_path import FastPathProtocol, read_head
 from uvicorn.server import ServerState
 
 from service.api import asgi
-from service.api.asgi import Receive, Scope, Send
-from service.api.fast_path import FastPathProtocol, read_head
 from service.api.request import Request
 from service.api.response import Response
 from service.engine.queues import Client

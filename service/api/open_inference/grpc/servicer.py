@@ -18,9 +18,9 @@ from service.api.open_inference import metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
 from service.api.open_inference.tensor_inference import TensorInference
-from service.api.request import Head, Query, Request
-from service.api.response import Header
+from service.api.request import Query
 from service.engine.served_models import ServedModel
+from service.http.messages import Header, Request
 from service.problems import Problem
 from service.telemetry.observer import Observer
 
@@ -42,7 +42,7 @@ _CODES = {
 _MAX_DETAIL_CHARACTERS = 1000  # it travels as a header, of which clients take 8 KiB
 
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
-Handle = Callable[[Message, Head, Context], Awaitable[Message]]
+Handle = Callable[[Message, Request, Context], Awaitable[Message]]
 
 
 class _Caller:
@@ -94,14 +94,14 @@ class Servicer:
 
     async def _answer(self, path: str, handle: Handle, message: Message, context: Context) -> Message:
         """Return the answer of `handle`, or abort the call with the status of the problem that it raises."""
-        head = _head(path, context)
-        request_id = head.given_id = head.request_id()  # one id for the whole call, also where it came without
+        request = _request_of(path, context)
+        request_id = request.id
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
-            if self._auth and (refusal := self._auth.refusal(head)):
+            if self._auth and (refusal := self._auth.refusal(request)):
                 self._observer.turned_away(refusal)
                 raise refusal
-            return await handle(message, head, context)
+            return await handle(message, request, context)
         except Problem as error:
             problem = error
         except Exception:
@@ -114,26 +114,26 @@ class Servicer:
 
     # What is served
 
-    async def _live(self, _message: Message, _head: Head, _context: Context) -> Message:
+    async def _live(self, _message: Message, _request: Request, _context: Context) -> Message:
         return CLASSES["ServerLiveResponse"](live=True)
 
-    async def _ready(self, _message: Message, _head: Head, _context: Context) -> Message:
+    async def _ready(self, _message: Message, _request: Request, _context: Context) -> Message:
         return CLASSES["ServerReadyResponse"](ready=self._is_ready())
 
-    async def _server(self, _message: Message, _head: Head, _context: Context) -> Message:
+    async def _server(self, _message: Message, _request: Request, _context: Context) -> Message:
         return CLASSES["ServerMetadataResponse"](**metadata.server())
 
-    async def _model_ready(self, message: Message, _head: Head, _context: Context) -> Message:
+    async def _model_ready(self, message: Message, _request: Request, _context: Context) -> Message:
         return CLASSES["ModelReadyResponse"](ready=self._dispatcher.is_ready(self._model(message)))
 
-    async def _metadata(self, message: Message, _head: Head, _context: Context) -> Message:
+    async def _metadata(self, message: Message, _request: Request, _context: Context) -> Message:
         document = metadata.metadata(self._dispatcher.served, self._model(message))
         return CLASSES["ModelMetadataResponse"](**document)
 
-    async def _config(self, message: Message, _head: Head, _context: Context) -> Message:
+    async def _config(self, message: Message, _request: Request, _context: Context) -> Message:
         return CLASSES["ModelConfigResponse"](config=metadata.config(self._model(message), self._settings.max_images))
 
-    async def _index(self, message: Message, _head: Head, _context: Context) -> Message:
+    async def _index(self, message: Message, _request: Request, _context: Context) -> Message:
         models = metadata.index(self._dispatcher.served, ready_only=message.ready)
         return CLASSES["RepositoryIndexResponse"](models=models)
 
@@ -142,14 +142,13 @@ class Servicer:
 
     # Inference
 
-    async def _infer(self, message: Message, head: Head, context: Context) -> Message:
-        caller = _Caller()
+    async def _infer(self, message: Message, request: Request, context: Context) -> Message:
+        call = _InferCall(self._tensors, message, context)
+        self._exchange.begin(call, request)
         try:
-            return await self._exchange.run(
-                _InferCall(self._tensors, message, context), Request(head, caller, body=b"")
-            )
+            return await self._exchange.run(call, request)
         except asyncio.CancelledError:  # grpc.aio's way to say that the client has gone or the deadline has passed
-            caller.disconnected = True
+            request.client.disconnected = True  # type: ignore[misc] # a `_Caller`
             raise
 
 
@@ -177,10 +176,11 @@ class _InferCall:
         raise problem  # `Servicer._answer` makes a status of it
 
 
-def _head(path: str, context: Context) -> Head:
-    """Return a call as a request's head: its metadata are HTTP/2's headers."""
-    headers: dict[str, str] = {}
+def _request_of(path: str, context: Context) -> Request:
+    """Return a call as a request: its metadata are HTTP/2's headers."""
+    headers: dict[bytes, bytes] = {}
     for key, value in context.invocation_metadata() or ():
-        headers.setdefault(key, value if isinstance(value, str) else value.decode("latin-1"))
+        headers.setdefault(key.encode(), value.encode() if isinstance(value, str) else value)
     remaining = context.time_remaining()
-    return Head("POST", path, b"", headers.get, remaining_seconds=math.inf if remaining is None else remaining)
+    seconds = math.inf if remaining is None else remaining
+    return Request("POST", path.encode(), headers, _Caller(), remaining_seconds=seconds)

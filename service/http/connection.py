@@ -1,0 +1,314 @@
+"""One client's connection: requests are answered in their order, and every state that it can be in has an end.
+
+Knows nothing about what a path means: that is `Application`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+from collections.abc import Coroutine
+from typing import Any, Protocol, cast
+
+from service.http.limits import Limits
+from service.http.messages import CONTINUE, Request, Response, Writer
+from service.http.reader import Refused, RequestReader
+from service.problems import ClientGone, Problem, RequestTimeout, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_NEVER = float("inf")
+
+_SMALL_BODY_BYTES = 64 * 1024
+"""A body up to this size is read however much other clients send."""
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    def check(self, request: Request) -> None:
+        """Refuse a request by its head, before its body is read; may lower `request.max_body_bytes`.
+
+        Raises:
+            Problem: the request is refused.
+        """
+        ...
+
+    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """Answer a request whose body has been read; must raise nothing but ClientGone.
+
+        A coroutine is cancelled if the client leaves.
+        """
+        ...
+
+    def refusal(self, request: Request | None, problem: Problem) -> Response:
+        """Return the answer to a request that cannot be answered otherwise; None if its head could not be read."""
+        ...
+
+    def left(self, request: Request) -> None:
+        """Note that the client left after `check` and before its body had come."""
+        ...
+
+
+class Connections:
+    """All connections of one process, and what they share."""
+
+    def __init__(self, application: Application, limits: Limits) -> None:
+        self.application = application
+        self.limits = limits
+        self.writer = Writer()
+        self.bodies_bytes = 0
+        """Bytes of bodies that are being read or answered."""
+        self.is_closing = False
+        self._open: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def make(self) -> Connection:
+        """Make a connection, as asyncio's `create_server` asks for each client."""
+        return Connection(self)
+
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+
+    def sweep(self, now: float) -> None:
+        """End what is over its time at `now`, on the loop's clock; to be called a few times a second.
+
+        One look at every connection costs less than a timer for each request.
+        """
+        self.writer.tick()
+        for connection in [late for late in self._open if late.deadline <= now]:
+            connection.time_is_up()
+
+    def close(self) -> None:
+        """Take no further requests: idle connections close now, the others once they have answered."""
+        self.is_closing = True
+        for connection in list(self._open):
+            connection.close_when_idle()
+
+    def abort(self) -> None:
+        """Cut off every connection."""
+        for connection in list(self._open):
+            connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests, has each answered and writes the answer; the later ones of a pipeline wait for their turn.
+
+    It is the `Client` of its requests: it knows when that has left.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self.disconnected = False
+        self.deadline = _NEVER
+        """When the present state must have ended, on the loop's clock."""
+        self._connections = connections
+        self._limits = connections.limits
+        self._application = connections.application
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._reader = RequestReader(
+            connections.limits, self, on_head=self._head_is_read, on_request=self._request_is_read
+        )
+        self._head: Request | None = None  # the last one that was read, for the shape of a refusal
+        self._waiting: collections.deque[tuple[Request, bool]] = collections.deque()
+        self._refusal: Response | None = None  # to be sent after those
+        self._answering: Request | None = None
+        self._task: asyncio.Task[Response] | None = None
+        self._keeps_alive = True
+        self._held_bytes = 0  # of bodies, as `Connections.bodies_bytes` counts them
+        self._reading_is_paused = False
+        self._writing_is_paused = False
+        self._is_lingering = False
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._connections.opened(self)
+        self._set_deadline()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.disconnected = True
+        self._connections.closed(self)
+        if self._head and not self._is_lingering:
+            self._application.left(self._head)
+        for request, _ in self._waiting:
+            self._application.left(request)
+        self._waiting.clear()
+        self._hold(0)
+        if self._task:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_lingering or self._refusal:
+            return
+        reader = self._reader
+        was_answering, was_in_head = self._answering is not None, reader.in_head
+        try:
+            reader.feed(data)
+        except Refused as refused:
+            self._refuse(refused.problem)
+            return
+        if self._answering is None:
+            if reader.in_body:
+                self._body_has_grown()
+            elif reader.in_head and not was_in_head:
+                self._set_deadline()
+        elif (was_answering or self._waiting) and not self._reading_is_paused:
+            # A client that sends ahead is not read on: what waits is bounded by what one read brought.
+            self._reading_is_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Close: a client that sends no more has left, whether or not it still reads."""
+        return False
+
+    def pause_writing(self) -> None:
+        self._writing_is_paused = True
+        self._set_deadline()
+
+    def resume_writing(self) -> None:
+        self._writing_is_paused = False
+        self._go_on()
+
+    # What the reader calls
+
+    def _head_is_read(self, request: Request) -> None:
+        self._head = request
+        self._application.check(request)
+        if self._answering is None:
+            self.deadline = self._loop.time() + self._limits.body_seconds
+
+    def _request_is_read(self, request: Request, keeps_alive: bool) -> None:
+        self._head = None
+        self._waiting.append((request, keeps_alive))
+        if self._answering is None:
+            self._go_on()
+
+    def _body_has_grown(self) -> None:
+        size = self._reader.body_bytes
+        self._hold(size)
+        most = self._limits.max_bodies_bytes
+        if size > _SMALL_BODY_BYTES and self._connections.bodies_bytes > most:
+            self._refuse(Unavailable(f"bodies being read must be at most {most:,} bytes together. Given: more"))
+        elif self._reader.awaits_continue:
+            self._reader.awaits_continue = False
+            self._transport.write(CONTINUE)
+
+    def _hold(self, size: int) -> None:
+        """Count `size` bytes of bodies as this connection's."""
+        self._connections.bodies_bytes += size - self._held_bytes
+        self._held_bytes = size
+
+    # Answering
+
+    def _go_on(self) -> None:
+        """Answer what waits, as far as that needs no waiting; then read on."""
+        while self._answering is None and not self._writing_is_paused and not self.disconnected:
+            if not self._waiting:
+                self._read_on()
+                return
+            request, self._keeps_alive = self._waiting.popleft()
+            self._hold(len(request.body))
+            answer = self._application.answer(request)
+            if isinstance(answer, Response):
+                self._send(request, answer)
+                continue
+            self._answering = request
+            self.deadline = _NEVER  # the application has deadlines of its own
+            self._task = self._loop.create_task(answer)
+            self._task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[Response]) -> None:
+        request, self._answering, self._task = self._answering, None, None
+        if self.disconnected or task.cancelled() or request is None or isinstance(task.exception(), ClientGone):
+            self._transport.close()
+            return
+        self._send(request, task.result())
+        self._go_on()
+
+    def _send(self, request: Request, response: Response) -> None:
+        closes = not self._keeps_alive or self._connections.is_closing
+        writer = self._connections.writer
+        self._transport.write(writer.serialise(response, closes=closes, head_only=request.method == "HEAD"))
+        if closes:
+            self._waiting.clear()
+            self._transport.close()
+            self.disconnected = True
+
+    def _read_on(self) -> None:
+        """Return to reading, for everything that was read has been answered."""
+        if self._refusal:
+            self._send_refusal(self._refusal)
+            return
+        self._hold(0)
+        self._set_deadline()
+        if self._reading_is_paused:
+            self._reading_is_paused = False
+            self._transport.resume_reading()
+        if self._reader.in_body:
+            self._body_has_grown()
+
+    # Refusing and closing
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with `problem`, after what was read before, and end the connection."""
+        response = self._application.refusal(self._head, problem)
+        if self._answering or self._waiting or self._writing_is_paused:
+            self._refusal = response
+        else:
+            self._send_refusal(response)
+
+    def _send_refusal(self, response: Response) -> None:
+        head_only = self._head is not None and self._head.method == "HEAD"
+        self._hold(0)
+        self._transport.write(self._connections.writer.serialise(response, closes=True, head_only=head_only))
+        # To close while the client sends would have its system drop the answer: read on, and throw away.
+        self._is_lingering = True
+        self._transport.write_eof()
+        if self._reading_is_paused:
+            self._transport.resume_reading()
+        self.deadline = self._loop.time() + self._limits.linger_seconds
+
+    def _set_deadline(self) -> None:
+        """Begin the time of the state that the connection has come into."""
+        now, limits, reader = self._loop.time(), self._limits, self._reader
+        if self._writing_is_paused:
+            self.deadline = now + limits.write_seconds
+        elif self._answering is not None:
+            self.deadline = _NEVER
+        elif reader.in_head:
+            self.deadline = now + limits.head_seconds
+        elif reader.in_body:
+            self.deadline = now + limits.body_seconds
+        else:
+            self.deadline = now + limits.idle_seconds
+
+    def time_is_up(self) -> None:
+        """End the state that is over its deadline."""
+        limits, reader = self._limits, self._reader
+        if self._is_lingering or self._writing_is_paused:
+            self._transport.abort()
+        elif reader.in_head:
+            late = f"the request's head must come within {limits.head_seconds:g} s. Given: a slower one"
+            self._refuse(RequestTimeout(late))
+        elif reader.in_body:
+            self._refuse(RequestTimeout(f"the body must come within {limits.body_seconds:g} s. Given: a slower one"))
+        else:
+            self._transport.close()
+            self.deadline = _NEVER
+
+    def close_when_idle(self) -> None:
+        """Close now, or once the request that has begun is answered."""
+        if not (self._answering or self._waiting or self._reader.in_head or self._reader.in_body):
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self._transport.abort()

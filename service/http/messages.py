@@ -1,0 +1,172 @@
+"""A request as it was read, and an answer as it is written."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
+
+from service.problems import MEDIA_TYPE, Problem
+
+Header = tuple[bytes, bytes]
+
+
+class Client(Protocol):
+    """Who waits for an answer."""
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has left, so that nobody waits any more."""
+        ...
+
+
+class Request:
+    """A request whose head is valid. Its body is set once it has come whole.
+
+    `headers` has the names in lower case; `arrived` is when the head was read, on time.monotonic()'s clock.
+    """
+
+    __slots__ = (
+        "_id",
+        "arrived",
+        "body",
+        "client",
+        "context",
+        "headers",
+        "is_http_1_0",
+        "max_body_bytes",
+        "method",
+        "parameters",
+        "path",
+        "raw_query",
+        "remaining_seconds",
+        "route",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: dict[bytes, bytes],
+        client: Client,
+        *,
+        is_http_1_0: bool = False,
+        remaining_seconds: float = math.inf,
+    ) -> None:
+        self.arrived = time.monotonic()
+        self.method = method
+        raw_path, _, self.raw_query = target.partition(b"?")
+        path = raw_path.decode("latin-1")
+        self.path = unquote(path) if "%" in path else path
+        self.headers = headers
+        self.client = client
+        self.is_http_1_0 = is_http_1_0
+        self.remaining_seconds = remaining_seconds
+        """A deadline that the transport itself knows of."""
+        self.body = b""
+        self.max_body_bytes = 0
+        """Set by the connection; whoever checks the head may lower it."""
+        self.parameters: Mapping[str, str] = _NO_PARAMETERS
+        """The parts of the path that vary, by the names that a route gives them."""
+        self.route: Any = None
+        """What answers the request; the application's own."""
+        self.context: Any = None
+        """What was found out from the head; the route's own."""
+        self._id = ""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of the header `name` (lower case), which may be '', or None if there is none."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def id(self) -> str:
+        """The id that the request came with or, if it has none that can be sent back, a new one."""
+        if not self._id:
+            given = self.headers.get(b"x-request-id", b"")
+            text = given.decode("latin-1") if len(given) <= _MAX_ID_BYTES else ""
+            is_fit = text and text.isascii() and text.isprintable()
+            self._id = text if is_fit else f"{_process()}-{next(_numbers):x}"
+        return self._id
+
+
+_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+_MAX_ID_BYTES = 128
+_numbers = itertools.count(1)
+
+
+@lru_cache(maxsize=1)
+def _process() -> str:
+    """Return what tells this process's ids from those of others; first called after the fork."""
+    return os.urandom(4).hex()
+
+
+class Response(NamedTuple):
+    """A whole answer; `shared_headers` are those that many answers have in common."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: tuple[Header, ...] = ()
+    shared_headers: tuple[Header, ...] = ()
+
+
+def problem_response(problem: Problem, *headers: Header) -> Response:
+    """Return `problem` as RFC 9457 problem details."""
+    return Response(problem.status, problem.body(), MEDIA_TYPE.encode(), (*headers, *problem_headers(problem)))
+
+
+def problem_headers(problem: Problem) -> tuple[Header, ...]:
+    """Return the headers that belong to a problem, such as Retry-After."""
+    return tuple((name.encode(), value.encode("latin-1")) for name, value in problem.headers.items())
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Writer:
+    """Turns answers into bytes. The date is formatted once a second at most: `tick` must be called about as often."""
+
+    def __init__(self) -> None:
+        self._date = b""
+        self.tick()
+
+    def tick(self) -> None:
+        """Bring the Date header up to date."""
+        self._date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+
+    def serialise(self, response: Response, *, closes: bool = False, head_only: bool = False) -> bytes:
+        """Return the bytes of an answer; with `head_only`, as HEAD asks, those without its body."""
+        parts = [_start(response.status, response.media_type, response.shared_headers), self._date]
+        for name, value in response.headers:
+            parts += (name, b": ", value, b"\r\n")
+        if closes:
+            parts.append(b"connection: close\r\n")
+        if response.status in _WITHOUT_BODY:
+            parts.append(b"\r\n")
+        else:
+            parts.append(b"content-length: %d\r\n\r\n" % len(response.body))
+            if not head_only:
+                parts.append(response.body)
+        return b"".join(parts)
+
+
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+@lru_cache(256)
+def _start(status: int, media_type: bytes, headers: tuple[Header, ...]) -> bytes:
+    """Return what answers of a kind begin with."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
+    if media_type:
+        lines.append(b"content-type: %b\r\n" % media_type)
+    lines += [b"%b: %b\r\n" % header for header in headers]
+    return b"".join(lines)
