@@ -23,6 +23,7 @@ from service.api.request import Head
 from service.engine.dispatcher import Dispatcher
 from service.engine.queues import Client
 from service.problems import Problem
+from service.settings import Settings
 from service.telemetry.metrics.exposition import MEDIA_TYPE
 from service.telemetry.observer import Ledger
 
@@ -35,6 +36,7 @@ def add_routes(
     *,
     is_draining: Callable[[], bool],
     metrics: Callable[[], Awaitable[bytes]],
+    settings: Settings,
 ) -> None:
     """Put every path of the service into `app`."""
 
@@ -81,7 +83,7 @@ def add_routes(
         "/metrics", exposition, summary="Prometheus metrics of all processes", response_class=PlainTextResponse
     )
     app.add_exception_handler(HTTPException, _http_exception)
-    app.openapi = lru_cache(lambda: openapi.document(app))  # type: ignore[method-assign] # as FastAPI documents it
+    app.openapi = lru_cache(lambda: openapi.document(app.version, settings))  # type: ignore[method-assign] # as FastAPI documents it
 
 
 class Front:

@@ -223,6 +223,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             self._dispatcher,
             is_draining=lambda: self._vitals.draining,
             metrics=lambda: self._ledger.expose(self._dispatcher),
+            settings=self._settings,
         )
 
     @contextlib.asynccontextmanager
