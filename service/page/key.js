@@ -24,7 +24,7 @@ async function ask(problem) {
   const cancel = make("button", { type: "button" }, "Cancel");
   const form = make(
     "form",
-    { method: "dialog" },
+    {},
     make("h2", { id: "key-title" }, "This service asks for an API key"),
     problem ? make("p", { class: "key-problem", role: "alert" }, problem) : "",
     make("label", {}, "API key", field),
@@ -34,7 +34,10 @@ async function ask(problem) {
   const dialog = make("dialog", { class: "key", id: "key-dialog", "aria-labelledby": "key-title" }, form);
   document.body.append(dialog);
   const given = await new Promise((resolve) => {
-    form.addEventListener("submit", () => resolve(field.value.trim()));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      resolve(field.value.trim());
+    });
     cancel.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => resolve(""));
     dialog.showModal();

@@ -510,7 +510,7 @@ def test_the_documentation_sends_a_request_and_shows_the_answer(visit: Open, gal
 
     operation.get_by_label("model (optional)").fill("sign")
     operation.get_by_label("Body", exact=True).last.fill('{"features": [[2.5, 0]]}')
-    operation.get_by_role("button", name="Send").click()
+    operation.get_by_role("button", name="Send", exact=True).click()
     operation.locator(".status").wait_for()
     answered = operation.locator(".result").inner_text()
     operation.get_by_label("top_k (optional)").fill("3")
@@ -519,7 +519,7 @@ def test_the_documentation_sends_a_request_and_shows_the_answer(visit: Open, gal
         {"name": "four.png", "mimeType": "image/png", "buffer": colour_row(4)}
     )
     operation.get_by_label("model (optional)").fill("photos")
-    operation.get_by_role("button", name="Send").click()
+    operation.get_by_role("button", name="Send", exact=True).click()
     page.page.wait_for_function("() => document.querySelector('#post-predict .result').innerText.includes('top_k')")
 
     assert "POST /predict?model=sign" in answered
