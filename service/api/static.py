@@ -1,7 +1,7 @@
-"""The pages at / and /docs: plain files of service/page, whose headers let them do nothing but talk to this service.
+"""The files of service/page as routes, with headers that let the pages talk to this service only.
 
-/docs is our own too: Swagger UI comes from another host or as megabytes, and asks for styles that no strict content
-security policy allows.
+/docs is our own, too: Swagger UI loads from another host or weighs megabytes, and its styles need a looser content
+security policy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self' data: blob:",  # data: is what the network saw, blob: the picture that was dropped
+    "img-src": "'self' data: blob:",  # data: what the network saw; blob: a dropped picture, a plot
     "connect-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
@@ -41,12 +41,12 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-cache",  # kept, but asked for each time: a new release must not meet an old script
+    "cache-control": "no-cache",  # revalidated each time, so that a new release never meets an old script
 }
 
 
 def routes() -> list[Route]:
-    """A route for each page and each of their files, which are read here, once."""
+    """Return a route for each page and each of its files, which are read here, once."""
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in _MEDIA_TYPES)
     return [_route(_PAGES.get(path.name, f"/page/{path.name}"), path) for path in files]
 

@@ -1,10 +1,10 @@
 // Shows an answer: the best class, a bar for each, what the network saw, and where the time went.
 
+import { by } from "./dom.js";
+
 const MANY = 20; // more classes than this are sorted by probability, in a list that scrolls
 const SPOKEN_AFTER_MS = 700; // a screen reader hears the answer once the hand rests
 const STAGES = ["decode", "queue", "compute", "rest"];
-
-const by = (id) => document.getElementById(id);
 
 export class AnswerView {
   #rows = [];
@@ -50,7 +50,9 @@ export class AnswerView {
     }
     by("seen-image").hidden = !input;
     by("seen-blank").hidden = Boolean(input);
-    this.#rows.forEach((element, i) => fill(element, probabilities[i] ?? 0, percent(probabilities[i] ?? 0), i === best));
+    for (const [i, element] of this.#rows.entries()) {
+      fill(element, probabilities[i] ?? 0, percent(probabilities[i] ?? 0), i === best);
+    }
     if (by("bars").dataset.many === "true") this.#sort(probabilities);
     this.#showTimes(milliseconds);
     this.#say(`${label}, ${percent(probability)}, by ${model} version ${version}`);
@@ -61,6 +63,7 @@ export class AnswerView {
     by("bars").replaceChildren(...order.map((i) => this.#rows[i]));
   }
 
+  /** @param {{total?: number, [stage: string]: number}} found */
   #showTimes({ total, ...known }) {
     const measured = total === undefined ? {} : known;
     const inside = Object.values(measured).reduce((sum, value) => sum + value, 0);
@@ -68,7 +71,8 @@ export class AnswerView {
     by("round-trip").textContent = milliseconds(total);
     for (const stage of STAGES) {
       by(`ms-${stage}`).textContent = milliseconds(parts[stage]);
-      document.querySelector(`.time-bar [data-stage="${stage}"]`).style.setProperty("--share", (parts[stage] ?? 0) / (total || 1));
+      const part = /** @type {HTMLElement} */ (document.querySelector(`.time-bar [data-stage="${stage}"]`));
+      part.style.setProperty("--share", String((parts[stage] ?? 0) / (total || 1)));
     }
   }
 
@@ -84,7 +88,9 @@ export function sizeOf({ shape: [channels, height, width] }) {
 
 function row(label) {
   const element = document.createElement("li");
-  const parts = ["label", "track", "share"].map((name) => Object.assign(document.createElement("span"), { className: name }));
+  const parts = ["label", "track", "share"].map((name) =>
+    Object.assign(document.createElement("span"), { className: name }),
+  );
   parts[0].textContent = parts[0].title = label;
   parts[1].append(Object.assign(document.createElement("span"), { className: "fill" }));
   element.append(...parts);

@@ -26,12 +26,16 @@ export class Camera {
     const side = Math.min(width, height);
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = side;
-    canvas.getContext("2d").drawImage(this.#video, (width - side) / 2, (height - side) / 2, side, side, 0, 0, side, side);
+    canvas
+      .getContext("2d")
+      .drawImage(this.#video, (width - side) / 2, (height - side) / 2, side, side, 0, 0, side, side);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
   }
 
   stop() {
-    this.#stream?.getTracks().forEach((track) => track.stop());
+    this.#stream?.getTracks().forEach((track) => {
+      track.stop();
+    });
     this.#stream = null;
     this.#video.srcObject = null;
   }

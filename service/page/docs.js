@@ -1,35 +1,33 @@
-// The page at /docs: openapi.json as a person reads it.
+// The page at /docs: shows openapi.json to people, and lets them send requests.
 
-import { Refusal, read, useKey } from "./service.js";
+import { offerColours } from "./colours.js";
+import { by, make } from "./dom.js";
+import { hideProblem, showError } from "./problem.js";
+import { read, readFile } from "./service.js";
+import { save } from "./snippets.js";
+import { RequestForm } from "./try.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
 const DEEPEST = 12; // levels of a schema that are written out
 
-const by = (id) => document.getElementById(id);
-
-let schemas = {};
-
-// An element with attributes and content; text is never read as HTML.
-function make(tag, attributes, ...content) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...content.flat(Infinity).filter((part) => part !== undefined && part !== ""));
-  return element;
-}
+let components = {};
 
 const code = (text) => make("code", {}, text);
 const block = (text) => make("pre", { tabindex: "0" }, code(text));
 
 // What is between `backticks` as code.
 function prose(text = "") {
-  return text.trim().split("`").map((part, i) => (i % 2 ? code(part) : part));
+  return text
+    .trim()
+    .split("`")
+    .map((part, i) => (i % 2 ? code(part) : part));
 }
 
 // Schemas
 
-function resolve(schema) {
-  const name = schema?.$ref?.split("/").pop();
-  return name ? resolve(schemas[name]) : schema ?? {};
+function resolve(given) {
+  const [, , kind, name] = given?.$ref?.split("/") ?? [];
+  return name ? resolve(components[kind][name]) : (given ?? {});
 }
 
 // A schema as the JSON that it allows, with names of types in place of values.
@@ -42,7 +40,8 @@ function outline(given, indent = "", depth = 0) {
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if (schema.type === "array") return `[${outline(schema.items, indent, depth + 1)}, …]`;
   if (schema.properties) return outlineObject(schema, indent, depth);
-  if (schema.type === "object") return schema.additionalProperties?.type ? `{any name: ${typeOf(schema.additionalProperties)}, …}` : "{…}";
+  if (schema.type === "object")
+    return schema.additionalProperties?.type ? `{any name: ${typeOf(schema.additionalProperties)}, …}` : "{…}";
   return typeOf(schema);
 }
 
@@ -73,22 +72,31 @@ function content(described = {}) {
   const raw = types.filter(isRaw).flatMap(([type], i) => (i ? [", ", code(type)] : [code(type)]));
   return [
     raw.length ? make("p", {}, raw, ": bytes as they are") : "",
-    types.filter((each) => !isRaw(each)).map(([type, { schema, example, examples = {} }]) => {
-      const shown = [example, ...Object.values(examples).map((each) => each.value)].filter((each) => each !== undefined);
-      return [
-        make("p", {}, code(type)),
-        schema ? block(outline(schema)) : "",
-        shown.map((value) => [make("small", {}, "For example"), block(JSON.stringify(value, null, 2))]),
-      ];
-    }),
+    types
+      .filter((each) => !isRaw(each))
+      .map(([type, { schema, example, examples = {} }]) => {
+        const shown = [example, ...Object.values(examples).map((each) => each.value)].filter(
+          (each) => each !== undefined,
+        );
+        return [
+          make("p", {}, code(type)),
+          schema ? block(outline(schema)) : "",
+          shown.map((value) => [make("small", {}, "For example"), block(JSON.stringify(value, null, 2))]),
+        ];
+      }),
   ];
 }
 
 function parameters(listed) {
   if (!listed.length) return "";
-  const rows = listed.map(({ name, in: place, schema, required, description }) => make("tr", {},
-    make("td", {}, code(name), make("small", {}, `${place}, ${typeOf(schema)}${required ? ", required" : ""}`)),
-    make("td", {}, prose(description))));
+  const rows = listed.map(({ name, in: place, schema, required, description }) =>
+    make(
+      "tr",
+      {},
+      make("td", {}, code(name), make("small", {}, `${place}, ${typeOf(schema)}${required ? ", required" : ""}`)),
+      make("td", {}, prose(description)),
+    ),
+  );
   return [make("h3", {}, "Parameters"), make("table", {}, make("tbody", {}, rows))];
 }
 
@@ -99,26 +107,51 @@ function responses(described) {
     const text = JSON.stringify(body ?? {});
     const first = seen.get(text);
     if (!first) seen.set(text, status);
-    return make("tr", {},
+    return make(
+      "tr",
+      {},
       make("td", {}, code(status), headers ? make("small", {}, `with ${Object.keys(headers).join(", ")}`) : ""),
-      make("td", {}, prose(description), first && body ? make("small", {}, `The same shape as ${first}`) : content(body)));
+      make(
+        "td",
+        {},
+        prose(description),
+        first && body ? make("small", {}, `The same shape as ${first}`) : content(body),
+      ),
+    );
   });
   return [make("h3", {}, "Answers"), make("table", {}, make("tbody", {}, rows))];
 }
 
-function operation(path, method, { summary, description, parameters: own = [], requestBody, responses: answers }, shared) {
+function operation(path, method, described, shared) {
+  const { summary, description, parameters: own = [], requestBody, responses: answers } = described;
+  const listed = [...shared, ...own].map(resolve);
   const label = `${method}${path.replaceAll(/[^\w]+/g, "-")}`;
-  return make("details", { class: "operation", id: label },
-    make("summary", {},
+  const details = make(
+    "div",
+    { class: "details" },
+    description ? make("p", {}, prose(description)) : "",
+    parameters(listed),
+    requestBody
+      ? [make("h3", {}, "Body"), make("p", {}, prose(requestBody.description)), content(requestBody.content)]
+      : "",
+    responses(answers),
+    new RequestForm({ path, method, parameters: listed, content: requestBody?.content }).element,
+  );
+  return make(
+    "details",
+    { class: "operation", id: label },
+    make(
+      "summary",
+      {},
       make("span", { class: "method", "data-method": method }, method.toUpperCase()),
-      code(path), make("span", { class: "summary" }, summary ?? "")),
-    make("div", { class: "details" },
-      description ? make("p", {}, prose(description)) : "",
-      parameters([...shared, ...own]),
-      requestBody ? [make("h3", {}, "Body"), content(requestBody.content)] : "",
-      responses(answers)));
+      code(path),
+      make("span", { class: "summary" }, summary ?? ""),
+    ),
+    details,
+  );
 }
 
+/** @type {[string, (path: string) => boolean][]} */
 const GROUPS = [
   ["Predictions", (path) => path === "/predict" || path === "/models"],
   ["The service", (path) => !path.startsWith("/v2") && path !== "/predict" && path !== "/models"],
@@ -126,12 +159,24 @@ const GROUPS = [
 ];
 
 function show(document) {
-  schemas = document.components?.schemas ?? {};
-  const paths = Object.entries(document.paths).sort(([a], [b]) => (b === "/predict") - (a === "/predict"));
-  by("operations").replaceChildren(...GROUPS.map(([title, belongs]) => make("section", { class: "group" },
-    make("h2", {}, title),
-    paths.filter(([path]) => belongs(path)).flatMap(([path, item]) =>
-      METHODS.filter((method) => item[method]).map((method) => operation(path, method, item[method], item.parameters ?? []))))));
+  components = document.components ?? {};
+  const paths = Object.entries(document.paths).sort(([a], [b]) => Number(b === "/predict") - Number(a === "/predict"));
+  by("operations").replaceChildren(
+    ...GROUPS.map(([title, belongs]) =>
+      make(
+        "section",
+        { class: "group" },
+        make("h2", {}, title),
+        paths
+          .filter(([path]) => belongs(path))
+          .flatMap(([path, item]) =>
+            METHODS.filter((method) => item[method]).map((method) =>
+              operation(path, method, item[method], item.parameters ?? []),
+            ),
+          ),
+      ),
+    ),
+  );
   by("about").replaceChildren(...prose(document.info.description));
   by("version").textContent = `${document.info.title} ${document.info.version} · OpenAPI ${document.openapi}`;
   openNamed();
@@ -139,33 +184,28 @@ function show(document) {
 
 // The operation that the address names after its '#', and else the first.
 function openNamed() {
-  const named = by(decodeURIComponent(location.hash.slice(1))) ?? by("post-predict");
+  const named = /** @type {any} */ (by(decodeURIComponent(location.hash.slice(1))) ?? by("post-predict"));
   if (!named) return;
   named.open = true;
   if (location.hash) named.scrollIntoView();
 }
 
 async function load() {
-  by("problem").hidden = true;
+  hideProblem();
   try {
     show(await read("openapi.json"));
-    by("key-form").hidden = true;
   } catch (error) {
-    const refused = error instanceof Refusal;
-    by("problem-title").textContent = refused ? `${error.status} ${error.title}` : "Not reachable";
-    by("problem-detail").textContent = refused ? error.detail : "The service gives no answer. Load this page again.";
-    by("problem").hidden = false;
-    if (refused && (error.status === 401 || error.status === 403)) {
-      by("key-form").hidden = false;
-      by("key").focus();
-    }
+    showError(error);
   }
 }
 
-by("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  useKey(by("key").value.trim());
-  load();
+by("save-openapi").addEventListener("click", async () => {
+  try {
+    save(await readFile("openapi.json"), "openapi.json");
+  } catch (error) {
+    showError(error);
+  }
 });
 addEventListener("hashchange", openNamed);
+offerColours();
 load();

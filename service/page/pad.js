@@ -53,6 +53,14 @@ export class Pad {
     this.#changed();
   }
 
+  // Puts a drawing in place of what is there; undo brings that back.
+  replace(strokes) {
+    this.#lift();
+    this.#undo.push(this.#strokes);
+    this.#strokes = strokes;
+    this.#changed();
+  }
+
   // The drawing as a PNG, dark on light whatever the colours on the screen are.
   png() {
     const canvas = document.createElement("canvas");
@@ -171,8 +179,8 @@ export class Pad {
   }
 }
 
-// Smooth through the middles of the segments, which hides that a mouse reports few points.
-function paint(context, strokes, side, ink) {
+// Draws strokes in a square of `side` pixels. Curves through the segments' middles hide that a mouse reports few points.
+export function paint(context, strokes, side, ink) {
   context.lineCap = context.lineJoin = "round";
   context.lineWidth = INK * side;
   context.strokeStyle = ink;
@@ -182,7 +190,10 @@ function paint(context, strokes, side, ink) {
     for (let i = 1; i < stroke.length - 1; i++) {
       const [here, next] = [stroke[i], stroke[i + 1]];
       context.quadraticCurveTo(
-        here.x * side, here.y * side, ((here.x + next.x) / 2) * side, ((here.y + next.y) / 2) * side,
+        here.x * side,
+        here.y * side,
+        ((here.x + next.x) / 2) * side,
+        ((here.y + next.y) / 2) * side,
       );
     }
     const last = stroke.at(-1);

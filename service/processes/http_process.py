@@ -65,7 +65,7 @@ class HTTPProcess:
         self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
         self._open_inference = OpenInference(self._exchange, self._inference, self._probes.is_ready)
-        self._router = build_router(self._probes, self._predict, self._open_inference, self._auth, observer)
+        self._router = build_router(self._probes, self._predict, self._open_inference, self._auth, observer, settings)
 
     @property
     def asks_for_keys(self) -> bool:

@@ -5,20 +5,71 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.api import openapi
+from service.api.body import RAW_TYPES
+from service.api.request import PRIORITIES
+from service.problems import Problem
+from service.settings import Settings
 from tests.conftest import ROOT
 from tests.running import Service
 
 SCHEMATHESIS = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 
 
+def problem_statuses(kind: type[Problem] = Problem) -> set[str]:
+    """The statuses of `kind` and of everything derived from it."""
+    return {str(kind.status)}.union(*map(problem_statuses, kind.__subclasses__()))
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every $ref in a document."""
+    if isinstance(value, dict):
+        yield from (item for key, item in value.items() if key == "$ref")
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from references(item)
+
+
 def test_every_path_is_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
 
     assert {"/predict", "/models", "/livez", "/readyz", "/health", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
+
+
+def test_the_version_the_limits_and_the_choices_are_those_of_the_code() -> None:
+    found = openapi.document("1.2.3", Settings(max_images=7, max_body_bytes=4096))
+
+    body = found["paths"]["/predict"]["post"]["requestBody"]
+    components = found["components"]
+    assert found["info"]["version"] == "1.2.3"
+    assert body["description"] == "At most 4,096 bytes and 7 inputs."
+    assert set(body["content"]) >= RAW_TYPES
+    assert components["schemas"]["Images"]["properties"]["images"]["maxItems"] == 7
+    assert components["parameters"]["priority"]["schema"]["enum"] == list(PRIORITIES)
+
+
+def test_every_problem_has_a_documented_status_in_the_shape_of_its_protocol() -> None:
+    paths = openapi.document("0", Settings())["paths"]
+
+    for path, shape in (("/predict", "Problem"), ("/v2/models/{model}/infer", "ProtocolError")):
+        responses = paths[path]["post"]["responses"]
+        assert problem_statuses() <= set(responses)
+        assert [*references(responses["429"])] == [f"#/components/schemas/{shape}"]
+
+
+def test_every_reference_has_a_target() -> None:
+    found = openapi.document("0", Settings())
+
+    for reference in references(found):
+        _, _, kind, name = reference.split("/")
+        assert name in found["components"][kind]
 
 
 @pytest.mark.skipif(SCHEMATHESIS is None, reason="needs schemathesis")

@@ -1,26 +1,61 @@
-"""Our messages are on the wire what the public .proto makes of them; tritonclient carries what it was compiled to."""
+"""Our messages match the public .proto on the wire; tritonclient carries what that was compiled to."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("google.protobuf", reason="needs grpcio and protobuf; pip install argmax[grpc]")
-public = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
 
-from service.api.open_inference.grpc.schema import CLASSES, SERVICE  # noqa: E402
+from google.protobuf import descriptor_pb2
+
+from service.api.open_inference.grpc import schema
+from service.api.open_inference.grpc.schema import CLASSES, SERVICE
+
+
+def file_in(compiled: bytes) -> Any:
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(compiled).file
+    return file
 
 
 def public_message(name: str) -> Any:
-    """The public descriptor of one of our messages, or None; some are inside another there."""
-    tops = [
-        message
-        for file in (public.service_pb2, public.model_config_pb2)
-        for message in file.DESCRIPTOR.message_types_by_name.values()
-    ]
-    nested = [inner for message in tops for inner in message.nested_types]
-    return next((message for message in (*tops, *nested) if message.name == name), None)
+    """The public descriptor of one of our messages, or None; some are nested in another there."""
+    public = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
+    return next(
+        (
+            file.DESCRIPTOR.message_types_by_name[name]
+            for file in (public.service_pb2, public.model_config_pb2)
+            if name in file.DESCRIPTOR.message_types_by_name
+        ),
+        None,
+    )
+
+
+def check(ours: Any, theirs: Any) -> None:
+    for field in ours.fields:
+        known = theirs.fields_by_name[field.name]
+        assert (field.number, field.type, field.is_repeated) == (known.number, known.type, known.is_repeated)
+        assert bool(field.containing_oneof) == bool(known.containing_oneof)
+        if field.message_type:
+            assert field.message_type.full_name == known.message_type.full_name
+            assert field.message_type.GetOptions().map_entry == known.message_type.GetOptions().map_entry
+            if field.message_type.containing_type:
+                check(field.message_type, known.message_type)
+        if field.enum_type:
+            numbers = {value.name: value.number for value in known.enum_type.values}
+            assert all(numbers[value.name] == value.number for value in field.enum_type.values)
+
+
+def test_the_compiled_schema_is_that_of_the_proto(tmp_path: Path) -> None:
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="needs grpcio-tools")
+    compiled = tmp_path / schema.COMPILED.name
+
+    code = protoc.main(["protoc", f"-I{schema.PROTO.parent}", f"--descriptor_set_out={compiled}", schema.PROTO.name])
+
+    assert code == 0
+    assert file_in(compiled.read_bytes()) == file_in(schema.COMPILED.read_bytes())
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -31,27 +66,13 @@ def test_a_message_has_the_public_names_numbers_and_types(name: str) -> None:
     check(CLASSES[name].DESCRIPTOR, theirs)
 
 
-def check(ours: Any, theirs: Any) -> None:
-    for field in ours.fields:
-        known = theirs.fields_by_name[field.name]
-        assert (field.number, field.type, field.is_repeated) == (known.number, known.type, known.is_repeated)
-        assert bool(field.containing_oneof) == bool(known.containing_oneof)
-        if field.message_type:
-            assert field.message_type.name == known.message_type.name
-            assert field.message_type.GetOptions().map_entry == known.message_type.GetOptions().map_entry
-            if field.message_type.GetOptions().map_entry:
-                check(field.message_type, known.message_type)
-        if field.enum_type:
-            numbers = {value.name: value.number for value in known.enum_type.values}
-            assert all(numbers[value.name] == value.number for value in field.enum_type.values)
+def test_every_method_takes_and_gives_the_public_messages() -> None:
+    public = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
+    theirs = public.service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]]
+    (ours,) = file_in(schema.COMPILED.read_bytes()).service
 
-
-def test_every_message_of_a_service_method_is_there() -> None:
-    service = public.service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]]
-
-    methods = [name.removesuffix("Request") for name in CLASSES if name.endswith("Request")]
-
-    assert service.full_name == SERVICE
-    for method in methods:
-        described = service.methods_by_name[method]
-        assert {described.input_type.name, described.output_type.name} <= set(CLASSES)
+    assert theirs.full_name == SERVICE
+    for method in ours.method:
+        known = theirs.methods_by_name[method.name]
+        assert method.input_type == f".{known.input_type.full_name}"
+        assert method.output_type == f".{known.output_type.full_name}"
