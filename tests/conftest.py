@@ -30,17 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_browser = bool(shutil.which("chromium") and importlib.util.find_spec("playwright"))
     has_prometheus = bool(shutil.which("prometheus") and shutil.which("promtool"))
     for item in items:
-        if "prometheus" in item.keywords and not has_prometheus:
+        if item.get_closest_marker("prometheus") and not has_prometheus:
             item.add_marker(
                 pytest.mark.skip(reason="needs prometheus and promtool on the PATH; apt-get install prometheus")
             )
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "browser" in item.keywords and not has_browser:
+        if item.get_closest_marker("browser") and not has_browser:
             item.add_marker(
                 pytest.mark.skip(reason="needs chromium on the PATH and playwright; pip install argmax[dev]")
             )
-        if "data" in item.keywords and not has_mnist:
+        if item.get_closest_marker("data") and not has_mnist:
             item.add_marker(pytest.mark.skip(reason=f"needs MNIST under {MNIST_ROOT}; set MNIST_ROOT"))
 
 

@@ -97,7 +97,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self.number = 0
         self.not_yours: list[socket.socket] = []
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str | list[str]) -> None:
         _leave_signals_to_supervisor()
         _close(self.not_yours)
         configure_logging(self._settings.log_level, self._settings.log_format)
@@ -105,7 +105,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         settings = self._settings
         torch.set_num_threads(1)
         torchscript.start()  # before the prober is forked
-        probation = self._probation(torch.device(device))
+        probation = self._probation(only_device(device))
         self._catalogue = Catalogue(
             Registry(settings.registry),
             probation.load,
@@ -360,6 +360,14 @@ def worker_devices(device: str) -> list[str]:
             "Use SERVICE_DEVICE=auto or cpu to serve from the CPU."
         )
     return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
+
+
+def only_device(given: str | list[str]) -> torch.device:
+    """Return the device of one worker, which LitServe names as "cpu" but as ["cuda:0"]."""
+    if isinstance(given, str):
+        return torch.device(given)
+    (name,) = given
+    return torch.device(name)
 
 
 def reserve(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
