@@ -57,7 +57,7 @@ class Network:
 
 def start() -> None:
     """Let TorchScript set itself up, 50 ms of work that a process and all that are forked from it need only once."""
-    with _without_deprecations():
+    with without_deprecations():
         module = torch.jit.freeze(torch.jit.script(torch.nn.Linear(1, 1).eval()))
     with torch.inference_mode():
         for _ in range(2):  # the first run is profiled, the second optimised
@@ -75,7 +75,7 @@ def load(data: bytes, device: torch.device, form: FormName | Literal["published"
     # What is published in float32 is promised in float32. TF32, cuDNN's default, has 10 bits where that has 23: with it
     # the golden logits of cifar10 would be off by 0.0065.
     torch.backends.cudnn.allow_tf32 = False
-    with _without_deprecations():
+    with without_deprecations():
         try:
             module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(data), map_location=device
@@ -95,7 +95,9 @@ def _is_frozen(module: torch.jit.ScriptModule) -> bool:
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
+def without_deprecations() -> Iterator[None]:
+    """Silence the warnings that torch.jit is deprecated; torch 2.11 warns with another category than 2.14."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=category)
         yield

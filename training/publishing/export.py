@@ -6,13 +6,11 @@ service's own door, so that what is proved of an artifact holds for what will se
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import time
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -51,7 +49,7 @@ class Exported(nn.Module):
 
 def export(model: Exported) -> bytes:
     """The artifact: `model` scripted, in evaluation mode, frozen, on the CPU. `model` itself is left as it was."""
-    with _torchscript(), torch.no_grad():
+    with torchscript.without_deprecations(), torch.no_grad():
         scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
         buffer = io.BytesIO()
         torch.jit.save(torch.jit.freeze(scripted), buffer)
@@ -127,10 +125,3 @@ def _without_sources(artifact: bytes) -> bytes:
             if not record.filename.endswith(".debug_pkl"):
                 rest.writestr(record, whole.read(record))
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _torchscript() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
-        yield
