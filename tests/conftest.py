@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.contract.manifest import FeatureInput
+from service.contract.manifest import FeatureInput, FormEvidence
 from tests.registries import RGB, FirstFeature, publish
 from tests.running import Service, serving
 
@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ROOT = Path(__file__).parent.parent
 MNIST_ROOT = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
+
+EVIDENCE = FormEvidence(form="float16", agreement=0.9985, accuracy_difference=-0.0001, data="photos/test", n=10_000)
+"""What the manifest of `photos` says about float16, which may therefore not serve."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,7 +82,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models of two lines: `rows` (grey digits), `photos` (colour), `sign` (features)."""
     root = tmp_path_factory.mktemp("registry")
     publish(root, "rows")
-    publish(root, "photos", spec=RGB)
+    publish(root, "photos", spec=RGB, half_precision=(EVIDENCE,))
     publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     return root
 

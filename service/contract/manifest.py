@@ -102,6 +102,16 @@ class GoldenSample(_Value):
         return base64.b64decode(self.inputs)
 
 
+class FormEvidence(_Value):
+    """How the classes in a half-precision form compare with those of the published form, on one split."""
+
+    form: FormName
+    agreement: float = Field(ge=0, le=1, description="Share of the inputs that get the class of the published form.")
+    accuracy_difference: float = Field(ge=-1, le=1, description="Accuracy in this form minus that in the published.")
+    data: str
+    n: int = Field(gt=0)
+
+
 class Provenance(_Value):
     """Where a version came from, enough to make it again."""
 
@@ -130,7 +140,12 @@ class ModelManifest(_Value):
     metrics: tuple[Metric, ...] = ()
     golden: GoldenSample
     forms: tuple[FormName, ...] = Field(
-        (), description="Forms whose classes agreed with the artifact's as published on every image of the test set."
+        (),
+        description="Forms that may serve: in full precision those that gave every input of the test split the "
+        "published class, in half precision those whose evidence sufficed.",
+    )
+    half_precision: tuple[FormEvidence, ...] = Field(
+        (), description="Evidence for or against each form in half precision that was measured."
     )
     provenance: Provenance
     forced: str | None = Field(None, description="What the gate refused this version for; it was published by force.")

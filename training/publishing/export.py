@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import io
-import time
 import zipfile
 from collections.abc import Callable
 from typing import Literal
@@ -16,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from service.contract.variants import FORM_NAMES, FormName
+from service.contract.variants import FormName
 from service.model import torchscript
 from training.errors import TrainingError
 from training.networks.logits import class_logits
@@ -25,10 +24,6 @@ from training.publishing.evaluate import logits_of
 
 LOGIT_TOLERANCE = 1e-3
 """Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
-
-_MUCH_SLOWER = 2.0
-_SETTING_UP_SECONDS = 1.0  # of a form, in its first calls
-_PART = 256
 
 BATCH_SIZES = (1, 7, 256)
 """What the service sends: one request alone, a few together, a full batch."""
@@ -91,30 +86,6 @@ def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
                 f"Given: {differing} of {len(inputs):,} classes differ and logits by up to {difference:.2g}, in "
                 f"batches of {batch_size}. Nothing was published."
             )
-
-
-def agreeing_forms(artifact: bytes, device: torch.device, inputs: Tensor) -> tuple[FormName, ...]:
-    """The forms that give every one of `inputs` the class that the artifact as published gives it.
-
-    A form that is far slower here than the published one is not asked for all of them: it would serve nowhere.
-    """
-    published = load(artifact, device)
-    started = time.process_time()
-    expected = logits_of(published, inputs).argmax(1)
-    patience = _SETTING_UP_SECONDS + _MUCH_SLOWER * (time.process_time() - started)
-    return tuple(name for name in FORM_NAMES if _agrees(load(artifact, device, name), inputs, expected, patience))
-
-
-def _agrees(classifier: nn.Module, inputs: Tensor, expected: Tensor, patience: float) -> bool:
-    """Whether `classifier` gives `inputs` the classes `expected`, and in less than `patience` seconds of computing."""
-    until = time.process_time() + patience
-    for start in range(0, len(inputs), _PART):
-        part = slice(start, start + _PART)
-        if time.process_time() > until or not torch.equal(
-            logits_of(classifier, inputs[part]).argmax(1), expected[part]
-        ):
-            return False
-    return True
 
 
 def _without_sources(artifact: bytes) -> bytes:

@@ -25,8 +25,8 @@ from service.contract.manifest import (
     pack_floats,
 )
 from service.contract.registry import CorruptVersionError, Registry
-from service.contract.variants import FormName
 from training.data.dataset import Dataset
+from training.publishing.equivalence import UNTESTED, Equivalence
 from training.publishing.evaluate import Evaluation, logits_of
 from training.publishing.export import LOGIT_TOLERANCE
 from training.publishing.provenance import same_run
@@ -41,7 +41,7 @@ def publish(
     *,
     artifact: bytes,
     golden: GoldenSample,
-    forms: tuple[FormName, ...] = (),
+    equivalence: Equivalence = UNTESTED,
     test: Dataset,
     style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
@@ -51,8 +51,8 @@ def publish(
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
-    `forms` are those that were proved to agree. `report` makes the files for people. `forced` is what the gate refused
-    it for, when it is published all the same.
+    `equivalence` says which other forms may serve. `report` makes the files for people. `forced` is what the gate
+    refused it for, when it is published all the same.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -69,7 +69,8 @@ def publish(
             temperature=evaluations[0].calibrated.temperature,
             metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
             golden=golden,
-            forms=forms,
+            forms=equivalence.forms,
+            half_precision=equivalence.half_precision,
             provenance=provenance,
             forced=forced,
         )

@@ -31,10 +31,20 @@ def inputs_of(model: ServedModel) -> list[Document]:
     return [{"name": "features", "datatype": "FP32", "shape": [-1, *spec.shape]}]
 
 
-def form_of(model: ServedModel) -> dict[str, str | int]:
-    """How the workers compute a model."""
+def form_of(model: ServedModel) -> dict[str, str | int | float]:
+    """How the workers compute a model, and the evidence for or against each half-precision form."""
     form = model.form
-    return {"form": form.name, "threads": form.threads, "device": form.device, "graphs": form.graphs}
+    return {
+        "form": form.name,
+        "threads": form.threads,
+        "device": form.device,
+        "graphs": form.graphs,
+        **{
+            f"{evidence.form}_{key}": value
+            for evidence in model.manifest.half_precision
+            for key, value in evidence.model_dump(exclude={"form"}).items()
+        },
+    }
 
 
 def outputs_of(model: ServedModel) -> list[Document]:
