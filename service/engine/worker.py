@@ -22,7 +22,8 @@ from typing import NamedTuple
 from service.engine import messages
 from service.engine.line_up import LineUp
 from service.engine.messages import Announced, Announcement, Block, Frame, Kind
-from service.model.model import Model, Outputs, Pending
+from service.model.model import Model
+from service.model.outputs import Outputs, Pending
 from service.model.selftest import SelfTests
 
 logger = logging.getLogger(__name__)

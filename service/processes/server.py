@@ -131,7 +131,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
                 forms=settings.form == "fastest",
             )
             if settings.form == "fastest":
-                autotune.graph(model, settings.max_batch_size)
+                autotune.choose_path(model, settings.max_batch_size)
             model.warm_up(settings.max_batch_size)
             return model
 

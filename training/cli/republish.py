@@ -34,11 +34,14 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     Artifact, metrics, golden sample, provenance and pictures stay as they were.
 
     Raises:
+        ValueError: the version's card is not one that training wrote.
         TrainingError: the data that the version was measured on is not here, or gives it another accuracy.
         RegistryError: the registry cannot be read or written.
     """
     before = registry.manifest(name, registry.resolve(name))
     artifact = registry.artifact(before)
+    card = registry.file(name, before.version, CARD).decode()
+    republished(card, before, before)  # before minutes of measuring, what would fail after them
     test = _test_split(before, data_dir)
     _expect_same_accuracy(before, artifact, test, device)
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))
@@ -49,7 +52,6 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
         return before.model_copy(update={**changes, "forms": forms, "half_precision": half_precision})
 
     def files(manifest: ModelManifest) -> dict[str, bytes]:
-        card = registry.file(name, before.version, CARD).decode()
         return {CARD: republished(card, before, manifest).encode(), **_copied(registry, before)}
 
     return registry.publish(name, artifact, describe, files=files)

@@ -21,7 +21,8 @@ from service.engine import messages
 from service.engine.line_up import LineUp, Served
 from service.engine.messages import Absent, Announced, Announcement, Answer, Frame, Kind
 from service.engine.worker import Worker
-from service.model.model import DeviceFailedError, Model, Outputs, Pending
+from service.model.model import DeviceFailedError, Model
+from service.model.outputs import Outputs, Pending
 from service.model.selftest import SelfTests, UnsoundWorkerError
 from tests.registries import FirstFeature, publish
 
