@@ -47,6 +47,8 @@ def add_routes(
         ready = {f"{model.name}@{model.version}": dispatcher.is_ready(model) for model in dispatcher.offer.models()}
         if not any(ready.values()):
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
+        if not dispatcher.offer.is_complete:
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", models=ready)
         return _status(HTTPStatus.OK, "ready", models=ready)
 
     async def models() -> Response:

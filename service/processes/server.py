@@ -113,7 +113,11 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             on_load=self._recorder.load,
         )
         try:
-            self._line_up = self._catalogue.line_up()
+            # A replaced worker returns with everything that it served, because requests may be waiting for it.
+            is_first = not self._verdicts.has_any()
+            self._line_up = (
+                self._catalogue.first_line_up(settings.default_model) if is_first else self._catalogue.line_up()
+            )
         except RegistryError as error:
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error

@@ -40,8 +40,11 @@ def _follow(catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], Non
     if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
     trouble = ""
+    is_complete = not any(absent.state == "loading" for absent in line_up.absent)
     while True:
-        time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+        if is_complete:
+            time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+        is_complete = True  # whatever the first look gives, the next one waits for its turn
         try:
             found = catalogue.line_up(lambda absent: offer_if_new(line_up._replace(absent=absent)))
         except RegistryError as error:

@@ -74,8 +74,9 @@ class Repository:
         return self._dispatcher.offer.resolve(name, version)
 
     def is_ready(self) -> bool:
-        """Whether some model would be computed for, and the service is not about to stop."""
-        return not self._vitals.draining and any(map(self._dispatcher.is_ready, self._dispatcher.offer.models()))
+        """Return whether models are loaded and some can be computed, and the service is not about to stop."""
+        offer = self._dispatcher.offer
+        return not self._vitals.draining and offer.is_complete and any(map(self._dispatcher.is_ready, offer.models()))
 
     def expect_ready(self, model: ServedModel) -> None:
         """Raises Unavailable if no worker would compute for `model` now."""

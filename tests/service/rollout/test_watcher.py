@@ -48,13 +48,13 @@ class StopFollowingError(Exception):
 class Followed:
     """A follower whose turns a test lets happen, and what it has offered."""
 
-    def __init__(self, registry: MoodyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, registry: MoodyRegistry, monkeypatch: pytest.MonkeyPatch, first_model: str = "") -> None:
         self.offers: list[LineUp] = []
         self._turns = threading.Semaphore(0)
         self._done = threading.Semaphore(0)
         self._stopped = False
         catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
-        first = catalogue.line_up()
+        first = catalogue.first_line_up(first_model) if first_model else catalogue.line_up()
         monkeypatch.setattr(watcher, "time", SimpleNamespace(sleep=self._sleep))
         monkeypatch.setattr(watcher.os, "setpriority", lambda *_: None)  # this process is to keep its own
         self._run: Callable[[], None] = lambda: watcher._follow(catalogue, first, self.offers.append, 1.0)
@@ -147,3 +147,15 @@ def test_a_registry_that_is_gone_is_said_once_and_followed_again_when_it_is_back
     assert while_gone == []
     assert caplog.text.count("the registry cannot be followed, and what serves serves on") == 1
     assert followed.offered()[-1] == ([2], [])
+
+
+def test_models_that_the_first_line_up_lacks_are_loaded_without_waiting_for_a_turn(
+    registry: MoodyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, "other")
+
+    with contextlib.closing(Followed(registry, monkeypatch, "rows")) as followed:  # returns once it waits for a turn
+        (offered,) = followed.offers
+
+    assert [entry.model.manifest.name for entry in offered.served] == ["other", "rows"]
+    assert offered.absent == ()
