@@ -1,7 +1,7 @@
-"""From a trained network to the artifact: TorchScript bytes with the preprocessing inside, checked against the network.
+"""Export of a network as an artifact: TorchScript bytes with the preprocessing inside, checked against the network.
 
-Only here, of all of training/, TorchScript is made, which is deprecated upstream and warns. It is run through the
-service's own door, so that what is proved of an artifact holds for what will serve it.
+The only module of training that makes TorchScript. It is run by `service.model.torchscript`, so that a check of an
+artifact holds for the code that will serve it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH_SIZES = (1, 7, 256)
 
 
 class Exported(nn.Module):
-    """What is published: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
+    """The published module: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
 
     def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Exported(nn.Module):
 
 
 def export(model: Exported) -> bytes:
-    """The artifact: `model` scripted, in evaluation mode, frozen, on the CPU. `model` itself is left as it was."""
+    """Script and freeze a copy of `model`, on the CPU and in evaluation mode; `model` itself stays as it was."""
     with torchscript.without_deprecations(), torch.no_grad():
         scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
         buffer = io.BytesIO()
@@ -52,7 +52,7 @@ def export(model: Exported) -> bytes:
 
 
 class On(nn.Module):
-    """`compute`, which does so on `device`, for inputs from anywhere; its outputs are where the inputs were."""
+    """`compute` on `device`, for inputs on any device; its outputs are on the device of the inputs."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class On(nn.Module):
 
 
 def load(artifact: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> nn.Module:
-    """The classifier in `artifact`, on `device`, as the service will compute it; inputs may be elsewhere."""
+    """Load the classifier in `artifact` on `device`, as the service will compute it; inputs may be elsewhere."""
     return On(torchscript.load(artifact, device, form), device)
 
 
@@ -89,7 +89,7 @@ def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
 
 
 def _without_sources(artifact: bytes) -> bytes:
-    """The artifact without its debug records, which name every source file with its path on this machine."""
+    """Remove the artifact's debug records, which name every source file with its path on this machine."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(artifact)) as whole, zipfile.ZipFile(buffer, "w") as rest:
         for record in whole.infolist():
