@@ -44,10 +44,10 @@ def load_and_run(registry: str, name: str, device: str, largest: int, warm: str)
     source = Registry(registry)
     manifest = source.manifest(name, source.resolve(name))
     model = autotune.fastest(manifest, source.artifact(manifest), torch.device(device), cores=cores)
-    autotune.graph(model, largest)
+    autotune.choose_path(model, largest)
     started = time.perf_counter()
     every = list(range(1, largest + 1))
-    for size in {"0": [], "service": warm_up_sizes(largest, model.device), "all": every}[warm]:
+    for size in {"0": [], "service": warm_up_sizes(largest), "all": every}[warm]:
         model.run(model.batch(bytearray(size * model.input_bytes)))
     warm_up = time.perf_counter() - started
     first, median = [], []

@@ -1,12 +1,12 @@
-"""Measure what pinned memory, overlapping and CUDA graphs are worth for a model on a GPU.
+"""Measure the paths by which batches reach a GPU.
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --model cifar10 --form float16 --sizes 1 32 128
 
-Every way computes the same batches in this one process, without HTTP: pageable, as torch does it when it is told
-nothing (copy, compute, copy back, one after the other); blocking, through pinned memory but waiting for each batch;
-overlapped, with two batches underway, as a worker computes; and both of these by CUDA graphs. The ways take turns, so
-that whatever else happens to the machine happens to all of them. Exit status 2 without a CUDA device.
+Each way computes the same batches in this one process, without HTTP. "pageable" is torch as it is: copy, compute, copy
+back, one after the other. The others are the service's paths, which `service.model.autotune` chooses from: "blocking"
+waits for each batch, "overlapped" starts the next one before, as a worker under load does. The ways take turns, so that
+whatever else happens to the machine happens to all of them. Exit status 2 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -61,22 +61,20 @@ def ways_of(registry: str, name: str, form: Form, largest: int) -> dict[str, Way
     source = Registry(registry)
     manifest = source.manifest(name, source.resolve(name))
     artifact = source.artifact(manifest)
-    plain, graphed = Model(manifest, artifact, form), Model(manifest, artifact, form)
-    network = torchscript.load(artifact, plain.device, form.name)
-    ways: dict[str, Way] = {
-        "pageable": partial(pageable, network, plain),
-        "blocking": partial(blocking, plain),
-        "overlapped": partial(overlapped, plain),
-    }
+    models = {path: Model(manifest, artifact, form) for path in ("pageable", "pinned", "graphs")}
+    network = torchscript.load(artifact, models["pageable"].device, form.name)
+    models["pinned"].use("pinned")
     try:
-        graphed.capture(largest)
+        models["graphs"].capture(largest)
     except UnfitModelError as error:
         print(f"without graphs: {error}", file=sys.stderr)
-        return ways
-    return ways | {
-        "blocking, graphs": partial(blocking, graphed),
-        "overlapped, graphs": partial(overlapped, graphed),
-    }
+        del models["graphs"]
+    ways: dict[str, Way] = {"pageable": partial(pageable, network, models["pageable"])}
+    for path, model in models.items():
+        ways[f"service {path}, blocking"] = partial(blocking, model)
+        if path != "pageable":  # where a batch is computed when it is started
+            ways[f"service {path}, overlapped"] = partial(overlapped, model)
+    return ways
 
 
 def seconds_of(ways: Mapping[str, Way], size: int, *, batches: int, rounds: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.contract.manifest import FeatureInput
+from service.contract.manifest import FeatureInput, FormEvidence
 from tests.registries import RGB, FirstFeature, publish
 from tests.running import Service, serving
 
@@ -24,23 +24,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = Path(__file__).parent.parent
 MNIST_ROOT = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
 
+EVIDENCE = FormEvidence(form="float16", agreement=0.9985, accuracy_difference=-0.0001, data="photos/test", n=10_000)
+"""What the manifest of `photos` says about float16, which may therefore not serve."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists()
     has_browser = bool(shutil.which("chromium") and importlib.util.find_spec("playwright"))
     has_prometheus = bool(shutil.which("prometheus") and shutil.which("promtool"))
     for item in items:
-        if "prometheus" in item.keywords and not has_prometheus:
+        if item.get_closest_marker("prometheus") and not has_prometheus:
             item.add_marker(
                 pytest.mark.skip(reason="needs prometheus and promtool on the PATH; apt-get install prometheus")
             )
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "browser" in item.keywords and not has_browser:
+        if item.get_closest_marker("browser") and not has_browser:
             item.add_marker(
                 pytest.mark.skip(reason="needs chromium on the PATH and playwright; pip install argmax[dev]")
             )
-        if "data" in item.keywords and not has_mnist:
+        if item.get_closest_marker("data") and not has_mnist:
             item.add_marker(pytest.mark.skip(reason=f"needs MNIST under {MNIST_ROOT}; set MNIST_ROOT"))
 
 
@@ -79,7 +82,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models of two lines: `rows` (grey digits), `photos` (colour), `sign` (features)."""
     root = tmp_path_factory.mktemp("registry")
     publish(root, "rows")
-    publish(root, "photos", spec=RGB)
+    publish(root, "photos", spec=RGB, half_precision=(EVIDENCE,))
     publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     return root
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from service.contract.manifest import Artifact, FeatureInput, GoldenSample, ImageInput, ModelManifest, Provenance
 from service.contract.registry import Registry
+from service.model import torchscript
 
 GREY = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
 RGB = ImageInput(shape=(3, 32, 32), colour="rgb")
@@ -60,8 +60,7 @@ class Endless(nn.Module):
 
 def artifact_of(module: nn.Module) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with torchscript.without_deprecations():
         torch.jit.save(torch.jit.script(module.eval()), buffer)
     return buffer.getvalue()
 

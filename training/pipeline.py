@@ -24,8 +24,9 @@ from training.learning.progress import Progress
 from training.learning.tensorboard import BoardProgress
 from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing.calibrate import fit_temperature
+from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
-from training.publishing.export import Exported, On, agreeing_forms, check, export, load
+from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import golden_sample, publish, published
@@ -146,7 +147,7 @@ def run(
             refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
     if registry is not None and publish_as is not None and manifest is None and (force or not refused):
         check(On(model, device), classifier, test_data.inputs)
-        forms = agreeing_forms(artifact, device, test_data.inputs) if whole.images else ()
+        forms = equivalence(artifact, device, test_data) if whole.images else UNTESTED
         report = Report(
             recipe=recipe,
             command=command(recipe, hyper, data),
@@ -160,7 +161,7 @@ def run(
             publish_as,
             artifact=artifact,
             golden=golden_sample(classifier, test_data),
-            forms=forms,
+            equivalence=forms,
             test=test_data,
             style=recipe.style,
             evaluations=outcome.evaluations,

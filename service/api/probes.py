@@ -32,9 +32,10 @@ class Probes:
         ]
 
     def is_ready(self) -> bool:
-        """Return whether some model can be computed and the service is not draining."""
+        """Return whether models are loaded, some can be computed, and the service is not draining."""
         served = self._dispatcher.served.models()
-        return not self._heartbeats.draining and any(map(self._dispatcher.is_ready, served))
+        is_complete = self._dispatcher.served.is_complete
+        return not self._heartbeats.draining and is_complete and any(map(self._dispatcher.is_ready, served))
 
     def livez(self, _: Request) -> Response:
         return _status(HTTPStatus.OK, "alive")
@@ -46,6 +47,8 @@ class Probes:
         ready = {f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in served}
         if not any(ready.values()):
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
+        if not self._dispatcher.served.is_complete:
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", models=ready)
         return _status(HTTPStatus.OK, "ready", models=ready)
 
     def models(self, _: Request) -> Response:

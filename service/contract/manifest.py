@@ -1,4 +1,4 @@
-"""What a published version says of itself: the contract between training and service.
+"""The manifest of a published version: the contract between training and service.
 
 Knows nothing about torch, HTTP or where versions are stored.
 """
@@ -78,7 +78,7 @@ BYTES_PER_ELEMENT = {"uint8": 1, "float32": 4}
 
 
 def input_bytes(spec: ImageInput | FeatureInput) -> int:
-    """The size in bytes of one input."""
+    """Return the size in bytes of one input."""
     return math.prod(spec.shape) * BYTES_PER_ELEMENT[spec.dtype]
 
 
@@ -92,7 +92,7 @@ class Metric(_Value):
 
 
 class GoldenSample(_Value):
-    """A few inputs and the logits that they must give: a loaded model proves itself on them."""
+    """A few inputs and the logits that a loaded model must give for them."""
 
     inputs: str = Field(description="Base64 of the inputs, back to back, little-endian.")
     logits: tuple[tuple[float, ...], ...] = Field(min_length=1)
@@ -102,8 +102,18 @@ class GoldenSample(_Value):
         return base64.b64decode(self.inputs)
 
 
+class FormEvidence(_Value):
+    """How the classes in a half-precision form compare with those of the published form, on one split."""
+
+    form: FormName
+    agreement: float = Field(ge=0, le=1, description="Share of the inputs that get the class of the published form.")
+    accuracy_difference: float = Field(ge=-1, le=1, description="Accuracy in this form minus that in the published.")
+    data: str
+    n: int = Field(gt=0)
+
+
 class Provenance(_Value):
-    """Where a version came from, enough to make it again."""
+    """Where a version came from; enough to train it once more."""
 
     recipe: str
     hyper_parameters: dict[str, JsonValue]
@@ -117,7 +127,7 @@ class Provenance(_Value):
 
 
 class ModelManifest(_Value):
-    """Everything that a reader of the registry needs to know of one version of one model."""
+    """Everything that a reader of the registry needs to know about one version of one model."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -130,10 +140,15 @@ class ModelManifest(_Value):
     metrics: tuple[Metric, ...] = ()
     golden: GoldenSample
     forms: tuple[FormName, ...] = Field(
-        (), description="Forms whose classes agreed with the artifact's as published on every image of the test set."
+        (),
+        description="Forms that may serve: in full precision those that gave every input of the test split the "
+        "published class, in half precision those whose evidence sufficed.",
+    )
+    half_precision: tuple[FormEvidence, ...] = Field(
+        (), description="Evidence for or against each form in half precision that was measured."
     )
     provenance: Provenance
-    forced: str | None = Field(None, description="What the gate refused this version for; it was published by force.")
+    forced: str | None = Field(None, description="Why the gate refused this version, if it was published by force.")
 
     @model_validator(mode="after")
     def _golden_sample_fits(self) -> Self:
@@ -158,5 +173,5 @@ class ModelManifest(_Value):
 
 
 def pack_floats(values: list[float]) -> bytes:
-    """Little-endian float32, as golden inputs of a feature model are stored."""
+    """Pack values as little-endian float32, as golden inputs of a feature model are stored."""
     return struct.pack(f"<{len(values)}f", *values)

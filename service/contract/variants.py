@@ -1,6 +1,6 @@
-"""The forms in which an artifact can be computed: what differs is the time that a batch takes, not the class it gives.
+"""Names of the forms in which an artifact can be computed. They differ in speed and rounding.
 
-Pure names, that both halves and every process know; `torchscript` is where they are carried out.
+Knows nothing about torch; `service.model.torchscript` computes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FormName = Literal["channels_last", "prepacked", "bfloat16", "float16"]
 FORM_NAMES: tuple[FormName, ...] = get_args(FormName)
 
 HALF: tuple[FormName, ...] = ("bfloat16", "float16")
-"""Those whose logits are not the published ones to within rounding of float32."""
+"""Forms that round to half precision, so that their logits differ from the published ones by more than 1e-3."""
 
 
 class Form(BaseModel):

@@ -50,6 +50,7 @@ class ServedModels:
         self._default_model = default_model
         self._models: dict[Key, ServedModel] = {}
         self._absent: dict[Key, Absent] = {}
+        self.is_complete = False  # whether every model was loaded, or refused, since this process began
         self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
 
     def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
@@ -57,6 +58,10 @@ class ServedModels:
         self._models = {model.key: model for model in sorted(models, key=lambda model: model.key)}
         found = {(version.name, version.version): version for version in absent}
         self._absent = {key: found[key] for key in sorted(found.keys() - self._models.keys())}
+        served = {model.name for model in self._models.values()}
+        starting = any(absent.state == "loading" and absent.name not in served for absent in self._absent.values())
+        # It stays true: a model that is published later must not take the readiness away from the others.
+        self.is_complete = self.is_complete or (bool(served) and not starting)
         self._resolved.clear()
 
     def models(self) -> list[ServedModel]:

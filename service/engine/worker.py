@@ -23,7 +23,8 @@ from service.engine import messages
 from service.engine.line_up import LineUp
 from service.engine.messages import Block, Kind, Message
 from service.engine.served_models import ServedModel
-from service.model.model import Model, Outputs, Pending
+from service.model.model import Model
+from service.model.outputs import Outputs, Pending
 from service.model.selftest import SelfTests
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""One loaded version of one model: load, prove, warm up, run. Knows nothing about requests, sockets or the registry."""
+"""A loaded version of a model: load, check, warm up, run. Knows nothing about requests, sockets or the registry."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from service.contract.manifest import ModelManifest, input_bytes
 from service.contract.variants import HALF, Form
 from service.model import cuda, torchscript
+from service.model.outputs import Outputs, Pending
 
 logger = logging.getLogger(__name__)
 
@@ -30,40 +30,10 @@ class UnfitModelError(Exception):
 
 
 class DeviceFailedError(Exception):
-    """The device is of no use to this process any more: whatever it is asked next fails too.
+    """The device can do nothing for this process any more: whatever it is asked next fails too.
 
-    Not a RuntimeError, which says that a batch failed and that another may not.
+    Not a RuntimeError, which says that one batch failed and that another may not.
     """
-
-
-class Outputs(NamedTuple):
-    """What a model says of a batch."""
-
-    class_ids: npt.NDArray[np.int32]  # [N]; -1 where the logits are not finite
-    confidences: npt.NDArray[np.float32]  # [N], the calibrated probability of that class
-    logits: npt.NDArray[np.float32]  # [N, K]
-
-    @classmethod
-    def join(cls, first: Outputs, second: Outputs) -> Outputs:
-        class_ids, confidences, logits = zip(first, second, strict=True)
-        return cls(np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits))
-
-
-class Pending(Protocol):
-    """A batch that was started; what computes it may do so on its own, while its owner does something else."""
-
-    def ready(self) -> bool:
-        """Whether `outputs` would not wait."""
-        ...
-
-    def outputs(self) -> Outputs:
-        """Wait for what the model says; to be asked once.
-
-        Raises:
-            RuntimeError: the model cannot compute these inputs.
-            DeviceFailedError: it cannot compute any more.
-        """
-        ...
 
 
 class Model:
@@ -89,7 +59,7 @@ class Model:
         return f"{self.manifest.name}@{self.manifest.version}"
 
     def batch(self, data: bytearray) -> Tensor:
-        """A view of raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
+        """View raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
         return torch.frombuffer(data, dtype=_DTYPES[self.manifest.input.dtype]).view(-1, *self.manifest.input.shape)
 
     def run(self, inputs: Tensor) -> Outputs:
@@ -102,7 +72,7 @@ class Model:
         return self.start(inputs).outputs()
 
     def start(self, inputs: Tensor) -> Pending:
-        """Begin to predict a batch; on the CPU it is done at once. Whatever goes wrong, `Pending.outputs` raises."""
+        """Begin to predict a batch; on the CPU it is computed at once. Any error is raised by `Pending.outputs`."""
         torch.set_num_threads(self.form.threads)  # 0.2 us; models of one worker may want different numbers
         try:
             with torch.inference_mode():
@@ -111,10 +81,10 @@ class Model:
                 logits = self._network(inputs).float().numpy()
         except RuntimeError as error:
             return _Done(error)
-        return _Done(_classified(logits, self.manifest.temperature))
+        return _Done(Outputs.of(logits, self.manifest.temperature))
 
     def capture(self, max_batch_size: int) -> None:
-        """Compute batches up to that size by CUDA graphs from now on; on the CPU there are none.
+        """Compute batches of up to that size by CUDA graphs from now on; there are none on the CPU.
 
         Raises:
             UnfitModelError: its graphs cannot be made, or give other logits than its golden sample's; it computes
@@ -127,20 +97,20 @@ class Model:
                 self._pipeline.capture(self.batch(bytearray(self.input_bytes)), max_batch_size)
             self.prove()
         except (RuntimeError, UnfitModelError) as error:
-            self.release()
-            self.prove()  # the capture may have met a device that is of no use any more
+            self.use("pageable")
+            self.prove()  # the capture may have met a device that failed
             raise UnfitModelError(f"{self}: it must compute by graphs. Given: {error}") from error
         self.form = self.form.model_copy(update={"graphs": True})
 
-    def release(self) -> None:
-        """Compute without graphs from now on."""
+    def use(self, path: cuda.Plain) -> None:
+        """Bring batches to the device and back by `path`, without graphs, from now on."""
         if self._pipeline:
-            self._pipeline.release()
+            self._pipeline.use(path)
         self.form = self.form.model_copy(update={"graphs": False})
 
     def failed(self) -> Outputs:
-        """What stands for one image that the model cannot compute."""
-        return _classified(np.full((1, len(self.manifest.classes)), np.nan, np.float32), 1.0)
+        """Return the outputs for one image that the model cannot compute."""
+        return Outputs.of(np.full((1, len(self.manifest.classes)), np.nan, np.float32), 1.0)
 
     def prove(self) -> None:
         """Compute the golden sample and compare.
@@ -167,7 +137,7 @@ class Model:
             )
 
     def run_blank(self, size: int) -> None:
-        """Compute `size` inputs of zeros, for what that takes or sets up.
+        """Compute `size` inputs of zeros, to measure it or to set it up.
 
         Raises:
             UnfitModelError: the model cannot compute a batch of that size.
@@ -184,14 +154,14 @@ class Model:
             UnfitModelError: the model cannot compute a batch of some size.
         """
         started = time.monotonic()
-        for size in warm_up_sizes(max_batch_size, self.device):
+        for size in warm_up_sizes(max_batch_size):
             self.run_blank(size)
         seconds = time.monotonic() - started
         logger.info("warmed %s (%s) up to %d in %.1f s", self, self.form, max_batch_size, seconds)
 
 
 def _pipeline(network: torchscript.Network, device: torch.device) -> cuda.Pipeline | None:
-    """What computes a network's batches beside this thread, on a device that can."""
+    """Return what computes a network's batches beside this thread, on a device that can."""
     return cuda.Pipeline(network, cuda.device_of(device)) if device.type == "cuda" else None
 
 
@@ -215,6 +185,8 @@ class _Done:
 class _Underway:
     """A batch that a device computes on its own."""
 
+    __slots__ = ("_batch", "_temperature")
+
     def __init__(self, batch: cuda.Batch, temperature: float) -> None:
         self._batch = batch
         self._temperature = temperature
@@ -230,23 +202,11 @@ class _Underway:
             logits = self._batch.logits()
         except RuntimeError as error:
             _raise(error)
-        return _classified(logits, self._temperature)
-
-
-def _classified(logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
-    """What logits [N, K] say; a dozen small steps that take numpy half as long as torch."""
-    with np.errstate(invalid="ignore"):  # logits that are not finite
-        scaled = logits / temperature
-        confidences = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
-    class_ids = scaled.argmax(axis=1).astype(np.int32)
-    computed = np.isfinite(confidences)
-    if not computed.all():
-        class_ids[~computed] = -1
-    return Outputs(class_ids, confidences, logits)
+        return Outputs.of(logits, self._temperature)
 
 
 def _raise(error: RuntimeError) -> NoReturn:
-    """Raise it as it is, or as a DeviceFailedError if it is one of CUDA's errors that stay.
+    """Raise `error` as it is, or as a DeviceFailedError if it is one of CUDA's errors that stay.
 
     These are an illegal access, a failed assertion, a device that is gone.
     """
@@ -256,11 +216,14 @@ def _raise(error: RuntimeError) -> NoReturn:
     raise error
 
 
-def warm_up_sizes(max_batch_size: int, device: torch.device) -> list[int]:
-    """The batch sizes to run before a model serves."""
-    if device.type != "cpu":  # kernels are chosen and memory is laid out by the exact size
-        return list(range(1, max_batch_size + 1))
-    # benchmarks/first_requests.py: what a first run sets up serves other sizes too; all 128 took most of the start.
+def warm_up_sizes(max_batch_size: int) -> list[int]:
+    """Return the batch sizes to run before a model serves.
+
+    benchmarks/first_requests.py: on the CPU, what a first run sets up serves other sizes too, and all 128 took most of
+    the start. On CUDA graphs have run all that they compute. Without them a size that never ran chooses its kernels in
+    its first batch; running all 128 of every version, in its trial and again in the worker, was part of a start that
+    took 15.6 s (H100; how large a part was not measured).
+    """
     doubling = itertools.takewhile(lambda size: size < max_batch_size, (2**power for power in itertools.count()))
     return sorted({*doubling, min(3, max_batch_size), max_batch_size})
 

@@ -1,4 +1,7 @@
-"""Has what a worker serves prove itself again and again: ready means that it can infer. Knows nothing of requests."""
+"""Periodic runs of each served model's golden sample, so that "ready" means it can infer.
+
+Knows nothing about requests.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ from service.model.model import DeviceFailedError, Model, UnfitModelError
 
 
 class UnsoundWorkerError(Exception):
-    """The worker computes wrongly or not at all, and a new process must take its place."""
+    """The worker computes wrongly or not at all, and must be replaced by a new process."""
 
 
 class OnSelfTest(Protocol):
-    """Hears how a golden sample came out."""
+    """Is called with the result of a golden sample."""
 
     def __call__(self, model: str, version: int, *, ok: bool) -> None: ...
 
 
 def ignore(model: str, version: int, *, ok: bool) -> None:
-    """Hear nothing."""
+    """Do nothing with the result."""
     del model, version, ok
 
 
 class SelfTests:
-    """The golden samples of what a worker serves, each run every `seconds`; loading it was the first time."""
+    """The golden samples of a worker's models, each of them run every `seconds`; loading a model ran it first."""
 
     def __init__(self, seconds: float, on_result: OnSelfTest = ignore) -> None:
         self._seconds = seconds
@@ -40,7 +43,7 @@ class SelfTests:
             self._tell(model, ok=True)
 
     def run_one(self) -> None:
-        """Run the golden sample that is due first, if one is: one at a time, so that no batch waits for all of them.
+        """Run the golden sample that is most overdue, if any: one at a time, so that no batch waits for all of them.
 
         Raises:
             UnsoundWorkerError: it came out wrong, or not at all.

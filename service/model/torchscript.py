@@ -1,6 +1,7 @@
-"""The one door to running TorchScript, which is deprecated upstream and warns: here is where it would be replaced.
+"""TorchScript: loading an artifact and computing it in one form. A replacement for TorchScript would be made here.
 
-Training comes through it too, so that what it proves of an artifact it proves of the code that will serve it.
+Training uses it too, so that it tests an artifact with the code that will serve it. TorchScript is deprecated, which
+torch warns about.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _PRECISIONS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": to
 _CHANNELS_LAST = ("channels_last", "float16")
 
 
-class TorchScriptError(RuntimeError):  # as what a module raises itself is
-    """Bytes that are not a TorchScript module, or one that does not compute logits."""
+class TorchScriptError(RuntimeError):  # like the errors that a module raises itself
+    """Bytes that are no TorchScript module, or a module that does not compute logits."""
 
 
 class Network:
-    """A loaded module in one form: `network(inputs)` are its logits."""
+    """A loaded module in one form; `network(inputs)` returns its logits."""
 
     def __init__(self, module: torch.jit.ScriptModule, form: FormName | Literal["published"]) -> None:
         self._module = module
@@ -33,7 +34,7 @@ class Network:
         self._precision = _PRECISIONS.get(form)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits [N, K] for N inputs, on the device of the module, in whatever precision it computes.
+        """Return logits [N, K] for N inputs, on the device of the module, in the precision that it computes in.
 
         Raises:
             RuntimeError: the module failed on `inputs`, or returned something else.
@@ -42,7 +43,7 @@ class Network:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         try:
             outputs = self._module(inputs) if self._precision is None else self._in_precision(inputs, self._precision)
-        except torch.jit.Error as error:  # what a `raise` in the module becomes; it is no RuntimeError
+        except torch.jit.Error as error:  # a `raise` in the module; it is no RuntimeError
             reason = str(error).splitlines()[-1]
             raise TorchScriptError(f"the module must compute its inputs. Given: {reason}") from error
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
@@ -56,8 +57,8 @@ class Network:
 
 
 def start() -> None:
-    """Let TorchScript set itself up, 50 ms of work that a process and all that are forked from it need only once."""
-    with _without_deprecations():
+    """Set TorchScript up: 50 ms of work that a process and all its forks need only once."""
+    with without_deprecations():
         module = torch.jit.freeze(torch.jit.script(torch.nn.Linear(1, 1).eval()))
     with torch.inference_mode():
         for _ in range(2):  # the first run is profiled, the second optimised
@@ -65,17 +66,17 @@ def start() -> None:
 
 
 def load(data: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> Network:
-    """The module in `data` on `device`, in evaluation mode and frozen, to be computed in `form`.
+    """Load the module in `data` on `device`, in evaluation mode and frozen, to be computed in `form`.
 
-    Convolutions of this process do without TF32 from then on.
+    From then on, convolutions in this process do not use TF32.
 
     Raises:
         TorchScriptError: `data` holds no TorchScript module, or none that can take that form.
     """
-    # What is published in float32 is promised in float32. TF32, cuDNN's default, has 10 bits where that has 23: with it
-    # the golden logits of cifar10 would be off by 0.0065.
+    # A model published in float32 is served in float32. TF32, cuDNN's default, has 10 bits of mantissa instead of 23:
+    # with it the golden logits of cifar10 would be off by 0.0065.
     torch.backends.cudnn.allow_tf32 = False
-    with _without_deprecations():
+    with without_deprecations():
         try:
             module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(data), map_location=device
@@ -85,7 +86,7 @@ def load(data: bytes, device: torch.device, form: FormName | Literal["published"
             if form == "prepacked":
                 module = torch.jit.optimize_for_inference(module)
             return Network(module, form)
-        # From damaged names, maps and sizes: the others.
+        # The last three come from damaged names, maps and sizes.
         except (RuntimeError, LookupError, ValueError, MemoryError) as error:
             raise TorchScriptError(f"the artifact must be a TorchScript module. Given: {error}") from error
 
@@ -95,7 +96,9 @@ def _is_frozen(module: torch.jit.ScriptModule) -> bool:
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
+def without_deprecations() -> Iterator[None]:
+    """Silence the warnings that torch.jit is deprecated; torch 2.11 warns with another category than 2.14."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=category)
         yield

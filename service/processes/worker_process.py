@@ -63,7 +63,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self.number = 0
         self.not_ours: list[socket.socket] = []
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str | list[str]) -> None:
         """Load what the registry asks for; ends the process with HOPELESS if nothing in it can serve."""
         leave_signals_to_supervisor()
         close_all(self.not_ours)
@@ -72,7 +72,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._recorder = Recorder(self._run_dir)
         torch.set_num_threads(1)
         torchscript.start()  # before the sandbox is forked
-        load = functools.partial(load_on, torch.device(device), settings)
+        load = functools.partial(load_on, only_device(device), settings)
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=lambda: self._heartbeats.is_up(self.number))
         self._catalogue = Catalogue(
@@ -82,7 +82,11 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             on_load=self._recorder.load,
         )
         try:
-            self._line_up = self._catalogue.line_up()
+            # A replaced worker returns with everything that it served, because requests may be waiting for it.
+            is_first = not self._verdicts.has_any()
+            self._line_up = (
+                self._catalogue.first_line_up(settings.default_model) if is_first else self._catalogue.line_up()
+            )
         except RegistryError as error:
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error
@@ -127,3 +131,11 @@ def worker_devices(device: str) -> list[str]:
             "Use SERVICE_DEVICE=auto or cpu to serve from the CPU."
         )
     return [f"cuda:{number}" for number in range(gpus)] or ["cpu"]
+
+
+def only_device(given: str | list[str]) -> torch.device:
+    """Return the device of one worker, which LitServe names as "cpu" but as ["cuda:0"]."""
+    if isinstance(given, str):
+        return torch.device(given)
+    (name,) = given
+    return torch.device(name)

@@ -78,12 +78,31 @@ class Catalogue:
                 f"{self._registry.url} must hold a version that can serve. Given: {names or 'no model'}. "
                 "Publish one with: python -m training train RECIPE --publish"
             )
+        return self._line_up(self._refusals())
+
+    def first_line_up(self, name: str) -> LineUp:
+        """Load the model `name` alone, so that it is served while `line_up` loads the others.
+
+        These are announced as loading. If `name` is not there or cannot serve, everything is loaded.
+
+        Raises:
+            RegistryError: the registry cannot be read, or nothing in it can serve.
+        """
+        names = self._registry.models()
+        versions = self._versions(name, self._wanted(name)) if name in names else []
+        if not versions:
+            return self.line_up()
+        self._loaded = {name: versions}
+        others = {other: self._wanted(other) for other in names if other != name}
+        return self._line_up((*self._to_load(others), *self._refusals()))
+
+    def _line_up(self, absent: tuple[Absent, ...]) -> LineUp:
         served = tuple(
             Entry(model, place == 0, self._aliases_of(model))
             for versions in self._loaded.values()
             for place, model in enumerate(versions)
         )
-        return LineUp(served, self._refusals())
+        return LineUp(served, absent)
 
     def _wanted(self, name: str) -> list[int]:
         """Return the versions of a model to serve, the first that can; empty if it should stay as it is."""

@@ -65,6 +65,6 @@ def load_on(device: torch.device, settings: Settings, manifest: ModelManifest, a
         manifest, artifact, device, cores=usable_cores(), threads=settings.threads, forms=is_fastest
     )
     if is_fastest:
-        autotune.graph(model, settings.max_batch_size)
+        autotune.choose_path(model, settings.max_batch_size)
     model.warm_up(settings.max_batch_size)
     return model

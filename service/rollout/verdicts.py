@@ -32,6 +32,10 @@ class Verdicts:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def has_any(self) -> bool:
+        """Return whether some worker of this service has begun to load a version before."""
+        return self._path.exists()
+
     def is_fit(self, manifest: ModelManifest) -> bool:
         """Return whether some worker serves or has served the version."""
         return any(finding.is_ == "fit" for finding in self._findings(manifest))

@@ -43,6 +43,8 @@ class Watcher:
         """Look at the registry for ever, at the lowest priority."""
         if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        if any(absent.state == "loading" for absent in self._line_up.absent):
+            self.look()  # at once: the first line-up lacks models
         while True:
             time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
             self.look()

@@ -1,4 +1,4 @@
-"""What of the GPU's benchmark can be seen without a GPU: its table, its ways of computing, its refusal."""
+"""The GPU benchmark without a GPU: its table, its ways of computing, its refusal."""
 
 from __future__ import annotations
 
@@ -37,14 +37,21 @@ def test_every_way_computes_as_many_batches_as_it_is_told(tmp_path: Path, monkey
     monkeypatch.setattr(service.model.model, "_pipeline", pipeline)
     publish(tmp_path)
     ways = gpu.ways_of(str(tmp_path), "rows", Form(), 8)
-    before = devices[1].replayed
+    before = devices[2].told.count("replay")
 
     seconds = gpu.seconds_of(ways, 3, batches=2, rounds=3)
 
-    assert list(seconds) == ["pageable", "blocking", "overlapped", "blocking, graphs", "overlapped, graphs"]
+    assert list(seconds) == [
+        "pageable",
+        "service pageable, blocking",
+        "service pinned, blocking",
+        "service pinned, overlapped",
+        "service graphs, blocking",
+        "service graphs, overlapped",
+    ]
     assert all(each > 0 for each in seconds.values())
-    assert devices[1].replayed - before == 2 * (5 + 3 * 2)
-    assert devices[0].replayed == 0
+    assert devices[2].told.count("replay") - before == 2 * (5 + 3 * 2)
+    assert [device.told.count("record") for device in devices[:2]] == [0, 2 * (5 + 3 * 2)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

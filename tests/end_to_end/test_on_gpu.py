@@ -1,8 +1,9 @@
-"""The way over a real GPU gives what the CPU gives: pinned memory, two streams, graphs, and the worker around them."""
+"""A real GPU gives what the CPU gives, by every path to it and through the whole service."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ TOLERANCE = 0.01
 Floats = npt.NDArray[np.float32]
 
 
-@pytest.fixture(params=["neural_net", "cifar10"])
+@pytest.fixture(params=["neural_net", "mnist", "cifar10"])
 def artifact(request: pytest.FixtureRequest) -> tuple[ModelManifest, bytes]:
     registry = Registry(str(ROOT / "models"))
     manifest = registry.manifest(request.param, registry.resolve(request.param))
@@ -67,18 +68,20 @@ def close(some: list[Floats], others: list[Floats]) -> list[bool]:
     return [np.allclose(one, other, atol=TOLERANCE) for one, other in zip(some, others, strict=True)]
 
 
-def test_every_size_gives_the_logits_of_the_cpu_plain_overlapped_and_by_graphs(
-    model: Model, artifact: tuple[ModelManifest, bytes], noise: list[bytearray]
+@pytest.mark.parametrize("path", ["pageable", "pinned", "graphs"])
+def test_every_size_gives_the_logits_of_the_cpu_by_every_path(
+    model: Model, artifact: tuple[ModelManifest, bytes], noise: list[bytearray], path: str
 ) -> None:
     on_cpu = blocking(Model(*artifact), noise)
 
-    plain, plain_overlapped = blocking(model, noise), overlapped(model, noise)
-    model.capture(LARGEST)
-    by_graphs, graphs_overlapped = blocking(model, noise), overlapped(model, noise)
+    if path == "graphs":
+        model.capture(LARGEST)
+    else:
+        model.use(path)
+    found = blocking(model, noise), overlapped(model, noise)
 
-    assert model.form.graphs
-    for found in (plain, plain_overlapped, by_graphs, graphs_overlapped):
-        assert close(found, on_cpu) == [True] * LARGEST
+    assert model.form.graphs is (path == "graphs")
+    assert [close(logits, on_cpu) for logits in found] == [[True] * LARGEST] * 2
 
 
 def test_two_models_whose_batches_alternate_do_not_disturb_each_other(
@@ -109,8 +112,18 @@ def test_half_precision_by_graphs_gives_the_same_classes(
     assert half.run(half.batch(golden)).class_ids.tolist() == plain.run(plain.batch(golden)).class_ids.tolist()
 
 
-def test_graphs_are_measured_and_what_was_chosen_computes(model: Model) -> None:
-    autotune.graph(model, LARGEST)
+def test_a_thread_that_loaded_nothing_computes_too(model: Model, noise: list[bytearray]) -> None:
+    expected = blocking(model, noise)
+    model.capture(LARGEST)
+
+    with ThreadPoolExecutor(1) as other:
+        found = other.submit(overlapped, model, noise).result()
+
+    assert close(found, expected) == [True] * LARGEST
+
+
+def test_paths_are_measured_and_the_one_that_was_chosen_computes(model: Model) -> None:
+    autotune.choose_path(model, LARGEST)
     model.warm_up(LARGEST)
     model.prove()
 
@@ -123,8 +136,10 @@ def service() -> Iterator[Service]:
 
 
 def test_the_service_answers_golden_samples_from_the_gpu(service: Service) -> None:
-    service.wait_for_log(r"warmed neural_net@1 \(\w+ on cuda:0(, by graphs)?\)")
-    manifest = Registry(str(ROOT / "models")).manifest("neural_net", 1)
+    registry = Registry(str(ROOT / "models"))
+    version = registry.resolve("neural_net")
+    manifest = registry.manifest("neural_net", version)
+    service.wait_for_log(rf"warmed neural_net@{version} \(\w+ on cuda:0(, by graphs)?\)")
     inputs = np.frombuffer(manifest.golden.raw_inputs(), np.uint8).reshape(-1, *manifest.input.shape)
     expected = np.array(manifest.golden.logits, np.float32).argmax(axis=1).tolist()
     tensor = {"name": "images", "datatype": "UINT8", "shape": inputs.shape, "data": inputs.ravel().tolist()}

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from service.contract.manifest import FeatureInput
 from service.contract.registry import Registry
 from tests import load, pictures
-from tests.registries import Endless, FirstFeature, artifact_of, publish
+from tests.registries import Endless, FirstFeature, Slow, artifact_of, publish
 from tests.running import Service, serving
 from tests.waiting import until, wait_until
 
@@ -169,3 +170,27 @@ def test_a_model_of_another_kind_may_take_the_place_of_one(followed: Service, tm
 
     wait_until(lambda: ask()[0] == 200)
     assert '"label":"positive"' in ask()[1]
+
+
+def test_the_default_model_answers_while_the_others_are_loaded_and_then_the_service_is_ready(tmp_path: Path) -> None:
+    publish(tmp_path, "rows")
+    publish(tmp_path, "slow", Slow(200))
+
+    service = Service(tmp_path, "--default-model", "rows", "--http-processes", "1", traced=False)
+    try:
+        address = service.wait_for_log(r"listening on (http://[^\s\"]+)")[1]
+        with httpx.Client(base_url=address, timeout=60, headers={"content-type": "image/png"}) as client:
+            wait_until(lambda: client.post("/predict", content=PNG).status_code != 503)
+            first = client.post("/predict", content=PNG)
+            ready, asked = client.get("/readyz"), client.post("/predict?model=slow", content=PNG)
+            service.start()
+            later = service.predict(PNG, query="?model=slow")
+        stopped = service.stop()
+    finally:
+        service.close()
+
+    assert first.json()["model"] == "rows"
+    assert (ready.status_code, ready.json()["status"]) == (503, "other models are being loaded")
+    assert (asked.status_code, asked.json()["detail"]) == (503, "slow@1 must be loaded. Given: it is being loaded")
+    assert (later.status_code, later.json()["model"]) == (200, "slow")
+    assert stopped == 0, service.text

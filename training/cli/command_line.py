@@ -20,6 +20,7 @@ from training import job, pipeline
 from training.cli import listing, summary
 from training.cli.job_metrics import Figures
 from training.cli.options import Parser, add_options, given
+from training.cli.republish import republish
 from training.data.sources import OWN, SOURCES
 from training.errors import OptionError, TrainingError, option_error
 from training.hyper_parameters import HyperParameters
@@ -98,12 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", _show, "Show all that one version says of itself.")
     promote = command("promote", _promote, "Serve this version of a model, whichever is published later.")
     rollback = command("rollback", _rollback, "Serve what was in production before.")
-    for one in (show, promote, rollback):
+    republish = command(
+        "republish", _republish, "Publish a version once more, with evidence for its forms measured here."
+    )
+    for one in (show, promote, rollback, republish):
         one.add_argument("model", metavar="MODEL", help="A model of the registry.")
     show.add_argument("version", metavar="VERSION", nargs="?", help="A number or an alias. Default: what is served.")
     promote.add_argument("version", metavar="VERSION", help="A number or an alias.")
     for one in (models, show, promote, rollback):
         add_options(one, Settings, title="this machine", default="{default}", only=["registry"])
+    add_options(republish, Settings, title="this machine", default="{default}", only=["registry", "data_dir", "device"])
     return parser
 
 
@@ -169,6 +174,19 @@ def _promote(arguments: argparse.Namespace) -> int:
 def _rollback(arguments: argparse.Namespace) -> int:
     before, now = _registry(arguments).rollback(arguments.model)
     print(f"production of {arguments.model} is now {now} (before: {before})")
+    return 0
+
+
+def _republish(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments, Settings)
+    with devices.no_denormals():
+        manifest = republish(
+            _registry(arguments),
+            arguments.model,
+            data_dir=settings.data_dir,
+            device=devices.choose(settings.device),
+        )
+    print(summary.published(manifest, settings))
     return 0
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import FormEvidence, ModelManifest
+from service.contract.variants import FormName
 from training.data.augmentation import Augmentation
 from training.learning.trainer import EpochResult
 from training.publishing.evaluate import Evaluation
+
+_MAKING_IT_AGAIN = "## Making it again"
 
 
 def card(
@@ -30,9 +34,9 @@ def card(
     test, last = evaluations[0], history[-1]
     temperature = f"{manifest.temperature:g}"
     parts = [
-        f"# {manifest.name}, version {manifest.version}",
+        _title(manifest),
         f"{network}. {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
-        f"Published {manifest.created:%Y-%m-%d %H:%M} UTC.",
+        _published(manifest),
     ]
     if manifest.forced is not None:
         parts.append(f"**Published by force**, although {manifest.forced}.")
@@ -74,7 +78,7 @@ def card(
             [(str(size), f"{ms:.2f}", f"{ms / size:.3f}") for size, ms in latencies.items()],
         ),
         _forms(manifest, test.data),
-        "## Making it again",
+        _MAKING_IT_AGAIN,
         f"```sh\n{command}\n```",
         _table(
             ("recipe", "seed", "commit", "torch", "device", "seconds of training"),
@@ -105,11 +109,51 @@ def _origin(hyper_parameters: Mapping[str, object], sent: Augmentation | None) -
     return "Nothing was held out in this run; the temperature is the one that was given."
 
 
+def republished(text: str, before: ModelManifest, manifest: ModelManifest) -> str:
+    """Return the card `text` of `before` for `manifest`, which has the same artifact and other evidence for its forms.
+
+    Raises:
+        ValueError: it is not the card of `before`.
+    """
+    same = f"The artifact is that of version {before.version}; which forms may serve was measured again."
+    tested_on = before.metrics[0].data
+    old_forms = f"\n\n{_forms(before, tested_on)}\n\n"
+    text = text.replace(old_forms, "\n\n")  # cards from before forms were compared do not mention any
+    for old, new in (
+        (_title(before), _title(manifest)),
+        (_published(before), f"{_published(manifest)} {same}"),
+        (_MAKING_IT_AGAIN, f"{_forms(manifest, tested_on)}\n\n{_MAKING_IT_AGAIN}"),
+    ):
+        if text.count(old) != 1:
+            raise ValueError(f"the card of {before.name}@{before.version} must hold {old!r} once")
+        text = text.replace(old, new)
+    return text
+
+
+def _title(manifest: ModelManifest) -> str:
+    return f"# {manifest.name}, version {manifest.version}"
+
+
+def _published(manifest: ModelManifest) -> str:
+    return f"Published {manifest.created:%Y-%m-%d %H:%M} UTC."
+
+
 def _forms(manifest: ModelManifest, tested_on: str) -> str:
-    if not manifest.forms:
-        return "It serves as it is: no other form of it was proved to agree."
-    names = ", ".join(name.replace("_", " ") for name in manifest.forms)
-    return f"Other forms that gave every input of {tested_on} the same class: {names}."
+    names = [name for name in manifest.forms if name not in {e.form for e in manifest.half_precision}]
+    parts = ["It serves as it is: no other form of it was proved to agree."] if not manifest.forms else []
+    if names:
+        listed = ", ".join(name.replace("_", " ") for name in names)
+        parts.append(f"Other forms that gave every input of {tested_on} the same class: {listed}.")
+    if manifest.half_precision:
+        head = ("half precision", "split", "n", "same class as published", "accuracy, in points", "may serve")
+        parts.append(_table(head, map(partial(_evidence, manifest.forms), manifest.half_precision)))
+    return "\n\n".join(parts)
+
+
+def _evidence(accepted: tuple[FormName, ...], found: FormEvidence) -> tuple[str, ...]:
+    points = f"{100 * found.accuracy_difference:+.2f}"
+    verdict = "yes" if found.form in accepted else "no"
+    return (found.form, found.data, f"{found.n:,}", f"{found.agreement:.2%}", points, verdict)
 
 
 def _percent(share: float) -> str:

@@ -13,17 +13,17 @@ from training.publishing.calibrate import Calibration, calibration
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What became of the examples of one class."""
+    """The result for the examples of one class."""
 
     name: str
     n: int  # examples of the class
-    recall: float  # share of them that were given this class; nan when there are none
-    precision: float  # share of what was given this class that belongs to it; nan when nothing was
+    recall: float  # share of them that were predicted as this class; nan when there are none
+    precision: float  # share of the examples predicted as this class that belong to it; nan when there are none
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier made of one split."""
+    """The result of a classifier on one split."""
 
     data: str  # "mnist/test"
     loss: float  # mean cross-entropy over the examples, of the logits as they are
@@ -72,7 +72,7 @@ def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) 
 
 
 def logits_of(classifier: nn.Module, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
-    """float32 [N, K] logits of all `inputs`, computed in batches; the classifier's mode is left as it was."""
+    """Compute float32 [N, K] logits of all `inputs`, in batches; the classifier's mode stays as it was."""
     training = getattr(classifier, "training", False)  # a frozen TorchScript module has no modes
     if training:
         classifier.eval()

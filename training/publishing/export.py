@@ -1,24 +1,21 @@
-"""From a trained network to the artifact: TorchScript bytes with the preprocessing inside, checked against the network.
+"""Export of a network as an artifact: TorchScript bytes with the preprocessing inside, checked against the network.
 
-Only here, of all of training/, TorchScript is made, which is deprecated upstream and warns. It is run through the
-service's own door, so that what is proved of an artifact holds for what will serve it.
+The only module of training that makes TorchScript. It is run by `service.model.torchscript`, so that a check of an
+artifact holds for the code that will serve it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
-import time
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from service.contract.variants import FORM_NAMES, FormName
+from service.contract.variants import FormName
 from service.model import torchscript
 from training.errors import TrainingError
 from training.networks.logits import class_logits
@@ -28,16 +25,12 @@ from training.publishing.evaluate import logits_of
 LOGIT_TOLERANCE = 1e-3
 """Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
 
-_MUCH_SLOWER = 2.0
-_SETTING_UP_SECONDS = 1.0  # of a form, in its first calls
-_PART = 256
-
 BATCH_SIZES = (1, 7, 256)
 """What the service sends: one request alone, a few together, a full batch."""
 
 
 class Exported(nn.Module):
-    """What is published: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
+    """The published module: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
 
     def __init__(self, preprocessing: Preprocessing, network: nn.Module) -> None:
         super().__init__()
@@ -50,8 +43,8 @@ class Exported(nn.Module):
 
 
 def export(model: Exported) -> bytes:
-    """The artifact: `model` scripted, in evaluation mode, frozen, on the CPU. `model` itself is left as it was."""
-    with _torchscript(), torch.no_grad():
+    """Script and freeze a copy of `model`, on the CPU and in evaluation mode; `model` itself stays as it was."""
+    with torchscript.without_deprecations(), torch.no_grad():
         scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
         buffer = io.BytesIO()
         torch.jit.save(torch.jit.freeze(scripted), buffer)
@@ -59,7 +52,7 @@ def export(model: Exported) -> bytes:
 
 
 class On(nn.Module):
-    """`compute`, which does so on `device`, for inputs from anywhere; its outputs are where the inputs were."""
+    """`compute` on `device`, for inputs on any device; its outputs are on the device of the inputs."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
@@ -72,7 +65,7 @@ class On(nn.Module):
 
 
 def load(artifact: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> nn.Module:
-    """The classifier in `artifact`, on `device`, as the service will compute it; inputs may be elsewhere."""
+    """Load the classifier in `artifact` on `device`, as the service will compute it; inputs may be elsewhere."""
     return On(torchscript.load(artifact, device, form), device)
 
 
@@ -95,42 +88,11 @@ def check(model: nn.Module, artifact: nn.Module, inputs: Tensor) -> None:
             )
 
 
-def agreeing_forms(artifact: bytes, device: torch.device, inputs: Tensor) -> tuple[FormName, ...]:
-    """The forms that give every one of `inputs` the class that the artifact as published gives it.
-
-    A form that is far slower here than the published one is not asked for all of them: it would serve nowhere.
-    """
-    published = load(artifact, device)
-    started = time.process_time()
-    expected = logits_of(published, inputs).argmax(1)
-    patience = _SETTING_UP_SECONDS + _MUCH_SLOWER * (time.process_time() - started)
-    return tuple(name for name in FORM_NAMES if _agrees(load(artifact, device, name), inputs, expected, patience))
-
-
-def _agrees(classifier: nn.Module, inputs: Tensor, expected: Tensor, patience: float) -> bool:
-    """Whether `classifier` gives `inputs` the classes `expected`, and in less than `patience` seconds of computing."""
-    until = time.process_time() + patience
-    for start in range(0, len(inputs), _PART):
-        part = slice(start, start + _PART)
-        if time.process_time() > until or not torch.equal(
-            logits_of(classifier, inputs[part]).argmax(1), expected[part]
-        ):
-            return False
-    return True
-
-
 def _without_sources(artifact: bytes) -> bytes:
-    """The artifact without its debug records, which name every source file with its path on this machine."""
+    """Remove the artifact's debug records, which name every source file with its path on this machine."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(artifact)) as whole, zipfile.ZipFile(buffer, "w") as rest:
         for record in whole.infolist():
             if not record.filename.endswith(".debug_pkl"):
                 rest.writestr(record, whole.read(record))
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _torchscript() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=FutureWarning)
-        yield

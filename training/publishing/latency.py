@@ -1,4 +1,4 @@
-"""How long a classifier takes for batches of some sizes, measured where it runs now."""
+"""Latency of a classifier for batches of several sizes, on the device where it runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 BATCH_SIZES = (1, 8, 64, 256)
 SECONDS = 0.3
-"""For each batch size; the first calls, in which TorchScript compiles, do not count."""
+"""Spent on each batch size, after the first calls, in which TorchScript compiles."""
 
 
 def latencies(classifier: nn.Module, inputs: Tensor) -> dict[int, float]:
-    """Median milliseconds of one call, by batch size; inputs are repeated where there are too few."""
+    """Measure the median milliseconds of one call, by batch size; inputs are repeated where there are too few."""
     measured = {}
     for size in BATCH_SIZES:
         batch = inputs[torch.arange(size, device=inputs.device) % len(inputs)]

@@ -1,6 +1,6 @@
-"""From an artifact and what was measured on it to a version in the registry, with its manifest.
+"""Publication of an artifact and its measurements as a version in the registry, with its manifest.
 
-Knows nothing about how the model was trained; it is told.
+Knows nothing about how the model was trained.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from service.contract.manifest import (
     pack_floats,
 )
 from service.contract.registry import CorruptVersionError, Registry
-from service.contract.variants import FormName
 from training.data.dataset import Dataset
+from training.publishing.equivalence import UNTESTED, Equivalence
 from training.publishing.evaluate import Evaluation, logits_of
 from training.publishing.export import LOGIT_TOLERANCE
 from training.publishing.provenance import same_run
@@ -41,7 +41,7 @@ def publish(
     *,
     artifact: bytes,
     golden: GoldenSample,
-    forms: tuple[FormName, ...] = (),
+    equivalence: Equivalence = UNTESTED,
     test: Dataset,
     style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
@@ -51,8 +51,8 @@ def publish(
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
-    `forms` are those that were proved to agree. `report` makes the files for people. `forced` is what the gate refused
-    it for, when it is published all the same.
+    `equivalence` says which other forms may serve. `report` makes the files for people. `forced` is what the gate
+    refused it for, when it is published all the same.
 
     Raises:
         RegistryError: the registry cannot be written; then there is no new version.
@@ -69,7 +69,8 @@ def publish(
             temperature=evaluations[0].calibrated.temperature,
             metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
             golden=golden,
-            forms=forms,
+            forms=equivalence.forms,
+            half_precision=equivalence.half_precision,
             provenance=provenance,
             forced=forced,
         )
@@ -81,7 +82,7 @@ def publish(
 
 
 def published(registry: Registry, name: str, provenance: Provenance) -> ModelManifest | None:
-    """The newest version of `name` that the run of `provenance` has published, but not by force; None without one."""
+    """Return the newest version of `name` that the run of `provenance` published without force, or None."""
     for version in reversed(registry.versions(name)):
         try:
             manifest = registry.manifest(name, version)
@@ -93,7 +94,7 @@ def published(registry: Registry, name: str, provenance: Provenance) -> ModelMan
 
 
 def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:
-    """The numbers of a manifest; nll, brier and ece are those of the calibrated probabilities, which are served."""
+    """Yield a manifest's metrics; nll, brier and ece are of the calibrated probabilities, which are served."""
     values = {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
@@ -107,7 +108,7 @@ def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:
 
 
 def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
-    """The first test inputs with the logits that the loaded artifact gives for them."""
+    """Take the first test inputs, and the logits that the loaded artifact gives for them."""
     inputs = test.subset(GOLDEN_INPUTS).inputs
     return GoldenSample(
         inputs=base64.b64encode(_raw(inputs)).decode(),
@@ -117,7 +118,7 @@ def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
 
 
 def input_spec(data: Dataset, style: Literal["photo", "mnist"]) -> ImageInput | FeatureInput:
-    """What the exported graph takes, read off the dataset."""
+    """Describe the inputs of the exported graph, which are those of the dataset."""
     if not data.images:
         return FeatureInput(shape=(data.inputs.shape[1],))
     channels, height, width = data.inputs.shape[1:]
@@ -125,7 +126,7 @@ def input_spec(data: Dataset, style: Literal["photo", "mnist"]) -> ImageInput | 
 
 
 def evaluation_file(evaluation: Evaluation) -> bytes:
-    """`evaluation.json`: the measurement with the predicted class of every example, in the order of the dataset."""
+    """Encode `evaluation.json`: the measurement and the class predicted for every example, in the dataset's order."""
     content = {
         "data": evaluation.data,
         "n": evaluation.n,

@@ -86,7 +86,12 @@ def outputs_of(model: ServedModel) -> list[Document]:
     ]
 
 
-def parameters_of(model: ServedModel) -> dict[str, str | int]:
-    """Describe how the workers compute a model."""
+def parameters_of(model: ServedModel) -> dict[str, str | int | float]:
+    """Describe how the workers compute a model, and the evidence for or against each half-precision form."""
     form = model.form
-    return {"form": form.name, "threads": form.threads, "device": form.device, "graphs": form.graphs}
+    evidence = {
+        f"{evidence.form}_{key}": value
+        for evidence in model.manifest.half_precision
+        for key, value in evidence.model_dump(exclude={"form"}).items()
+    }
+    return {"form": form.name, "threads": form.threads, "device": form.device, "graphs": form.graphs, **evidence}

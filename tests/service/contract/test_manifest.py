@@ -24,6 +24,25 @@ def test_a_manifest_survives_json_unchanged(manifest: ModelManifest) -> None:
     assert ModelManifest.model_validate_json(manifest.model_dump_json()) == manifest
 
 
+def test_a_manifest_from_before_half_precision_was_measured_is_read(manifest: ModelManifest) -> None:
+    document = manifest.model_dump(mode="json")
+    del document["half_precision"]
+
+    assert ModelManifest.model_validate(document) == manifest
+
+
+def test_evidence_for_half_precision_survives_json_and_knows_its_keys(manifest: ModelManifest) -> None:
+    evidence = {"form": "float16", "agreement": 0.9998, "accuracy_difference": -0.0001, "data": "mnist/test", "n": 9}
+
+    read = changed(manifest, half_precision=[evidence])
+
+    assert read.half_precision[0].agreement == 0.9998
+    assert ModelManifest.model_validate_json(read.model_dump_json()) == read
+    for wrong in ({"agreement": 1.1}, {"n": 0}, {"form": "float8"}, {"author": "me"}):
+        with pytest.raises(ValidationError):
+            changed(manifest, half_precision=[evidence | wrong])
+
+
 def test_a_manifest_cannot_be_changed(manifest: ModelManifest) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         manifest.version = 2  # type: ignore[misc]

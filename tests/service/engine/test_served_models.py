@@ -142,3 +142,17 @@ def test_what_one_worker_serves_is_not_absent_because_another_still_loads_it(ser
 
     assert served.absent() == []
     assert served.resolve("rows", "2").key == ("rows", 2)
+
+
+def test_what_is_served_is_complete_once_no_model_is_missing_and_stays_so(served: ServedModels) -> None:
+    starting = ServedModels("rows")
+    models, new = served.models(), Absent(name="new", version=1, state="loading")
+    before = starting.is_complete
+    steps = []
+
+    for absent in (new, Absent(name="rows", version=3, state="loading"), new):
+        starting.replace(models, [absent])
+        steps.append(starting.is_complete)
+
+    assert not before
+    assert steps == [False, True, True], "a new version of what is served is not missing, nor is a later model"

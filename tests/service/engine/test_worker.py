@@ -21,7 +21,8 @@ from service.engine.line_up import Entry, LineUp
 from service.engine.messages import BlockAnswer, Kind, Message
 from service.engine.served_models import Absent, ServedModel
 from service.engine.worker import Timing, Worker
-from service.model.model import DeviceFailedError, Model, Outputs, Pending
+from service.model.model import DeviceFailedError, Model
+from service.model.outputs import Outputs, Pending
 from service.model.selftest import SelfTests, UnsoundWorkerError
 from tests.registries import FirstFeature, publish
 from tests.waiting import wait_until

@@ -104,7 +104,7 @@ def test_a_form_that_fails_the_golden_sample_here_is_passed_over_and_said(
         model = autotune.fastest(manifest, artifact, CPU, cores=1, measure=taking(published=1e-3))
 
     assert model.form.name == "published"
-    assert "rows@1 serves in no form channels_last: rows@1: golden logits must be within" in caplog.text
+    assert "rows@1 does not serve as channels_last: rows@1: golden logits must be within" in caplog.text
 
 
 def test_a_form_that_fails_on_a_batch_here_is_passed_over_and_said(
@@ -116,7 +116,7 @@ def test_a_form_that_fails_on_a_batch_here_is_passed_over_and_said(
         model = autotune.fastest(manifest, artifact, CPU, cores=1)
 
     assert model.form.name == "published"
-    assert re.search(r"rows@1 serves in no form channels_last: rows@1: a batch of \d+ must compute", caplog.text)
+    assert re.search(r"rows@1 does not serve as channels_last: rows@1: a batch of \d+ must compute", caplog.text)
 
 
 def test_a_version_that_cannot_compute_one_image_is_unfit(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import service.model.model
 from service.contract.manifest import ModelManifest
@@ -20,7 +24,7 @@ from service.model.cuda import Pipeline, sizes_to_capture
 from service.model.model import DeviceFailedError, Model, UnfitModelError
 from tests.registries import BrightestRow, artifact_of, publish
 from tests.service.engine.test_worker import Running
-from tests.service.model.fake_cuda import FakeDevice, FakeEvent
+from tests.service.model.fake_cuda import FakeDevice, FakeEvent, fake_torch_cuda
 
 CUDA = torch.device("cuda")
 
@@ -57,72 +61,107 @@ def classes(batch: cuda.Batch) -> list[int]:
     return [int(class_id) for class_id in batch.logits().argmax(axis=1)]
 
 
-def test_nothing_is_computed_before_its_weights_and_its_inputs_are_there(
-    pipeline: Pipeline, device: FakeDevice
+@pytest.fixture(params=["pageable", "pinned", "graphs"])
+def any_path(request: pytest.FixtureRequest, pipeline: Pipeline) -> Pipeline:
+    """A pipeline that computes by each path in turn, batches of up to 4 by graphs."""
+    pipeline.start(rows(0)).logits()  # as a model's golden sample is computed first
+    if request.param == "graphs":
+        pipeline.capture(rows(0), 4)
+    else:
+        pipeline.use(request.param)
+    return pipeline
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts the operations on tensors, except views, which cost no work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
+        if not func.is_view:
+            self.names.append(str(func.overloadpacket))
+        return func(*args, **(kwargs or {}))
+
+
+def test_by_graphs_a_batch_is_one_copy_one_launch_and_one_mark(
+    pipeline: Pipeline, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.start(rows(3))
-    at_first = list(device.told)
-    pipeline.start(rows(3)).logits()
+    monkeypatch.setattr(device, "capture", lambda *_: lambda: device.told.append("replay"))
+    pipeline.capture(rows(0), 8)
+    device.told.clear()
+    inputs = rows(1, 2, 3)
 
-    assert at_first == [
-        "compute: wait for loading",
-        "compute: record event 2",  # what the memory of the inputs was used for before
-        "copy: wait for event 2",
-        "copy: record event 1",
-        "compute: wait for event 1",
-        "compute: record event 2",
-    ]
+    with CountOperations() as operations:
+        batch = pipeline.start(inputs)
+        batch.ready()
+        batch.logits()
+
+    assert operations.names == ["aten.copy_"]
+    assert device.told == ["replay", "record", "query", "query"]
 
 
-def test_batches_that_are_underway_together_share_no_memory(pipeline: Pipeline) -> None:
-    batches = [pipeline.start(rows(*class_ids)) for class_ids in ([1, 2], [3, 4], [5, 6])]
+def test_batches_that_are_underway_together_share_no_memory(any_path: Pipeline) -> None:
+    batches = [any_path.start(rows(*class_ids)) for class_ids in ([1, 2], [3, 4], [5, 6])]
 
     assert [classes(batch) for batch in batches] == [[1, 2], [3, 4], [5, 6]]
 
 
-def test_logits_stay_as_they_are_when_their_memory_is_used_again(pipeline: Pipeline, device: FakeDevice) -> None:
-    first = pipeline.start(rows(1, 2)).logits()
-    told = len(device.told)
+def test_logits_stay_as_they_are_when_their_memory_is_used_again(any_path: Pipeline, device: FakeDevice) -> None:
+    first = any_path.start(rows(1, 2)).logits()
+    pinned = device.told.count("pin")
 
-    second = pipeline.start(rows(7, 8)).logits()
+    second = any_path.start(rows(7, 8)).logits()
 
     assert first.argmax(axis=1).tolist() == [1, 2]
     assert second.argmax(axis=1).tolist() == [7, 8]
-    assert len(device.told) == told + 3, "no memory is asked for again"
+    assert device.told.count("pin") == pinned, "no memory is asked for again"
 
 
-def test_inputs_may_be_changed_once_their_batch_is_started(pipeline: Pipeline) -> None:
+def test_inputs_may_be_changed_once_their_batch_is_started(any_path: Pipeline) -> None:
     inputs = rows(4)
 
-    batch = pipeline.start(inputs)
+    batch = any_path.start(inputs)
     inputs.zero_()
 
     assert classes(batch) == [4]
 
 
-@pytest.mark.parametrize("size", [1, 3, 8, 300])
-def test_a_batch_of_any_size_finds_room(pipeline: Pipeline, size: int) -> None:
-    pipeline.start(rows(1, 2)).logits()
+@pytest.mark.parametrize("size", [1, 3, 4, 300])
+def test_a_batch_of_any_size_finds_room(any_path: Pipeline, size: int) -> None:
+    any_path.start(rows(1, 2)).logits()
 
     class_ids = [place % 10 for place in range(size)]
 
-    assert classes(pipeline.start(rows(*class_ids))) == class_ids
+    assert classes(any_path.start(rows(*class_ids))) == class_ids
 
 
-def test_a_batch_that_cannot_be_computed_leaves_its_memory_to_nobody(pipeline: Pipeline, device: FakeDevice) -> None:
-    underway = pipeline.start(rows(5))
+def test_a_batch_that_cannot_be_computed_does_not_disturb_others(any_path: Pipeline) -> None:
+    underway = any_path.start(rows(5))
 
-    with pytest.raises(RuntimeError):
-        pipeline.start(torch.zeros(1, 2, dtype=torch.uint8))
-    device.error = RuntimeError("CUDA error: unspecified launch failure")
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            any_path.start(torch.zeros(1, 2, dtype=torch.uint8))
+
+    assert [classes(underway), *(classes(any_path.start(rows(n))) for n in (1, 2))] == [[5], [1], [2]]
+
+
+@pytest.mark.parametrize("any_path", ["pinned", "graphs"], indirect=True)
+def test_memory_that_a_failed_batch_used_is_not_used_again(any_path: Pipeline, device: FakeDevice) -> None:
+    underway = any_path.start(rows(5))
+    device.error, device.is_idle = RuntimeError("CUDA error: unspecified launch failure"), False
+
     with pytest.raises(RuntimeError, match="launch failure"):
         underway.logits()
-    device.error = None
+    device.error, device.is_idle = None, True
 
-    assert [classes(pipeline.start(rows(n))) for n in (1, 2)] == [[1], [2]]
+    pinned = any_path._graphs.free if any_path._graphs else any_path._free
+    assert underway._slot not in pinned
 
 
 def test_what_the_device_says_of_a_batch_decides_whether_it_is_ready(pipeline: Pipeline, device: FakeDevice) -> None:
+    pipeline.capture(rows(0), 1)
     batch = pipeline.start(rows(1))
 
     device.is_idle = False
@@ -134,20 +173,25 @@ def test_what_the_device_says_of_a_batch_decides_whether_it_is_ready(pipeline: P
 
 @pytest.mark.parametrize(
     ("largest", "sizes"),
-    [(1, [1]), (2, [1, 2]), (7, [1, 2, 4, 7]), (8, [1, 2, 4, 8]), (20, [1, 2, 4, 8, 16, 20])],
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (7, [1, 2, 4, 7]),
+        (20, [1, 2, 4, 8, 16, 20]),
+        (128, [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128]),
+    ],
 )
 def test_graphs_are_captured_for_a_few_sizes_up_to_the_largest(largest: int, sizes: list[int]) -> None:
     assert sizes_to_capture(largest) == sizes
 
 
-def test_no_batch_is_filled_up_by_eight_inputs_or_more_unless_they_are_less_than_an_eighth_of_it() -> None:
-    sizes = sizes_to_capture(65_536)
+def test_from_sixteen_on_less_than_a_third_of_a_batch_is_filled_up() -> None:
+    sizes = [size for size in sizes_to_capture(65_536) if size >= 16]
 
-    assert all(after - before <= max(8, before / 8) for before, after in itertools.pairwise(sizes))
-    assert len(sizes) < 100
+    assert all((after - before - 1) / after < 1 / 3 for before, after in itertools.pairwise(sizes))
 
 
-def test_with_graphs_every_size_up_to_the_largest_gives_the_same_logits_and_a_larger_one_does_without(
+def test_with_graphs_every_size_gives_the_same_logits_and_a_larger_one_does_without(
     pipeline: Pipeline, device: FakeDevice
 ) -> None:
     batches = [rows(*(place % 10 for place in range(size))) for size in (20, 1, 3, 9, 12, 16, 21)]
@@ -157,13 +201,48 @@ def test_with_graphs_every_size_up_to_the_largest_gives_the_same_logits_and_a_la
         replayed = [pipeline.start(batch).logits() for batch in batches]
 
     assert [np.array_equal(one, other) for one, other in zip(plain, replayed, strict=True)] == [True] * len(batches)
-    assert (device.captured, device.replayed) == (6, 6)
+    assert (device.captured, device.told.count("replay")) == (2 * 6, 6)
+
+
+def test_on_fake_tensors_no_path_mixes_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = fake_torch_cuda(monkeypatch)
+    with FakeTensorMode():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, device="cuda:0"))
+        pipeline = Pipeline(lambda images: network(images.float()), cuda.Device(torch.device("cuda", 0)))
+        inputs = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+
+        pageable = pipeline.start(inputs)
+        pipeline.use("pinned")
+        pinned = pipeline.start(inputs)
+        pipeline.capture(inputs, 4)
+        told.clear()
+        graphed = pipeline.start(inputs)
+
+        brought = [pageable._logits, pinned._slot.logits[:3], graphed._slot.logits[:3]]
+        assert [(str(logits.device), logits.shape) for logits in brought] == [("cpu", (3, 10))] * 3
+        assert told == ["replay on compute", "record on compute"]
+        with pytest.raises(RuntimeError, match="device"):  # worded differently by torch 2.11
+            network(inputs.float())
+
+
+def test_a_thread_computes_after_what_it_loaded_and_stays_on_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = fake_torch_cuda(monkeypatch)
+    device = cuda.Device(torch.device("cuda", 1))
+
+    for _ in range(2):
+        device.enter()
+    first = list(told)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(device.enter).result()
+
+    assert first == ["set cuda:1", "compute waits for default"]
+    assert told[2:] == ["set cuda:1", "compute waits for compute"], "every thread enters the stream once"
 
 
 def test_an_error_that_stays_is_the_devices_and_any_other_the_batchs(model: Model, device: FakeDevice) -> None:
     errors = []
     for text in ("CUDA error: an illegal memory access was encountered", "CUDA out of memory. Tried to allocate"):
-        device.error = RuntimeError(text)
+        device.error, device.is_idle = RuntimeError(text), False
         pending = model.start(rows(1))
         with pytest.raises((RuntimeError, DeviceFailedError)) as caught:
             pending.outputs()
@@ -173,6 +252,7 @@ def test_an_error_that_stays_is_the_devices_and_any_other_the_batchs(model: Mode
 
 
 def test_a_batch_on_a_broken_device_is_ready_to_say_so(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.capture(1)
     pending = model.start(rows(1))
 
     def fail(_: FakeEvent) -> bool:
@@ -183,37 +263,46 @@ def test_a_batch_on_a_broken_device_is_ready_to_say_so(model: Model, monkeypatch
     assert pending.ready()
 
 
-def measured(**milliseconds: tuple[float, ...]) -> autotune.Measure:
-    """A stand-in for the clock: what batches of 1, 8 and 64 take, `plain` and by `graphs`."""
+def measured(**milliseconds: tuple[float, float]) -> autotune.Measure:
+    """Stand in for the clock: what batches of 1 and 64 take by each path."""
 
     def measure(model: Model, size: int) -> float:
-        return milliseconds["graphs" if model.form.graphs else "plain"][(1, 8, 64).index(size)]
+        return milliseconds[model._pipeline.path][(1, 64).index(size)]
 
     return measure
 
 
 @pytest.mark.parametrize(
-    ("graphs", "kept"),
+    ("pageable", "pinned", "graphs", "expected"),
     [
-        ((0.02, 0.02, 0.3), True),
-        ((0.1, 0.1, 0.4), False),
-        ((0.095, 0.095, 0.38), False),
-        ((0.05, 0.08, 0.4), True),
-        ((0.2, 0.2, 0.4), False),
+        ((0.10, 0.40), (0.20, 0.40), (0.02, 0.30), "graphs"),
+        ((0.10, 0.40), (0.20, 0.40), (0.10, 0.40), "pageable"),
+        ((0.10, 0.40), (0.20, 0.40), (0.095, 0.38), "pageable"),
+        ((0.10, 0.40), (0.11, 0.20), (0.11, 0.20), "pinned"),
+        ((0.10, 0.40), (0.10, 0.38), (0.20, 0.40), "pageable"),
     ],
-    ids=["faster", "as fast", "hardly faster", "faster where it is small", "slower"],
+    ids=["graphs are faster", "graphs are no faster", "graphs are hardly faster", "pinned is", "pinned hardly is"],
 )
-def test_graphs_serve_only_where_they_are_faster(
-    model: Model, device: FakeDevice, graphs: tuple[float, ...], kept: bool
+def test_the_path_that_measures_fastest_serves_and_pageable_unless_another_one_is_clearly_faster(
+    model: Model,
+    pageable: tuple[float, float],
+    pinned: tuple[float, float],
+    graphs: tuple[float, float],
+    expected: str,
 ) -> None:
-    autotune.graph(model, 64, measured(plain=(0.1, 0.1, 0.4), graphs=graphs))
-    before = device.replayed
-    outputs = model.run(rows(1, 2, 3))
+    autotune.choose_path(model, 64, measured(pageable=pageable, pinned=pinned, graphs=graphs))
 
-    assert model.form.graphs is kept
-    assert ("by graphs" in str(model.form)) is kept
-    assert (device.replayed > before) is kept
-    assert outputs.class_ids.tolist() == [1, 2, 3]
+    assert model._pipeline.path == expected
+    assert model.form.graphs is (expected == "graphs")
+    assert ("by graphs" in str(model.form)) is (expected == "graphs")
+    assert model.run(rows(1, 2, 3)).class_ids.tolist() == [1, 2, 3]
+
+
+def test_paths_are_measured_by_what_they_really_take(model: Model, device: FakeDevice) -> None:
+    autotune.choose_path(model, 8)
+
+    assert device.told.count("replay") >= 2 * 20
+    assert model.run(rows(4)).class_ids.tolist() == [4]
 
 
 def test_a_version_that_cannot_be_captured_serves_without_graphs_and_it_is_said(
@@ -222,7 +311,7 @@ def test_a_version_that_cannot_be_captured_serves_without_graphs_and_it_is_said(
     device.capture_error = RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     with caplog.at_level(logging.WARNING, "service.model.autotune"):
-        autotune.graph(model, 64, measured(plain=(1.0, 1.0, 1.0)))
+        autotune.choose_path(model, 64, measured(pageable=(1.0, 1.0), pinned=(1.0, 1.0)))
 
     assert not model.form.graphs
     assert model.run(rows(6)).class_ids.tolist() == [6]
@@ -232,7 +321,7 @@ def test_a_version_that_cannot_be_captured_serves_without_graphs_and_it_is_said(
 def test_graphs_that_give_other_logits_than_the_golden_samples_do_not_serve(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda._Graphs, "__call__", lambda self, inputs: self._logits[: len(inputs)])
+    monkeypatch.setattr(cuda._Graphs, "replay", lambda *_: None)
 
     with pytest.raises(UnfitModelError, match=r"it must compute by graphs\. Given: rows@1: golden logits"):
         model.capture(8)
@@ -252,7 +341,7 @@ def test_on_the_cpu_there_are_no_graphs(tmp_path: Path) -> None:
     manifest: ModelManifest = publish(tmp_path)
     model = Model(manifest, Registry(tmp_path).artifact(manifest))
 
-    autotune.graph(model, 64, measured())
+    autotune.choose_path(model, 64, measured())
 
     assert not model.form.graphs
     with pytest.raises(UnfitModelError, match=r"graphs need a CUDA device\. Given: cpu"):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from service.contract.manifest import FeatureInput
 from service.contract.registry import Registry
 from service.contract.variants import Form
-from service.model.model import Model, Outputs, UnfitModelError, warm_up_sizes
+from service.model.model import Model, UnfitModelError
+from service.model.outputs import Outputs
 from tests.registries import RGB, BrightestRow, FirstFeature, artifact_of, publish
 
 
@@ -174,7 +175,7 @@ def golden_images() -> Tensor:
     ("largest", "expected"),
     [(1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (100, [1, 2, 3, 4, 8, 16, 32, 64, 100])],
 )
-def test_a_warm_up_on_the_cpu_runs_small_large_and_odd_sizes(tmp_path: Path, largest: int, expected: list[int]) -> None:
+def test_a_warm_up_runs_small_large_and_odd_sizes(tmp_path: Path, largest: int, expected: list[int]) -> None:
     sizes: list[int] = []
 
     class Watched(Model):
@@ -189,10 +190,6 @@ def test_a_warm_up_on_the_cpu_runs_small_large_and_odd_sizes(tmp_path: Path, lar
     model.warm_up(largest)
 
     assert sizes == expected
-
-
-def test_a_warm_up_on_another_device_runs_every_size() -> None:
-    assert warm_up_sizes(128, torch.device("meta")) == list(range(1, 129))
 
 
 @pytest.mark.gpu

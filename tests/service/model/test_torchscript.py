@@ -68,18 +68,26 @@ class Pair(nn.Module):
 
 def saved_in_training_mode(module: nn.Module) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with torchscript.without_deprecations():
         torch.jit.save(torch.jit.script(module.train()), buffer)
     return buffer.getvalue()
 
 
 def frozen(module: nn.Module) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with torchscript.without_deprecations():
         torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), buffer)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning], ids=["torch 2.11", "torch 2.14"])
+def test_that_torchscript_is_deprecated_is_silenced_and_nothing_else_is(category: type[Warning]) -> None:
+    with torchscript.without_deprecations():
+        warnings.warn("`torch.jit.script` is deprecated. Please switch to `torch.compile`.", category, stacklevel=1)
+        with pytest.warns(category, match="something else"):
+            warnings.warn("something else is deprecated", category, stacklevel=1)
+        with pytest.warns(UserWarning, match="slow"):
+            warnings.warn("torch.jit.script is slow", UserWarning, stacklevel=1)
 
 
 def state_dict() -> bytes:

@@ -335,3 +335,31 @@ def test_a_version_that_a_full_store_cannot_give_is_served_once_it_can(tmp_path:
     assert said_of(while_full) == {"rows": (1, ())}
     assert "No space left" in while_full.absent[0].reason
     assert said_of(followed.line_up()) == {"rows": (2, ())}
+
+
+def test_the_first_line_up_is_one_model_and_announces_the_others_as_loading(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        publish(tmp_path, name)
+    loads = []
+    catalogued = catalogue(tmp_path, on_load=lambda name, *_, **__: loads.append(name))
+
+    first = catalogued.first_line_up("b")
+    loaded_first = list(loads)
+    rest = catalogued.line_up()
+
+    assert said_of(first) == {"b": (1, ())}
+    assert [(absent.name, absent.state) for absent in first.absent] == [("a", "loading"), ("c", "loading")]
+    assert loaded_first == ["b"]
+    assert list(said_of(rest)) == ["a", "b", "c"]
+    assert loads == ["b", "a", "c"]
+    assert rest.absent == ()
+
+
+def test_without_a_default_model_that_can_serve_the_first_line_up_is_everything(tmp_path: Path) -> None:
+    publish(tmp_path, "a")
+    publish(tmp_path, "b", artifact=b"not a module")
+
+    missing, unfit = (catalogue(tmp_path).first_line_up(name) for name in ("c", "b"))
+
+    assert said_of(missing) == said_of(unfit) == {"a": (1, ())}
+    assert [absent.state for absent in unfit.absent] == ["refused"]

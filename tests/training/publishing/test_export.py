@@ -14,7 +14,7 @@ from training.errors import TrainingError
 from training.networks.preprocessing import Preprocessing
 from training.networks.tutorials import NeuralNet
 from training.publishing.evaluate import logits_of
-from training.publishing.export import Exported, agreeing_forms, check, export, load
+from training.publishing.export import Exported, check, export, load
 
 CPU = torch.device("cpu")
 
@@ -25,52 +25,6 @@ class Brightness(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         mean = images.flatten(1).mean(1)
         return torch.stack([mean, mean * mean], dim=1)
-
-
-class TwoFaced(nn.Module):
-    """Gives the last image another class where images lie in memory as channels last."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        last = float(images.is_contiguous(memory_format=torch.channels_last)) * images[:, 0, 0, 0]
-        return torch.stack([1 - last, last], dim=1)
-
-
-class Laggard(nn.Module):
-    """Computes as before, but slowly where images lie in memory as channels last."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = torch.ones(400, 400) / 400
-        if images.is_contiguous(memory_format=torch.channels_last):
-            for _ in range(100):
-                x = x @ x
-        mean = images.flatten(1).mean(1) + x[0, 0] * 0
-        return torch.stack([mean, 1 - mean], dim=1)
-
-
-def pictures(n: int) -> Tensor:
-    images = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
-    images[-1] = 255
-    return images
-
-
-def test_forms_agree_that_give_every_input_its_published_class() -> None:
-    artifact = export(Exported(Preprocessing(), Brightness()))
-
-    assert set(agreeing_forms(artifact, CPU, pictures(600))) >= {"channels_last", "prepacked"}
-
-
-def test_a_form_that_gives_one_input_of_all_another_class_does_not_agree() -> None:
-    artifact = export(Exported(Preprocessing(), TwoFaced()))
-
-    assert set(agreeing_forms(artifact, CPU, pictures(600)[:-1])) >= {"channels_last", "prepacked"}
-    assert not {"channels_last", "float16"} & set(agreeing_forms(artifact, CPU, pictures(600)))
-
-
-def test_a_form_that_is_far_slower_than_the_published_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = export(Exported(Preprocessing(), Laggard()))
-    monkeypatch.setattr("training.publishing.export._SETTING_UP_SECONDS", 0.0)
-
-    assert not {"channels_last", "float16"} & set(agreeing_forms(artifact, CPU, pictures(257)))
 
 
 def test_the_artifact_normalises_uint8_by_itself() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import FormEvidence, ModelManifest
 from tests.registries import publish
 from training.data.augmentation import Jpeg
 from training.data.dataset import Dataset
@@ -118,6 +118,20 @@ def test_the_card_tells_which_forms_may_serve(manifest: ModelManifest) -> None:
 
     assert "no other form of it was proved" in cards[0]
     assert "the same class: channels last, prepacked." in cards[1]
+
+
+def test_the_card_tells_the_evidence_for_and_against_half_precision(manifest: ModelManifest) -> None:
+    evidence = [
+        FormEvidence(form=form, agreement=agreement, accuracy_difference=-0.0002, data="mnist/test", n=10_000)
+        for form, agreement in (("bfloat16", 0.9985), ("float16", 0.9997))
+    ]
+    measured = manifest.model_copy(update={"forms": ("channels_last", "float16"), "half_precision": tuple(evidence)})
+
+    card = report().files(measured)["card.md"].decode()
+
+    assert "the same class: channels last." in card
+    assert "| bfloat16 | mnist/test | 10,000 | 99.85% | -0.02 | no |" in card
+    assert "| float16 | mnist/test | 10,000 | 99.97% | -0.02 | yes |" in card
 
 
 def test_every_picture_that_the_card_shows_is_a_png_beside_it(manifest: ModelManifest) -> None:

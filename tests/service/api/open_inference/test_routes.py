@@ -65,6 +65,20 @@ def test_a_model_says_in_which_form_it_is_computed(client: triton.InferenceServe
     }
 
 
+def test_a_model_tells_the_evidence_about_half_precision(client: triton.InferenceServerClient) -> None:
+    evidence = {
+        "float16_agreement": 0.9985,
+        "float16_accuracy_difference": -0.0001,
+        "float16_data": "photos/test",
+        "float16_n": 10_000,
+    }
+
+    metadata, config = client.get_model_metadata("photos"), client.get_model_config("photos")
+
+    assert metadata["parameters"].items() >= evidence.items()
+    assert config["parameters"].items() >= {name: {"string_value": str(v)} for name, v in evidence.items()}.items()
+
+
 def test_the_repository_is_listed(client: triton.InferenceServerClient) -> None:
     assert {entry["name"]: entry["state"] for entry in client.get_model_repository_index()} == {
         "photos": "READY",

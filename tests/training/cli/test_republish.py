@@ -1,0 +1,94 @@
+"""A version is published once more with evidence for its forms, and is the same version otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.contract.manifest import ModelManifest
+from service.contract.registry import Registry
+from tests.registries import publish
+from training.cli.command_line import main
+from training.publishing.equivalence import Equivalence
+
+CHANGED = {"version", "created", "forms", "half_precision"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with a version that was published before half precision was measured."""
+    root = tmp_path_factory.mktemp("registry")
+    runs = str(tmp_path_factory.mktemp("runs"))
+    options = ["--registry", str(root), "--runs-dir", runs, "--device", "cpu", "--epochs", "1", "--publish", "--force"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.pipeline.equivalence", lambda *_: Equivalence(("channels_last",), ()))
+        assert main(["train", "neural_net", "--data", "digits", "--name", "digits", *options]) == 0
+    return root
+
+
+def republished(root: Path) -> tuple[int, ModelManifest]:
+    code = main(["republish", "digits", "--registry", str(root), "--device", "cpu"])
+    registry = Registry(root)
+    return code, registry.manifest("digits", registry.versions("digits")[-1])
+
+
+def test_the_next_version_has_the_same_artifact_and_new_evidence(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Registry(trained).manifest("digits", 1)
+
+    code, manifest = republished(trained)
+
+    assert code == 0
+    assert manifest.version > before.version
+    assert manifest.model_dump(exclude=CHANGED) == before.model_dump(exclude=CHANGED)
+    assert {"channels_last", "float16"} <= set(manifest.forms)
+    (evidence,) = (each for each in manifest.half_precision if each.form == "float16")
+    assert (evidence.data, evidence.n) == ("digits/test", 364)
+    assert evidence.agreement >= 0.999
+    assert f"published digits@{manifest.version}" in capsys.readouterr().out
+
+
+def test_its_card_is_true_and_its_other_files_are_the_same(trained: Path) -> None:
+    _, manifest = republished(trained)
+    registry = Registry(trained)
+    before = registry.manifest("digits", manifest.version - 1)
+
+    card = registry.file("digits", manifest.version, "card.md").decode()
+
+    assert card.startswith(f"# digits, version {manifest.version}\n")
+    assert f"The artifact is that of version {before.version};" in card
+    assert "| float16 | digits/test | 364 | " in card
+    for name in ("evaluation.json", "learning_curve.png", "confusion_matrix.png", "worst_mistakes.png"):
+        assert registry.file("digits", manifest.version, name) == registry.file("digits", 1, name)
+
+
+def test_a_version_whose_accuracy_here_is_another_is_not_published(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(tmp_path)
+    before = Registry(trained).manifest("digits", 1)
+    metrics = tuple(m.model_copy(update={"value": 0.999}) if m.name == "accuracy" else m for m in before.metrics)
+
+    def describe(version: int, file: object) -> ModelManifest:
+        return before.model_copy(update={"version": version, "artifact": file, "metrics": metrics})
+
+    registry.publish("digits", Registry(trained).artifact(before), describe)
+
+    code = main(["republish", "digits", "--registry", str(tmp_path), "--device", "cpu"])
+
+    assert code == 1
+    assert "digits/test must give digits@1 its published accuracy, 99.90% of 364. Given: " in capsys.readouterr().err
+    assert registry.versions("digits") == [1]
+
+
+def test_a_version_without_metrics_has_nothing_to_compare_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(tmp_path, "rows")
+
+    code = main(["republish", "rows", "--registry", str(tmp_path), "--device", "cpu"])
+
+    assert code == 1
+    assert "only an image model with metrics has forms to compare. Given: rows@1" in capsys.readouterr().err
