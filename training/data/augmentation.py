@@ -14,6 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate, pad
 
+from training.data import jpeg
+
 Images = Callable[[Tensor, Generator], Tensor]
 
 
@@ -159,7 +161,7 @@ def shrink(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> uint8 [N, C, 3/4 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Compress a `share` of the images, each at a quality of its own, and decode them again: what clients send."""
+    """Compress a share of the images as JPEG, each at a random quality, as clients send them."""
 
     share: float
     lowest: int = 60
@@ -167,13 +169,10 @@ class Jpeg:
 
     def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
         del examples, epoch
-        from imagecodecs import jpeg8_decode, jpeg8_encode
-
         chosen = (torch.rand(len(images), generator=generator) < self.share).nonzero().flatten()
         qualities = torch.randint(self.lowest, self.highest + 1, (len(chosen),), generator=generator)
-        pixels = images.cpu().movedim(1, 3).contiguous().numpy()  # [N, H, W, C]
-        compressed = images.clone()
-        for i, quality in zip(chosen.tolist(), qualities.tolist(), strict=True):
-            decoded = jpeg8_decode(jpeg8_encode(pixels[i].squeeze(), level=quality, subsampling="420"))
-            compressed[i] = torch.from_numpy(decoded).reshape(pixels.shape[1:]).movedim(2, 0)
-        return compressed
+        if not len(chosen):
+            return images
+        chosen = chosen.to(images.device)
+        compressed = jpeg.compress(images.index_select(0, chosen), qualities.to(images.device))
+        return images.index_copy(0, chosen, compressed)

@@ -31,8 +31,8 @@ class World:
         return self.rank == 0
 
     def place(self, device: torch.device) -> torch.device:
-        """This process's own device of the kind that was chosen."""
-        return torch.device("cuda", self.local_rank) if self.size > 1 and device.type == "cuda" else device
+        """Return this process's own device of the chosen kind."""
+        return torch.device("cuda", self.local_rank) if device.type == "cuda" else device
 
     def part(self, tensor: Tensor) -> Tensor:
         """This process's part of a batch; that of the last ones is empty when the batch is very small."""

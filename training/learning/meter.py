@@ -37,7 +37,7 @@ class Meter:
             return
         losses, logits, labels = zip(*self._waiting, strict=True)
         upto = len(self._sizes)
-        self._losses[upto - len(losses) : upto] = torch.stack(losses)
+        self._losses[upto - len(losses) : upto].copy_(torch.stack(losses))
         self._correct += (torch.cat(logits).argmax(1) == torch.cat(labels)).sum()
         self._waiting.clear()
 
