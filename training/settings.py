@@ -18,6 +18,9 @@ class Settings(BaseSettings):
 
     registry: str = Field("models", min_length=1, description="Folder or fsspec URL that --publish writes to.")
     data_dir: Path = Field(Path("data"), description="Folder of the data sets; what is missing is downloaded into it.")
+    cache_dir: Path = Field(
+        Path("~/.cache/argmax"), description="Folder that keeps decoded pictures, so that later runs start at once."
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves it to the recipe.")
     workers: int = Field(
