@@ -99,6 +99,16 @@ def _set(tensor: Tensor, index: Any, value: Any) -> None:
         _get(tensor, index).copy_(torch.as_tensor(value))
 
 
+def _tensor_to(tensor: Tensor, *args: Any, _to: Any = Tensor.to, **kwargs: Any) -> Tensor:
+    """`tensor.to`; a device without an index is the current one, for which torch would ask the CUDA driver."""
+
+    def indexed(value: Any) -> Any:
+        return torch.device("cuda", 0) if isinstance(value, torch.device | str) and str(value) == "cuda" else value
+
+    moved: Tensor = _to(tensor, *map(indexed, args), **{name: indexed(value) for name, value in kwargs.items()})
+    return moved
+
+
 def _to(module: nn.Module, device: torch.device | None = None, **options: Any) -> nn.Module:
     """Move `module`; nn.Module.to swaps tensors that fake tensors keep references to."""
     del options  # a memory format, which fake tensors may ignore
@@ -141,6 +151,7 @@ def cuda() -> Iterator[None]:
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
             patch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)
+        patch.setattr(Tensor, "to", _tensor_to)
         patch.setattr(nn.Module, "to", _to)
         patch.setattr(torch, "tensor", _tensor)
         patch.setattr(FakeTensor, "__getitem__", _get, raising=False)

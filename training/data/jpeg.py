@@ -53,7 +53,7 @@ def _compress(images: Tensor, qualities: Tensor) -> Tensor:
     if images.shape[1] == 1:
         planes = _quantise(_extend(images.float(), BLOCK, BLOCK) - 128, _table(_LUMA, qualities))
         return _levels(planes[:, :, :height, :width])
-    red, green, blue = images.float().split(1, dim=1)
+    red, green, blue = torch.split(images.float(), 1, dim=1)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue).round_()
     chroma = torch.cat(
         [-0.168736 * red - 0.331264 * green + 0.5 * blue, 0.5 * red - 0.418688 * green - 0.081312 * blue], dim=1
@@ -63,7 +63,7 @@ def _compress(images: Tensor, qualities: Tensor) -> Tensor:
     chroma = _quantise(_extend(chroma, BLOCK, BLOCK), _table(_CHROMA, qualities))
     chroma = chroma[:, :, : -(-height // 2), : -(-width // 2)]
     chroma = interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)[:, :, :height, :width]
-    blue_chroma, red_chroma = chroma.split(1, dim=1)
+    blue_chroma, red_chroma = torch.split(chroma, 1, dim=1)
     luma = luma.clamp_(-128, 127)
     green = luma - 0.344136 * blue_chroma - 0.714136 * red_chroma
     return _levels(torch.cat([luma + 1.402 * red_chroma, green, luma + 1.772 * blue_chroma], dim=1))
