@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol
 
 import torch
@@ -37,7 +38,8 @@ class EagerStep:
         self.preprocessing = preprocessing
         self.optimiser = optimiser
         self._label_smoothing = hyper.label_smoothing
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=hyper.precision == "bfloat16")
+        half = hyper.precision == "bfloat16"
+        self._autocast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
         self._world = world
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
