@@ -217,15 +217,9 @@ def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() 
     assert of_the_service(loaded) == CONTRACT
 
 
-def test_the_command_line_of_training_and_its_first_step_load_no_server_and_no_compiler() -> None:
-    loaded = modules_loaded_by(
-        "import torch, training.cli.command_line\n"
-        "from training.learning.optimisers import build_optimiser\n"
-        "from training.recipes import find\n"
-        "weight = torch.nn.Parameter(torch.zeros(2))\n"
-        "weight.sum().backward()\n"
-        "build_optimiser([weight], find('neural_net').hyper, steps=1).step()"
-    )
+def test_the_command_line_of_training_loads_no_server_no_plots_and_no_torchvision() -> None:
+    # torch.optim brings torch's compiler along: 1.3 s once a run, for a training loop that reads like anybody's.
+    loaded = modules_loaded_by("import training.cli.command_line")
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}
     assert not loaded & {"torch._dynamo", "torch._inductor", "sympy"}

@@ -1,6 +1,6 @@
-"""The errors that a person who trains can put right: what is required, then what was given, and the remedy.
+"""Errors for the person who trains: what is required, what was given, and the remedy.
 
-Knows nothing about who shows them; `exit_code` is what a command line ends with.
+Knows nothing about who shows them; `exit_code` is the exit code of a command that fails with one.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from pydantic import ValidationError
 
 
 class TrainingError(Exception):
-    """Training, exporting or publishing cannot go on; the message is for the person who started it."""
+    """A reason why training, exporting or publishing cannot go on, for the person who started it."""
 
     exit_code = 1
 
 
 class OptionError(TrainingError):
-    """An option or a setting that cannot be accepted: nothing was started."""
+    """An option or setting that is not acceptable; nothing was started."""
 
     exit_code = 2
 
 
 class UnreachableError(TrainingError):
-    """Something elsewhere did not answer, and may another time."""
+    """A remote service that did not answer but may answer later."""
 
 
 def option_error(error: ValidationError) -> OptionError:
-    """The first complaint of `error` as one line, in the words of the option that it is about."""
+    """Return the first complaint of `error` as one line that names its option."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # a rule between several fields already names them

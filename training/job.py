@@ -17,6 +17,7 @@ from service.contract.manifest import Metric, ModelManifest
 from service.contract.registry import CorruptVersionError, RegistryError
 from training import pipeline
 from training.data import sources
+from training.data.cache import Cache
 from training.errors import TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
 from training.learning.progress import Progress
@@ -76,7 +77,7 @@ def run(
         OptionError, TrainingError, RegistryError: as `pipeline.run`; see `exit_code`.
     """
     registry = pipeline.registry_for(settings.registry, publish_as)
-    train_split = sources.load(data or recipe.data, "train", settings.data_dir)
+    train_split = sources.load(data or recipe.data, "train", settings.data_dir, Cache(settings.cache_dir))
     code = settings.commit or commit()
     origin = provenance(recipe, hyper, train_split, commit=code, device="")
     # A checkpoint is finished by the code that began it: other code's weights would be published as this one's.

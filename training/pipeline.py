@@ -14,6 +14,7 @@ from service.contract.manifest import ModelManifest, Name
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry
 from training.data import sources
 from training.data.batches import Feed
+from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
@@ -85,11 +86,12 @@ def run(
     device = world.place(devices.choose(settings.device))
     augmentation = recipe.variation(hyper)
     registry = registry_for(settings.registry, publish_as)
-    whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir)
+    cache = Cache(settings.cache_dir)
+    whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir, cache)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
-    test_data = sources.load(data or recipe.data, test_split, settings.data_dir)
+    test_data = sources.load(data or recipe.data, test_split, settings.data_dir, cache)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -188,7 +190,7 @@ def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterat
     """Those of the recipe's other splits whose files are there."""
     for split in splits:
         try:
-            yield sources.load(recipe.data, split, settings.data_dir)
+            yield sources.load(recipe.data, split, settings.data_dir, Cache(settings.cache_dir))
         except TrainingError as error:
             logger.info("not measured on %s/%s: %s", recipe.data, split, error)
 

@@ -23,6 +23,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def runs_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_RUNS_DIR", str(tmp_path_factory.mktemp("runs")))
+    monkeypatch.setenv("TRAINING_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)

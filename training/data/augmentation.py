@@ -1,6 +1,6 @@
-"""Vary training images in batches: shift, mirror, bend, compress. uint8 in and out, so that what follows is unchanged.
+"""Random variations of training images, in batches of uint8: shift, mirror, bend, compress.
 
-Knows nothing about networks. All chance comes from the generator, which is on the CPU whatever the images are on.
+Knows nothing about networks. All randomness comes from a CPU generator, on whichever device the images are.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate, pad
 
+from training.data import jpeg
+
 Images = Callable[[Tensor, Generator], Tensor]
 
 
 class Augmentation(Protocol):
     def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
-        """Varied `images`, uint8 [N, C, H, W]; `examples`, int64 [N], are their places in the dataset."""
+        """Return varied `images`, uint8 [N, C, H, W]; `examples`, int64 [N], are their places in the dataset."""
         ...
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One augmentation after the other."""
+    """Several augmentations, applied in order."""
 
     links: tuple[Augmentation, ...]
 
@@ -37,7 +39,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class InTurn:
-    """One augmentation up to an epoch, another one from there on."""
+    """One augmentation up to and including an epoch, another one afterwards."""
 
     first: Augmentation
     until: int  # the last epoch of `first`, counted from 1
@@ -50,7 +52,7 @@ class InTurn:
 
 @dataclass(frozen=True)
 class AlternatingFlip:
-    """Mirror half of the images in odd epochs and the other half in even ones.
+    """A mirror for half of the images in odd epochs and for the other half in even ones.
 
     A pair of epochs shows both views of every image; independent flips show one of them twice to half of the images.
     From airbench, https://arxiv.org/abs/2404.00498.
@@ -65,7 +67,7 @@ class AlternatingFlip:
 
 @dataclass(frozen=True)
 class Translate:
-    """Move each image by up to `pixels` in both directions; what it leaves is filled with its reflection."""
+    """A random shift of each image by up to `pixels` in both directions, with reflected borders."""
 
     pixels: int
 
@@ -82,7 +84,7 @@ class Translate:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Paint a square of `pixels` a side grey at a random place of each image, where it may reach over the edge.
+    """A grey square of `pixels` a side at a random place in each image; it may cross the edge.
 
     After DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv 1708.04552.
     """
@@ -103,7 +105,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class Deform:
-    """Turn, stretch, slant, move and bend each image on a ground of 0, as handwriting differs from hand to hand.
+    """Random rotation, stretch, slant, shift and bend of each image on a background of 0, as in handwriting.
 
     Bending adds a smooth random displacement, a random vector at each of 4 x 4 knots with cubic interpolation between
     them: the elastic distortion of Simard et al. (2003) without its large convolutions.
@@ -139,7 +141,7 @@ KNOTS = 4
 
 
 def _field(height: int, width: int) -> Tensor:  # float32 [3 + 16, H * W]
-    """What a sampling grid is a sum of: x, y, a constant, and a bump at each knot."""
+    """Return the terms of a sampling grid: x, y, a constant, and a bump at each knot."""
     x = ((torch.arange(width) + 0.5) * 2 / width - 1).expand(height, width)
     y = ((torch.arange(height) + 0.5) * 2 / height - 1).view(-1, 1).expand(height, width)
     knots = torch.eye(KNOTS**2).view(KNOTS**2, 1, KNOTS, KNOTS)
@@ -148,7 +150,7 @@ def _field(height: int, width: int) -> Tensor:  # float32 [3 + 16, H * W]
 
 
 def shrink(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> uint8 [N, C, 3/4 H, 3/4 W]
-    """The images at 3/4 of their size: what early epochs learn from them costs 0.56 of the work.
+    """Return the images at 3/4 of their size, which makes early epochs cost 0.56 of the work.
 
     Progressive resizing, as in Howard's entry to DAWNBench, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html.
     """
@@ -159,7 +161,7 @@ def shrink(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> uint8 [N, C, 3/4 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Compress a `share` of the images, each at a quality of its own, and decode them again: what clients send."""
+    """JPEG compression of a share of the images, each at a random quality, as clients send them."""
 
     share: float
     lowest: int = 60
@@ -167,13 +169,10 @@ class Jpeg:
 
     def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
         del examples, epoch
-        from imagecodecs import jpeg8_decode, jpeg8_encode
-
         chosen = (torch.rand(len(images), generator=generator) < self.share).nonzero().flatten()
         qualities = torch.randint(self.lowest, self.highest + 1, (len(chosen),), generator=generator)
-        pixels = images.cpu().movedim(1, 3).contiguous().numpy()  # [N, H, W, C]
-        compressed = images.clone()
-        for i, quality in zip(chosen.tolist(), qualities.tolist(), strict=True):
-            decoded = jpeg8_decode(jpeg8_encode(pixels[i].squeeze(), level=quality, subsampling="420"))
-            compressed[i] = torch.from_numpy(decoded).reshape(pixels.shape[1:]).movedim(2, 0)
-        return compressed
+        if not len(chosen):
+            return images
+        chosen = chosen.to(images.device)
+        compressed = jpeg.compress(images.index_select(0, chosen), qualities.to(images.device))
+        return images.index_copy(0, chosen, compressed)

@@ -1,4 +1,4 @@
-"""The batches of an epoch: which examples, how they are varied, and how they come to the device that trains.
+"""The batches of an epoch: their examples, variations, and way to the training device.
 
 Knows nothing about networks.
 """
@@ -20,21 +20,21 @@ from training.hyper_parameters import HyperParameters
 
 @dataclass(frozen=True)
 class Feed:
-    """How batches come to the device. Examples that live there already need no loader: they are gathered there."""
+    """How batches reach the device. Examples that are there already are gathered there, without a loader."""
 
     device: torch.device | None = None  # that trains; None for where the data is
     workers: int = 0  # processes that prepare batches
     pin_memory: bool = True  # from page-locked memory a GPU copies while it computes
 
     def takes_from(self, data: Dataset) -> bool:
-        """Whether `data` is where it is needed, and nobody else is to prepare its batches."""
+        """Return whether `data` is on the device already and no workers are to prepare its batches."""
         return not self.workers and self.device in (None, data.inputs.device)
 
 
 GATHERED = Feed()
 
 GATHERED_TOGETHER = 1024
-"""Examples that are looked up in one call, where they need nothing else; for small batches the call is what costs."""
+"""Examples gathered in one call when they are not varied; small batches cost mostly the call."""
 
 
 def batches(
@@ -44,7 +44,7 @@ def batches(
     augmentation: Augmentation | None = None,
     feed: Feed = GATHERED,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels of each iteration of an epoch, the same whichever way they are fed.
+    """Yield inputs and labels of each iteration of an epoch, the same whichever way they are fed.
 
     Order and augmentation depend on seed, epoch and iteration alone.
     """
@@ -60,7 +60,7 @@ def batches(
 
 
 class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """One epoch as a sequence of batches, each of which can be prepared by itself, in any process."""
+    """One epoch as a sequence of batches, each of which any process can prepare on its own."""
 
     def __init__(self, data: Dataset, hyper: HyperParameters, epoch: int, augmentation: Augmentation | None) -> None:
         order = torch.arange(len(data))
@@ -78,7 +78,7 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return len(self._chosen)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of them in order; where a batch is nothing but examples, several are gathered at once."""
+        """Yield all batches in order, gathering several at once where images are not varied."""
         if self._augmentation is not None or self._shrinks:
             yield from (self[iteration] for iteration in range(len(self)))
             return
@@ -102,6 +102,6 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def _generator(seed: int, epoch: int, iteration: int = 0) -> Generator:
-    """Chance for one epoch's order, or for one iteration of it: resuming there needs no state."""
+    """Return a generator for one epoch's order, or for one iteration; resuming there needs no state."""
     # torch's generator on the CPU looks at the low 32 bits of a seed alone.
     return Generator().manual_seed((seed * 1_000_003 + epoch + iteration * 2_654_435_761) % 2**32)

@@ -1,4 +1,4 @@
-"""What a dataset is once it is in memory: a frozen value of tensors. Where they come from is `sources`' business."""
+"""A dataset in memory: a frozen value of tensors. Knows nothing about where they come from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """sha256, in hex, over shape and bytes of inputs and labels."""
+        """The sha256, in hex, of the shapes and bytes of inputs and labels."""
         digest = hashlib.sha256()
         for tensor in (self.inputs, self.labels):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -52,22 +52,22 @@ class Dataset:
         return digest.hexdigest()
 
     def moments(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel, on the scale of 0 to 1, or of each feature."""
+        """Return mean and standard deviation of each channel, on the scale of 0 to 1, or of each feature."""
         values = self.inputs.cpu().movedim(1, 0).flatten(1)
         rows = [row.double() / (255 if self.images else 1) for row in values]
         # What never varies is left as it is: a blank channel, a constant column.
         return [row.mean().item() for row in rows], [row.std(correction=0).item() or 1.0 for row in rows]
 
     def to(self, device: torch.device) -> Dataset:
-        """The same on `device`."""
+        """Return the same dataset on `device`."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
     def subset(self, n: int) -> Dataset:
-        """The first `n`."""
+        """Return the first `n` examples."""
         return replace(self, inputs=self.inputs[:n], labels=self.labels[:n])
 
     def every_fifth(self, split: str) -> Dataset:
-        """The split "test", every fifth example of each class in their order; or "train", the others."""
+        """Return the split "test", every fifth example of each class, or "train", the others."""
         chosen = torch.zeros_like(self.labels, dtype=torch.bool)
         for label in range(len(self.classes)):
             chosen[(self.labels == label).nonzero().flatten()[::5]] = True
@@ -75,7 +75,7 @@ class Dataset:
         return replace(self, split=split, inputs=self.inputs[chosen], labels=self.labels[chosen])
 
     def hold_out(self, share: float) -> tuple[Dataset, Dataset]:
-        """The rest, and `share` of every class as the split "held-out".
+        """Return the rest, and `share` of every class as the split "held-out".
 
         Which examples depends on their order alone, never on a seed: what no run has trained on stays that way.
         """

@@ -14,6 +14,7 @@ from urllib.error import URLError
 import torch
 
 from training.data import idx, pictures
+from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.errors import TrainingError, UnreachableError
 
@@ -48,23 +49,27 @@ def cifar100(split: str, data_dir: Path) -> Dataset:
     return _colour("cifar100", "CIFAR100", split, data_dir)
 
 
-def cifar10(split: str, data_dir: Path) -> Dataset:
+def cifar10(split: str, data_dir: Path, cache: Cache = NO_CACHE) -> Dataset:
     """CIFAR-10: "train" (45,000), "holdout" (5,000 of the training images), "test" (10,000), "test-jpeg".
 
     The hold-out is every tenth image of each class in the official order, whichever files they are read from:
     torchvision's, or PNGs and JPEGs in folders or zips under `data_dir`/cifar10, named train... and test-jpeg....
     """
     if split == "test-jpeg":
-        return pictures.official("cifar10", split, data_dir / "cifar10")
+        return _decoded("cifar10", split, data_dir / "cifar10", cache)
     if split == "test":
         return _colour("cifar10", "CIFAR10", split, data_dir)
     ours = data_dir / "cifar10"
     published = not (data_dir / "cifar-10-batches-py").exists() and pictures.there("train", ours)
-    whole = (
-        pictures.official("cifar10", "train", ours) if published else _colour("cifar10", "CIFAR10", "train", data_dir)
-    )
+    whole = _decoded("cifar10", "train", ours, cache) if published else _colour("cifar10", "CIFAR10", "train", data_dir)
     rest, held_out = whole.hold_out(HOLDOUT)
     return rest if split == "train" else replace(held_out, split="holdout")
+
+
+def _decoded(name: str, split: str, path: Path, cache: Cache) -> Dataset:
+    """Return a published dataset that lies as pictures in `path`."""
+    files = (path / split).rglob("*") if (path / split).is_dir() else path.glob(f"{split}*.zip")
+    return cache.get(f"{name}/{split}", files, lambda: pictures.official(name, split, path))
 
 
 def _grey(name: str, source: str, split: str, data_dir: Path, classes: tuple[str, ...]) -> Dataset:

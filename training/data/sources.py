@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from training.data import downloads, pictures, tables
+from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.errors import OptionError
 
@@ -21,7 +22,7 @@ OWN = ("folder:PATH", "csv:PATH[:LABEL]")
 """How the user's own data is named, for help and errors."""
 
 
-def load(name: str, split: str, data_dir: Path) -> Dataset:
+def load(name: str, split: str, data_dir: Path, cache: Cache = NO_CACHE) -> Dataset:
     """The split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
 
     Raises:
@@ -30,12 +31,14 @@ def load(name: str, split: str, data_dir: Path) -> Dataset:
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        return pictures.folder(split, Path(path))
+        return cache.get(f"folder/{split}", Path(path).rglob("*"), lambda: pictures.folder(split, Path(path)))
     if kind == "csv" and path:
         file, _, label = (path, "", None) if Path(path).exists() else path.rpartition(":")
         return tables.table(split, Path(file or path), label if file else None)
     if name not in SOURCES:
         raise OptionError(f"data must be one of {', '.join([*SOURCES, *OWN])}. Given: {name!r}")
+    if name == "cifar10":
+        return downloads.cifar10(split, data_dir, cache)
     return SOURCES[name](split, data_dir)
 
 

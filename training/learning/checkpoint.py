@@ -1,6 +1,6 @@
-"""The one checkpoint of a run: everything that the next epoch depends on, replaced whole when an epoch ends.
+"""The checkpoint of a run: everything that the next epoch depends on, replaced whole when an epoch ends.
 
-Knows nothing about the training loop; the parts that it saves and restores have a state of their own.
+Knows nothing about the training loop; it saves and restores parts with a state_dict.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Stateful(Protocol):
-    """A network, an optimiser."""
+    """A network, an optimiser or a schedule."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -28,7 +28,7 @@ class Stateful(Protocol):
 
 
 class Checkpoints:
-    """Save to and restore from `folder`, which belongs to this run alone.
+    """A run's checkpoint in `folder`, which belongs to this run alone.
 
     Args:
         folder: where the checkpoint lies; it is made when the first one is written.
@@ -43,7 +43,7 @@ class Checkpoints:
         self._saved = time.monotonic()
 
     def restore(self, parts: Mapping[str, Stateful]) -> list[dict[str, Any]]:
-        """Put `parts` back to where the checkpoint was made and return the epochs until then; none without one.
+        """Restore `parts` from the checkpoint and return its epochs, or none without a checkpoint.
 
         Raises:
             TrainingError: the checkpoint cannot be read, or is of other parts.
@@ -66,7 +66,7 @@ class Checkpoints:
         return epochs
 
     def save(self, parts: Mapping[str, Stateful], epochs: Sequence[dict[str, Any]], *, last: bool) -> None:
-        """Replace the checkpoint, if it is old enough or this was the last epoch.
+        """Replace the checkpoint if it is old enough or this was the last epoch.
 
         Raises:
             TrainingError: it cannot be written; the one before it is still whole.

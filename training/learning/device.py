@@ -1,4 +1,4 @@
-"""Which device trains, with how many threads, and what it is called in a manifest."""
+"""The device that trains, its CPU threads, and its name in a manifest."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from training.errors import OptionError
 
 
 def choose(name: str) -> torch.device:
-    """The device that `name` means: cpu, cuda, mps, or auto for the fastest that is there.
+    """Return the device called `name`: cpu, cuda, mps, or auto for the fastest one available.
+
+    An accelerator carries its index. Tensors on it do too, and torch takes "cuda" and "cuda:0" for different devices.
 
     Raises:
-        OptionError: it was asked for by name and is not there. A silent fallback would cost hours.
+        OptionError: the device was asked for by name and is not available. A silent fallback would cost hours.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(device for device, available in there.items() if available)
-    if not there.get(name, False):
-        usable = [device for device, available in there.items() if available]
+        name = next(device for device, is_available in available.items() if is_available)
+    if not available.get(name, False):
+        usable = [device for device, is_available in available.items() if is_available]
         raise OptionError(f"device must be one that this machine has: {', '.join(['auto', *usable])}. Given: {name}")
-    return torch.device(name)
+    return torch.device(name) if name == "cpu" else torch.device(name, 0)
 
 
 def has_room_for(device: torch.device, size_bytes: int) -> bool:
-    """Whether a dataset of that size can live on `device`: half of what is free there is left to the training."""
+    """Return whether a dataset of that size fits on `device`, leaving half of the free memory to the training."""
     if device.type == "cuda":
         return size_bytes <= torch.cuda.mem_get_info(device)[0] // 2
     if device.type == "mps":
@@ -38,21 +40,21 @@ def has_room_for(device: torch.device, size_bytes: int) -> bool:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has instructions for products in bfloat16, with which they take half of the time or less.
+    """Return whether `device` has matrix instructions for bfloat16, which at least halve the time of a product.
 
-    Without them it computes such products all the same, many times as slowly as in float32. ARM is not looked at: what
-    they give there was never measured.
+    A device without them emulates bfloat16 at a fraction of the speed of float32. ARM counts as not having them,
+    because nobody has measured it.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in every torch that may be installed
-        there = torch.cpu.get_capabilities()
-        return bool(there.get("avx512_bf16") or there.get("amx_bf16"))
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in every supported torch
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, e.g. "cuda (NVIDIA H200)" or "cpu (AMD EPYC 9654, 2 threads)"."""
+    """Return the device in words, e.g. "cuda (NVIDIA H200)" or "cpu (AMD EPYC 9654, 2 threads)"."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -63,7 +65,7 @@ def describe(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def cpu_threads(n: int) -> Iterator[None]:
-    """Compute on `n` CPU threads inside the block, 0 for torch's choice, and on as many as before after it."""
+    """Compute on `n` CPU threads inside the block (0 for torch's default) and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n or before)
     try:
@@ -74,10 +76,10 @@ def cpu_threads(n: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_denormals() -> Iterator[None]:
-    """Inside the block, this thread takes a number below 1.2e-38 for 0, where the CPU can.
+    """Flush numbers below 1.2e-38 to 0 inside the block, on CPUs that can.
 
-    Adam's averages for a weight that gets no gradient any more, as that of a pixel that is nearly always black, fade
-    through such numbers, with which a CPU is slow: they were 0.03 ms of a step of `neural_net`.
+    A weight without a gradient, such as that of a pixel that is nearly always black, has averages in Adam that fade
+    through such numbers. CPUs are slow with them: they took 0.03 ms of a step of `neural_net`.
     """
     torch.set_flush_denormal(True)
     try:
@@ -87,10 +89,10 @@ def no_denormals() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """From now on, memory that this process frees is its own for the next tensor, where glibc manages it.
+    """Make this process keep memory that it frees for its next tensor, where glibc manages memory.
 
-    By default a large tensor is mapped for each use, and the kernel clears its pages again and again: that was 15 % of
-    the time of a `cifar10` step on the CPU.
+    By default glibc maps every large tensor afresh and the kernel clears its pages again and again, which took 15 % of
+    a `cifar10` step on the CPU.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

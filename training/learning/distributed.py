@@ -1,6 +1,7 @@
-"""Several processes that train one network: each computes a part of every batch, all of them step alike.
+"""Several processes that train one network: each computes a part of every batch, and all take the same steps.
 
-`torchrun --nproc-per-node N -m training train ...` starts them. Alone, a process is the world, and nothing here costs.
+`torchrun --nproc-per-node N -m training train ...` starts them. A process alone is a world of one and
+pays nothing for what is here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from training.errors import OptionError
 
 @dataclass(frozen=True)
 class World:
-    """Who trains together, and which of them this process is."""
+    """The processes that train together, and this one's place among them."""
 
     rank: int = 0
     size: int = 1
@@ -27,24 +28,24 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that shows, saves and publishes."""
+        """Whether this process shows progress, saves and publishes."""
         return self.rank == 0
 
     def place(self, device: torch.device) -> torch.device:
-        """This process's own device of the kind that was chosen."""
-        return torch.device("cuda", self.local_rank) if self.size > 1 and device.type == "cuda" else device
+        """Return this process's own device of the chosen kind."""
+        return torch.device("cuda", self.local_rank) if device.type == "cuda" else device
 
     def part(self, tensor: Tensor) -> Tensor:
-        """This process's part of a batch; that of the last ones is empty when the batch is very small."""
+        """Return this process's part of a batch, which may be empty when the batch is small."""
         return tensor if self.size == 1 else torch.tensor_split(tensor, self.size)[self.rank]
 
     def sum(self, tensor: Tensor) -> None:
-        """Put the sum over all processes in place of `tensor`."""
+        """Replace `tensor` by its sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the sum over all processes in place of every gradient, in one message."""
+        """Replace every gradient by its sum over all processes, in one message."""
         if self.size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -54,14 +55,14 @@ class World:
             gradient.copy_(summed.view_as(gradient))
 
     def align(self, network: nn.Module) -> None:
-        """Give every process the first one's weights."""
+        """Copy the first process's weights to all others."""
         if self.size > 1:
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, 0)
 
     @contextlib.contextmanager
     def shared_norms(self, network: nn.Module) -> Iterator[None]:
-        """Inside the block, batch norms in training take mean and variance over the parts of all processes."""
+        """Make batch norms compute mean and variance over all processes' parts inside the block."""
         norms = [module for module in network.modules() if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)]
         kinds = [type(norm) for norm in norms]
         try:
@@ -76,7 +77,7 @@ class World:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that torchrun started this process in, inside the block; alone without torchrun.
+    """Yield the world that torchrun started this process in, or a world of one without torchrun.
 
     Raises:
         OptionError: processes cannot train together on such a device.
@@ -97,7 +98,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 class _SharedNorm(nn.modules.batchnorm._BatchNorm):
-    """A batch norm over the parts of all processes; torch's own, SyncBatchNorm, has no CPU."""
+    """A batch norm over the parts of all processes; torch's own SyncBatchNorm has no CPU version."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training:
@@ -131,7 +132,7 @@ class _SharedNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """A sum over all processes, whose gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004 - torch's interface

@@ -1,4 +1,4 @@
-"""How far training is: bars on a terminal, one line an epoch elsewhere. Knows nothing about torch."""
+"""Progress of training: bars on a terminal, one line an epoch elsewhere. Knows nothing about torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ REFRESH_SECONDS = 0.1
 
 
 class Progress(Protocol):
-    """What the trainer tells: `show` is called only when `due`, since reading the numbers makes the device wait."""
+    """A listener of the trainer. `show` is called only when `due`, because reading the numbers waits for the device."""
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None: ...
 
     def due(self) -> bool:
-        """Called once an iteration, after it."""
+        """Return whether to show numbers now; called after every iteration."""
         ...
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
@@ -34,12 +34,12 @@ class Progress(Protocol):
 
 
 def open_progress(stream: TextIO) -> Progress:
-    """Bars when `stream` is a terminal, else lines."""
+    """Return bars if `stream` is a terminal, else lines."""
     return BarProgress(Console(file=stream)) if stream.isatty() else LineProgress(stream)
 
 
 class NoProgress:
-    """Nothing: of several processes that train together, one shows how far they are."""
+    """A silent progress, for all but one of several processes that train together."""
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None: ...
 

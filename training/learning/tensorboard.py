@@ -1,4 +1,4 @@
-"""A run's numbers as TensorBoard shows them: `tensorboard --logdir runs`. Knows nothing about torch's part in it."""
+"""Logs for TensorBoard: `tensorboard --logdir runs`. Knows nothing about the training loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from training.learning.progress import Progress
 
 
 class BoardProgress:
-    """Tells another progress everything, and TensorBoard what each epoch gave."""
+    """A progress that forwards to another one and logs every epoch for TensorBoard."""
 
     def __init__(self, shown: Progress, folder: Path, *, resume: bool = False) -> None:
-        """Log to `folder`; what was logged there is replaced, but for the epochs before the one that `resume` is at."""
+        """Log to `folder`, replacing what was logged there, except the epochs before a resumed one."""
         self._shown, self._folder, self._resume = shown, folder, resume
         self._writer: Any = None
 

@@ -1,4 +1,4 @@
-"""The training loop: steps and epochs. Knows nothing about files, evaluation or the registry."""
+"""The training loop: epochs and steps. Knows nothing about files, evaluation or the registry."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.checkpoint import Checkpoints, Stateful
 from training.learning.distributed import World
-from training.learning.gradients import gradients_of
 from training.learning.meter import Meter
-from training.learning.optimisers import build_optimiser
+from training.learning.optimisers import build_optimiser, build_schedule
 from training.learning.progress import Progress
-from training.learning.winograd import quickened
+from training.learning.step import EagerStep
 from training.networks.preprocessing import Preprocessing
 
 ALONE = World()
@@ -26,7 +25,7 @@ ALONE = World()
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch of training saw, measured while the weights were changing."""
+    """Loss and accuracy of one epoch of training, measured while the weights were changing."""
 
     epoch: int  # from 1
     loss: float  # mean over the examples
@@ -46,12 +45,14 @@ def train(
     world: World = ALONE,
     feed: Feed = GATHERED,
 ) -> list[EpochResult]:
-    """Train `network` in place on `data`, both on one device unless `feed` brings it there; gives what each epoch saw.
+    """Train `network` in place on `data` and return the result of every epoch.
 
-    A network with one raw logit z is trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss.
+    Network and data are on one device, unless `feed` brings the batches there. A network with one raw logit z is
+    trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss. Each process of `world` trains on a
+    part of every batch.
 
-    On the CPU the same weights, data and hyper-parameters end with the same bits, also when `checkpoints` had the run
-    go on from the middle. Where several processes are the `world`, each takes a part of every batch.
+    On the CPU, the same weights, data and hyper-parameters end with the same bits, also when `checkpoints` resumes the
+    run in the middle.
 
     Raises:
         OptionError: `drop_last` leaves no batch.
@@ -64,26 +65,23 @@ def train(
             f"Given: {hyper.batch_size}"
         )
     device = feed.device or data.inputs.device
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    optimiser = build_optimiser(weights, hyper, steps=hyper.epochs * iterations)
-    gradients = gradients_of(network, hyper, device)
-    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser}
+    optimiser = build_optimiser((weight for weight in network.parameters() if weight.requires_grad), hyper)
+    schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
+    step = EagerStep(network, preprocessing, optimiser, hyper, device=device, world=world)
+    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
 
     network.train()
-    with world.shared_norms(network), quickened(network, hyper):
+    with world.shared_norms(network):
         for epoch in range(len(results) + 1, hyper.epochs + 1):
             started = time.perf_counter()
-            meter = Meter(epoch, iterations, device, label_smoothing=hyper.label_smoothing)
+            meter = Meter(epoch, iterations, device)
             progress.start_epoch(epoch, hyper.epochs, iterations)
             for inputs, labels in batches(data, hyper, epoch, augmentation, feed):
-                n = len(labels)
-                inputs, labels = world.part(inputs), world.part(labels)
-                logits = gradients(preprocessing(inputs), labels, n=n)
-                world.sum_gradients(weights)
-                optimiser.step()
-                meter.add(logits, labels)
+                loss, logits = step(inputs, labels)
+                schedule.step()
+                meter.add(loss, logits, world.part(labels))
                 if progress.due():
                     progress.show(*meter.read(), examples=meter.examples)
             meter.gather(world)

@@ -5,31 +5,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class Chain(nn.Module):
-    """A network whose `forward` runs its layers one after the other: Flatten, Linear, ReLU and Sigmoid, no others."""
-
-    def chain(self) -> list[nn.Module]:
-        """The layers, in that order."""
-        raise NotImplementedError
-
-
-class SimpleNN(Chain):
-    """Flatten, inputs-hidden-classes, a ReLU after the hidden layer: the tutorials' SimpleNN (128) and Net (256)."""
+class SimpleNN(nn.Module):
+    """Inputs-hidden-classes with a ReLU: the tutorials' SimpleNN (hidden 128) and Net (hidden 256)."""
 
     def __init__(self, inputs: int = 784, hidden: int = 128, classes: int = 10) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-
-    def chain(self) -> list[nn.Module]:
-        return list(self.layers)
 
     def forward(self, images: Tensor) -> Tensor:  # float32 [N, C, H, W] or [N, F] -> float32 [N, K]
         logits: Tensor = self.layers(images)
         return logits
 
 
-class SimpleNet(Chain):
-    """inputs-hidden-1 with a ReLU between: one raw logit, that of the second of two classes."""
+class SimpleNet(nn.Module):
+    """Inputs-hidden-1 with a ReLU; its one raw logit is that of the second of two classes."""
 
     def __init__(self, input_size: int = 2, hidden_size: int = 10, output_size: int = 1) -> None:
         super().__init__()
@@ -37,16 +26,13 @@ class SimpleNet(Chain):
         self.relu = nn.ReLU()
         self.fc2 = nn.Linear(hidden_size, output_size)
 
-    def chain(self) -> list[nn.Module]:
-        return [self.fc1, self.relu, self.fc2]
-
     def forward(self, features: Tensor) -> Tensor:  # float32 [N, F] -> float32 [N, 1]
         logits: Tensor = self.fc2(self.relu(self.fc1(features)))
         return logits
 
 
-class NeuralNet(Chain):
-    """Flatten, inputs-128-256-classes, a sigmoid after both hidden layers; with MNIST 784-128-256-10."""
+class NeuralNet(nn.Module):
+    """Inputs-128-256-classes with a sigmoid after both hidden layers."""
 
     def __init__(self, inputs: int = 784, classes: int = 10) -> None:
         super().__init__()
@@ -59,16 +45,13 @@ class NeuralNet(Chain):
             nn.Linear(256, classes),
         )
 
-    def chain(self) -> list[nn.Module]:
-        return list(self.layers)
-
     def forward(self, images: Tensor) -> Tensor:  # float32 [N, C, H, W] -> float32 [N, K]
         logits: Tensor = self.layers(images)
         return logits
 
 
 class Xigua(nn.Module):
-    """Three convolutions of 5 x 5, each halved by max-pooling, and two linear layers; no activations."""
+    """Three 5 x 5 convolutions, each followed by max-pooling, and two linear layers; no activations."""
 
     def __init__(self, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10) -> None:
         super().__init__()

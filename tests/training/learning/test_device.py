@@ -33,7 +33,7 @@ def test_auto_is_the_cpu_where_there_is_nothing_faster() -> None:
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
-    assert choose("auto") == torch.device("cuda")
+    assert choose("auto") == torch.device("cuda", 0)  # tensors on it are on cuda:0, which is not torch.device("cuda")
 
 
 @pytest.mark.parametrize(

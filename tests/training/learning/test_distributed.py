@@ -84,7 +84,7 @@ def test_alone_a_process_is_the_world_and_its_network_is_left_as_it_is() -> None
     assert world == World(rank=0, size=1)
     assert world.leads
     assert inside is nn.BatchNorm2d
-    assert world.place(torch.device("cuda")) == torch.device("cuda")
+    assert world.place(torch.device("cuda")) == torch.device("cuda", 0)
     assert torch.equal(world.part(torch.arange(5)), torch.arange(5))
 
 

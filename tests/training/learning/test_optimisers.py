@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.hyper_parameters import HyperParameters
-from training.learning.optimisers import Optimiser, build_optimiser, orthogonalise
+from training.learning.optimisers import build_optimiser, build_schedule, orthogonalise
 
 MUON = HyperParameters(
     epochs=1, batch_size=1, optimiser="muon", lr=0.1, momentum=0.9, filter_lr=0.2, filter_momentum=0.6
@@ -19,12 +19,14 @@ def rates(schedule: str, steps: int) -> list[float]:
     """The learning rate of each step, as a share of lr."""
     hyper = HyperParameters(epochs=1, batch_size=1, optimiser="sgd", lr=2.0, lr_schedule=schedule)
     weight = nn.Parameter(torch.zeros(1))
-    optimiser = build_optimiser([weight], hyper, steps=steps)
+    optimiser = build_optimiser([weight], hyper)
+    schedule = build_schedule(optimiser, hyper, steps=steps)
     seen = []
     for _ in range(steps):
         weight.data.zero_()
         weight.grad = torch.ones(1)
         optimiser.step()
+        schedule.step()
         seen.append(-weight.item() / 2)
     return seen
 
@@ -65,7 +67,7 @@ def test_muon_keeps_filters_at_norm_one_and_moves_them_by_an_orthogonal_step() -
     before = filters.detach() * 4**0.5 / filters.detach().norm()
     filters.grad = torch.randn(4, 2, 3, 3)
 
-    build_optimiser([filters], MUON, steps=1).step()
+    build_optimiser([filters], MUON).step()
 
     step = (before - filters.detach()) / 0.2
     assert torch.linalg.svdvals(step.flatten(1)).tolist() == pytest.approx([1] * 4, abs=0.35)
@@ -77,7 +79,7 @@ def test_muon_is_nesterov_sgd_for_everything_but_filters() -> None:
     ours, torchs = (nn.Parameter(torch.ones(3, 2)) for _ in range(2))
     hyper = MUON.override({"weight_decay": 0.01})
     optimisers = [
-        build_optimiser([ours], hyper, steps=4),
+        build_optimiser([ours], hyper),
         torch.optim.SGD([torchs], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     ]
 
@@ -102,12 +104,14 @@ def test_muon_is_nesterov_sgd_for_everything_but_filters() -> None:
     ],
     ids=str,
 )
-def test_sgd_and_adam_step_as_torchs_do(options: dict[str, Any], torchs: Callable[..., torch.optim.Optimizer]) -> None:
+def test_sgd_and_adam_step_as_their_hyper_parameters_say(
+    options: dict[str, Any], torchs: Callable[..., torch.optim.Optimizer]
+) -> None:
     torch.manual_seed(0)
     hyper = HyperParameters(epochs=1, batch_size=1, lr=0.1, **options)
     ours, theirs = (nn.Parameter(torch.ones(3, 2)) for _ in range(2))
     optimisers = [
-        build_optimiser([ours], hyper, steps=4),
+        build_optimiser([ours], hyper),
         torchs([theirs], lr=0.1, **{name: value for name, value in options.items() if name != "optimiser"}),
     ]
 
@@ -130,20 +134,27 @@ def test_sgd_and_adam_step_as_torchs_do(options: dict[str, Any], torchs: Callabl
     ],
     ids=lambda hyper: hyper.optimiser,
 )
-def test_an_optimiser_that_is_restored_from_its_state_continues_as_if_never_stopped(hyper: HyperParameters) -> None:
-    def steps(optimiser: Optimiser, weight: nn.Parameter, seeds: range) -> None:
-        for seed in seeds:
-            torch.manual_seed(seed)
-            weight.grad = torch.randn_like(weight)
-            optimiser.step()
+def test_a_restored_optimiser_and_schedule_continue_as_if_never_stopped(hyper: HyperParameters) -> None:
+    class Run:
+        def __init__(self, weight: nn.Parameter) -> None:
+            self.weight, self.optimiser = weight, build_optimiser([weight], hyper)
+            self.schedule = build_schedule(self.optimiser, hyper, steps=4)
+
+        def steps(self, seeds: range) -> None:
+            for seed in seeds:
+                torch.manual_seed(seed)
+                self.weight.grad = torch.randn_like(self.weight)
+                self.optimiser.step()
+                self.schedule.step()
 
     unbroken, stopped = (nn.Parameter(torch.ones(4, 2, 3, 3)) for _ in range(2))
-    steps(build_optimiser([unbroken], hyper, steps=4), unbroken, range(4))
+    Run(unbroken).steps(range(4))
 
-    first = build_optimiser([stopped], hyper, steps=4)
-    steps(first, stopped, range(2))
-    second = build_optimiser([stopped], hyper, steps=4)
-    second.load_state_dict(first.state_dict())
-    steps(second, stopped, range(2, 4))
+    first = Run(stopped)
+    first.steps(range(2))
+    second = Run(stopped)
+    second.optimiser.load_state_dict(first.optimiser.state_dict())
+    second.schedule.load_state_dict(first.schedule.state_dict())
+    second.steps(range(2, 4))
 
     assert torch.equal(unbroken, stopped)

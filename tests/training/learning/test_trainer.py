@@ -179,29 +179,6 @@ def test_one_raw_logit_learns_as_binary_cross_entropy_with_logits_does() -> None
     assert torch.allclose(network.weight, before - 0.5 * gradient, atol=1e-6)
 
 
-def test_training_and_nothing_after_it_convolves_the_quick_way(digits: Dataset, quick: HyperParameters) -> None:
-    direct: list[bool] = []
-
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.widen = nn.Conv2d(1, 128, 4, stride=4)
-            self.convolution = nn.Conv2d(128, 128, 3, padding=1, bias=False)
-            self.head = nn.Linear(128, 10)
-
-        def forward(self, images: Tensor) -> Tensor:
-            direct.append(type(self.convolution) is nn.Conv2d)
-            logits: Tensor = self.head(self.convolution(self.widen(images)).amax((2, 3)))
-            return logits
-
-    network = Watched()
-    fit(network, digits, quick.override({"epochs": 1}))
-    assert not any(direct)
-
-    network(Preprocessing()(digits.inputs[:1]))
-    assert direct[-1]
-
-
 def test_what_needs_no_gradient_is_left_as_it_is(digits: Dataset, quick: HyperParameters) -> None:
     network = NeuralNet()
     network.layers[1].weight.requires_grad_(False)

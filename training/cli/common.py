@@ -1,0 +1,72 @@
+"""What the commands share: options of a run, settings from options, printing a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TypeVar
+
+from pydantic import ValidationError
+from rich.console import Console, RenderableType
+
+from service.contract.registry import Registry
+from training import pipeline
+from training.cli.options import add_options, given
+from training.data.sources import OWN, SOURCES
+from training.errors import option_error
+from training.hyper_parameters import HyperParameters
+from training.recipes import RECIPES, Recipe
+from training.settings import Settings
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to train and whether to publish it."""
+    parser.add_argument("recipe", metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.")
+    parser.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
+    parser.add_argument("--publish", action="store_true", help="Write the result to the registry.")
+    parser.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
+
+
+def add_machine_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+    """Add an option for every setting of `settings` and every hyper-parameter."""
+    add_options(parser, settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
+    add_options(parser, HyperParameters, title="hyper-parameters", default="the recipe's")
+
+
+def add_registry_options(
+    parser: argparse.ArgumentParser, *, version: str | None = None, optional: bool = False
+) -> None:
+    """Add MODEL, VERSION if `version` describes it, and --registry."""
+    parser.add_argument("model", metavar="MODEL", help="A model of the registry.")
+    if version is not None:
+        parser.add_argument("version", metavar="VERSION", nargs="?" if optional else None, help=version)
+    add_options(parser, Settings, title="this machine", default="{default}", only=["registry"])
+
+
+def settings_from(arguments: argparse.Namespace, kind: type[AnySettings]) -> AnySettings:
+    """Return the settings of `kind`, from the environment and the options."""
+    try:
+        return kind(**given(arguments, kind.model_fields))
+    except ValidationError as error:
+        raise option_error(error) from error
+
+
+def registry_from(arguments: argparse.Namespace) -> Registry:
+    """Return the registry that the options name."""
+    return pipeline.open_registry(settings_from(arguments, Settings).registry)
+
+
+def model_name(arguments: argparse.Namespace, recipe: Recipe) -> str:
+    """Return the name to publish under: --name, or the recipe's with that of other data."""
+    kind = (arguments.data or recipe.data).partition(":")[0]
+    return str(arguments.name or (recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"))
+
+
+def print_table(table: RenderableType) -> int:
+    """Print `table` and return 0."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)  # 80 columns in a pipe would wrap
+    return 0

@@ -1,0 +1,72 @@
+"""`train`: train a recipe once, and publish it if asked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from training import pipeline
+from training.cli import summary
+from training.cli.common import add_machine_options, add_run_options, model_name, settings_from
+from training.cli.options import given
+from training.errors import TrainingError
+from training.hyper_parameters import HyperParameters
+from training.learning import device as devices
+from training.learning.distributed import joined
+from training.learning.progress import NoProgress, open_progress
+from training.recipes import find
+from training.settings import Settings
+
+HELP = "Train a recipe, and publish it with --publish."
+DESCRIPTION = (
+    "Train a recipe, measure it on the test split, and with --publish write it to the registry as the model's next "
+    "version, which a running service picks up unless another one was promoted."
+)
+EPILOG = "Example: python -m training train neural_net --data-dir PATH --publish"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_run_options(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="Publish a model that is below its recipe's floor or worse than production; its manifest says so.",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on from the last checkpoint of the same recipe, hyper-parameters and data, if there is one.",
+    )
+    add_machine_options(parser, Settings)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and return the exit code."""
+    recipe = find(arguments.recipe)
+    settings = settings_from(arguments, Settings)
+    device = devices.choose(settings.device)
+    hyper = recipe.hyper_on(device).override(given(arguments, HyperParameters.model_fields))
+    devices.keep_freed_memory()
+    threads = devices.cpu_threads(settings.threads or recipe.threads)
+    with joined(device) as world, threads, devices.no_denormals():
+        outcome = pipeline.run(
+            recipe,
+            hyper,
+            settings=settings,
+            progress=open_progress(sys.stdout) if world.leads else NoProgress(),
+            data=arguments.data,
+            publish_as=model_name(arguments, recipe) if arguments.publish and world.leads else None,
+            force=arguments.force,
+            resume=arguments.resume,
+            world=world,
+        )
+        if not world.leads:
+            return 0
+    print(summary.measured(outcome, recipe))
+    if outcome.refusal is not None and outcome.manifest is None:
+        raise TrainingError(
+            f"{outcome.refusal}. Nothing was published; --force publishes it all the same, and with --resume at once."
+        )
+    print(summary.published(outcome.manifest, settings))
+    return 0
