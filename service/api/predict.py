@@ -99,7 +99,7 @@ class Predict:
             return await self._predict_several(ask, asked, spec, found)
         if isinstance(found[0], Problem):
             raise found[0]
-        data = await self._inference.decode(found[0], spec)
+        data = await self._inference.decode(found[0], spec, ask)
         predictions = await self._run(ask, asked, data, 1)
         if asked.show_input:
             predictions.entries[0]["input"] = _data_url(data, spec)
@@ -111,7 +111,7 @@ class Predict:
         Raises:
             Problem: the first image's, when all are bad.
         """
-        decoded = await self._inference.decode_all(found, spec)
+        decoded = await self._inference.decode_all(found, spec, ask)
         good = [data for data in decoded if isinstance(data, bytes)]
         problems = [data for data in decoded if isinstance(data, Problem)]
         if not good:

@@ -29,6 +29,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+Fit = Literal["crop", "letterbox", "stretch"]
+"""How a picture of other proportions is fitted into a model's input."""
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +56,11 @@ class ImageInput(_Value):
         "photo",
         description="How a picture of another size becomes the input: 'photo' resizes it; 'mnist' finds light or "
         "dark ink, crops it and centres it by mass, as MNIST was made.",
+    )
+    fit: Fit = Field(
+        "crop",
+        description="How a photo of other proportions becomes the input: 'crop' cuts it to the middle, 'letterbox' "
+        "puts grey bars beside it, 'stretch' changes its proportions.",
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,6 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
@@ -50,6 +49,7 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.line_up import LineUp
 from service.engine.worker import Worker
 from service.heartbeats import Vitals
+from service.images.decode_pool import DecodePool
 from service.logs import configure_logging
 from service.model import autotune, torchscript
 from service.model.model import DeviceFailedError, Model
@@ -69,7 +69,6 @@ logger = logging.getLogger(__name__)
 
 _HOUSEKEEPING_SECONDS = 0.25
 _JOIN_SECONDS = 2.0
-_DECODE_THREADS = 2
 _BACKLOG = 4096
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -196,10 +195,10 @@ class Server(ls.LitServer):  # type: ignore[misc]
             max_queue=max(1, settings.max_queue // settings.front_processes),
             on_answer=self._ledger.block_answered,
         )
-        self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
+        self._pool = DecodePool()
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._bodies = BodyReader(settings.max_body_bytes, settings.timeout_seconds)
-        self._inference = Inference(self._dispatcher, settings, self._executor)
+        self._inference = Inference(self._dispatcher, settings, self._pool)
         self._predict = Predict(self._inference, self._bodies, self._ledger)
         self._repository = Repository(self._dispatcher, settings, self._vitals, version("argmax"))
         self._open_inference = OpenInference(self._inference, self._repository, self._bodies, self._ledger)
@@ -246,7 +245,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         housekeeping.cancel()
         await self._dispatcher.close()
         self._ledger.close(self._dispatcher)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C.
