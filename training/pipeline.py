@@ -84,11 +84,13 @@ def run(
     device = world.place(devices.choose(settings.device))
     augmentation = recipe.variation(hyper)
     registry = registry_for(settings.registry, publish_as)
-    whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir)
+    whole = train_split or sources.load(
+        data or recipe.data, "train", settings.data_dir, style=recipe.style, fit=hyper.fit
+    )
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
-    test_data = sources.load(data or recipe.data, test_split, settings.data_dir)
+    test_data = sources.load(data or recipe.data, test_split, settings.data_dir, style=recipe.style, fit=hyper.fit)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -162,7 +164,6 @@ def run(
             golden=golden_sample(classifier, test_data),
             forms=forms,
             test=test_data,
-            style=recipe.style,
             evaluations=outcome.evaluations,
             provenance=origin,
             report=report.files,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -21,7 +20,7 @@ from PIL import Image
 from service.contract.manifest import ImageInput
 from service.images import headers, mnist
 from service.images.fitting import fit
-from service.images.flattening import flatten
+from service.images.flattening import flatten, is_grey
 from service.images.formats import recognise
 from service.images.headers import MAX_SIDE, Header
 from service.problems import BadRequest, Problem, TooLarge
@@ -40,7 +39,15 @@ _LEAST_SIDE = 512  # of a JPEG that is decoded at a reduced size, and 8 times th
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode(data: bytes, spec: ImageInput, *, max_pixels: int, more_formats: Sequence[str] = ()) -> bytes:
+class Description(NamedTuple):
+    """A picture that is not decoded yet."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def decode(data: bytes, spec: ImageInput, *, max_pixels: int, more_formats: tuple[str, ...] = ()) -> bytes:
     """Return one picture as the model takes it: uint8 [C, H, W], row-major.
 
     `more_formats` are names of Pillow's that are taken besides those of the service. Nothing in them is limited but
@@ -83,6 +90,23 @@ def prepare(image: Image.Image, spec: ImageInput) -> bytes:
     if spec.style == "mnist" and flat.size != (width, height):
         return mnist.redraw_as_mnist(np.asarray(mnist.shrink(flat)), height, width).tobytes()
     return _as_input(np.asarray(fit(flat, (width, height), spec.fit)), spec)
+
+
+def describe(data: bytes, more_formats: tuple[str, ...] = ()) -> Description:
+    """Return what a picture's header says of it, upright.
+
+    Raises:
+        BadRequest, TooLarge: as `decode`.
+    """
+    header = None if more_formats and not recognise(data) else headers.read(data)
+    try:
+        content, taken = (data, more_formats) if header is None else (header.data, (header.format,))
+        image = Image.open(io.BytesIO(content), formats=taken)
+        on_side = header is not None and header.orientation >= 5
+        width, height = image.size[::-1] if on_side else image.size
+        return Description(width, height, is_grey(image))
+    except Exception as error:
+        raise BadRequest(f"the image must decode. Given: {error}") from error
 
 
 def picture(data: bytes, spec: ImageInput) -> bytes:
@@ -152,7 +176,7 @@ def _decode(header: Header, spec: ImageInput) -> bytes:
         raise BadRequest(f"the image must decode. Given: a damaged {header.format} ({error})") from error
 
 
-def _decode_any(data: bytes, spec: ImageInput, max_pixels: int, more_formats: Sequence[str]) -> bytes:
+def _decode_any(data: bytes, spec: ImageInput, max_pixels: int, more_formats: tuple[str, ...]) -> bytes:
     try:
         image = Image.open(io.BytesIO(data), formats=more_formats)
         _expect_size(*image.size, image.width * image.height, max_pixels)

@@ -21,7 +21,7 @@ import orjson
 
 import service
 from service.contract.manifest import ImageInput
-from service.images.decode_process import ANSWER, CPU_SECONDS, HEAD, PROBLEMS
+from service.images.decode_process import ANSWER, CPU_SECONDS, HEAD, PROBLEMS, READY
 from service.problems import BadRequest, ClientGone, DeadlineExceeded, Problem, TooLarge
 
 _LOOK_SECONDS = 0.1  # between looks whether the client is still there
@@ -84,6 +84,13 @@ class DecodePool:
         async with self._slots:
             process = self._take()
             try:
+                await process.be_ready()
+            except asyncio.CancelledError:
+                self._keep(process)  # it harms nobody; killed, it would never be ready where a start takes long
+                raise
+            except (OSError, EOFError) as error:
+                raise await self._what_ended(process) from error
+            try:
                 answer = await process.ask(_description(spec, max_pixels), data)
             except (OSError, EOFError) as error:
                 raise await self._what_ended(process) from error
@@ -134,6 +141,7 @@ class _Process:
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
+        self._ready = False
         self._clock: asyncio.TimerHandle | None = None
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - ours
@@ -143,6 +151,16 @@ class _Process:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread takes address space
                 start_new_session=True,  # a Ctrl-C while it starts is for others
             )
+
+    async def be_ready(self) -> None:
+        """Wait until the interpreter has started.
+
+        Raises:
+            OSError, EOFError: the process has died.
+        """
+        if not self._ready:
+            await self._receive(len(READY))
+            self._ready = True
 
     async def ask(self, description: bytes, data: bytes) -> bytes | Problem:
         """Return the pixels, or what is wrong with the picture.

@@ -27,6 +27,9 @@ HEAD = struct.Struct(">IQ")
 ANSWER = struct.Struct(">?Q")
 """Before each answer: whether there are pixels, and the bytes of them or of the problem, JSON."""
 
+READY = b"\1"
+"""What is sent once, before the first request is read."""
+
 PROBLEMS: dict[str, type[Problem]] = {problem.__name__: problem for problem in (BadRequest, TooLarge)}
 
 CPU_SECONDS = 10
@@ -57,6 +60,7 @@ def main(descriptor: str) -> None:
     os.nice(_NICENESS)
     _limit_memory(MEMORY_BYTES)
     with socket.socket(fileno=int(descriptor)) as channel:
+        channel.sendall(READY)
         serve(channel)
 
 

@@ -25,6 +25,17 @@ def flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return flat
 
 
+def is_grey(image: Image.Image) -> bool:
+    """Whether a picture has no colour, by its mode and palette; its pixels are not looked at."""
+    if image.mode == "P":
+        levels = image.getpalette() or []
+        return levels[::3] == levels[1::3] == levels[2::3]
+    return image.mode in _GREY_MODES
+
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+
+
 def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode.startswith("I"):
         image = _to_eight_bits(image)

@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from service.contract.manifest import ImageInput
 from service.images import decode as images
+from service.images import mnist
 from service.problems import BadRequest, Problem, TooLarge
 from tests import pictures
 
@@ -412,7 +413,9 @@ def test_a_grey_picture_becomes_three_equal_channels_and_colour_becomes_its_brig
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 32), (7, 300), (1, 1), (2000, 3)])
-def test_a_picture_of_another_size_is_cut_to_the_middle_and_resized(size: tuple[int, int]) -> None:
+def test_a_picture_of_another_size_is_cut_to_the_middle_and_resized_unless_the_manifest_says_otherwise(
+    size: tuple[int, int],
+) -> None:
     width, height = size
     picture = Image.new("RGB", size, (10, 200, 90))
     if width > 2 * height:
@@ -572,8 +575,7 @@ def test_speckles_on_the_paper_do_not_move_the_ink() -> None:
 def test_a_blank_sheet_is_black(size: int, shade: int) -> None:
     decoded = decode(pictures.encode(solid("L", shade, size)), MNIST)
 
-    # A grey sheet of the model's own size passes: MNIST's own images do, whatever is in them.
-    assert decoded.max() == (100 if (size, shade) == (28, 100) else 0)
+    assert decoded.max() == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (2, 2), (3, 900)])
@@ -602,3 +604,46 @@ def test_a_picture_is_prepared_like_the_file_that_holds_it() -> None:
     picture = drawn(5, size=(90, 120), at=(20, 20), side=60, ink="black", paper="white")
 
     assert images.prepare(picture, MNIST) == images.decode(pictures.encode(picture), MNIST, max_pixels=MAX_PIXELS)
+
+
+def test_only_a_picture_without_ink_or_colours_is_blank() -> None:
+    for shade in (0, 100, 255):
+        sheet = pictures.encode(
+            Image.fromarray(np.clip(noise(60, 60).astype(int) // 20 + shade, 0, 255).astype(np.uint8))
+        )
+        for spec in (RGB, GREY, MNIST):
+            assert mnist.is_blank(decode(sheet, spec))
+    assert mnist.is_blank(decode(pictures.encode(solid("RGB", (200, 10, 90))), RGB))
+    assert not mnist.is_blank(mnist_like()[None])
+    assert not mnist.is_blank(decode(pictures.encode(shapes(32)), RGB))
+
+
+SIX = Image.fromarray(
+    np.repeat(np.array([[0, 50, 100, 150, 200, 250]], np.uint8), 2, axis=0).repeat(20, 0).repeat(20, 1)
+)
+
+
+def test_a_picture_that_is_stretched_loses_no_side() -> None:
+    decoded = decode(pictures.encode(SIX), ImageInput(shape=(1, 30, 30), colour="grey", fit="stretch"))[0]
+
+    assert (decoded == decoded[0]).all()
+    assert (decoded[0, 0], decoded[0, -1]) == (0, 250)
+
+
+def test_a_picture_in_a_letterbox_loses_no_side_and_keeps_its_proportions() -> None:
+    decoded = decode(pictures.encode(SIX), ImageInput(shape=(1, 30, 30), colour="grey", fit="letterbox"))[0]
+
+    assert (decoded[:10] == 128).all()
+    assert (decoded[20:] == 128).all()
+    assert (decoded[10:20, 0] == 0).all()
+    assert (decoded[10:20, -1] == 250).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (1, 1), (32, 32), (33, 31)])
+def test_every_fit_takes_every_size(fit: str, size: tuple[int, int]) -> None:
+    spec = RGB.model_copy(update={"fit": fit})
+
+    decoded = decode(pictures.encode(Image.new("RGB", size, (128, 128, 128))), spec)
+
+    assert (decoded == 128).all()

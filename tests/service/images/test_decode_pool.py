@@ -25,7 +25,8 @@ from tests import pictures
 RGB = ImageInput(shape=(3, 32, 32), colour="rgb")
 MAX_PIXELS = 32_000_000
 LARGE = pictures.encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)))
-STUCK = "import time, sys; time.sleep(60)"
+STARTING = "import time; time.sleep(60)"
+STUCK = "import socket, sys, time; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'1'); time.sleep(60)"
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ def test_a_decoder_that_is_over_the_deadline_is_killed() -> None:
 
     async def story(pool: DecodePool) -> None:
         with pytest.raises(DeadlineExceeded):
-            await decode(pool, seconds=0.2)
+            await decode(pool, seconds=2)
         await asyncio.sleep(0.1)
         assert children() == before
 
@@ -137,8 +138,9 @@ def test_a_decoder_whose_client_has_gone_is_killed() -> None:
     before = children()
 
     async def story(pool: DecodePool) -> None:
+        leaves = time.monotonic() + 2
         with pytest.raises(ClientGone):
-            await decode(pool, gone=lambda: len(children()) > len(before))
+            await decode(pool, gone=lambda: time.monotonic() > leaves)
         await asyncio.sleep(0.1)
         assert children() == before
 
@@ -157,6 +159,19 @@ def test_who_waits_for_a_place_leaves_at_the_deadline_too() -> None:
             await first
 
     run(story, processes=1)
+
+
+def test_a_decoder_that_takes_long_to_start_is_kept_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_pool, "_START", STARTING)
+
+    async def story(pool: DecodePool) -> int:
+        before = children()
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded):
+                await decode(pool, seconds=0.1)
+        return len(children() - before)
+
+    assert run(story) == 1
 
 
 def test_a_decoder_that_dies_fails_its_own_picture_alone() -> None:
