@@ -18,6 +18,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 CONTRACT = {f"service.contract.{name}" for name in ("lock", "manifest", "registry", "variants")}
 SHARED = {"service.model.torchscript"}  # training checks an artifact with the code that will serve it
+LEARNT_FROM = {"service.images.decode", "service.problems"}  # what is learnt is made as what is served
+IMAGES = {
+    f"service.images.{name}" for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist")
+}
 OPTIONAL = {"rich"}  # the service looks whether it is there
 
 
@@ -126,8 +130,8 @@ def test_the_service_never_imports_training(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", modules_of("training"), ids=lambda file: str(file.relative_to(ROOT)))
-def test_training_imports_nothing_of_the_service_but_the_contract(file: Path) -> None:
-    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | SHARED
+def test_training_imports_nothing_of_the_service_but_the_contract_and_the_decoding_of_pictures(file: Path) -> None:
+    assert {name for name in imports_of(file) if name.split(".")[0] == "service"} <= CONTRACT | SHARED | LEARNT_FROM
 
 
 @pytest.mark.parametrize(("half", "layers"), [("service", SERVICE_LAYERS), ("training", TRAINING_LAYERS)])
@@ -223,4 +227,4 @@ def test_the_command_line_of_training_loads_no_server_no_plots_and_no_torchvisio
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}
     assert not loaded & {"torch._dynamo", "torch._inductor", "sympy"}
-    assert of_the_service(loaded) == CONTRACT | SHARED
+    assert of_the_service(loaded) == CONTRACT | SHARED | IMAGES

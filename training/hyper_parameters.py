@@ -67,6 +67,11 @@ class HyperParameters(BaseModel):
     gentle_share: float = Field(
         0.0, ge=0, lt=1, description="Share of the epochs, to the last, in which images are varied less."
     )
+    fit: Literal["stretch", "letterbox", "crop"] = Field(
+        "stretch",
+        description="How a picture of other proportions becomes an input: stretch it, put it between grey bars, or cut "
+        "it to the middle. The model is served in the same way.",
+    )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")

@@ -77,7 +77,14 @@ def run(
         OptionError, TrainingError, RegistryError: as `pipeline.run`; see `exit_code`.
     """
     registry = pipeline.registry_for(settings.registry, publish_as)
-    train_split = sources.load(data or recipe.data, "train", settings.data_dir, Cache(settings.cache_dir))
+    train_split = sources.load(
+        data or recipe.data,
+        "train",
+        settings.data_dir,
+        style=recipe.style,
+        fit=hyper.fit,
+        cache=Cache(settings.cache_dir),
+    )
     code = settings.commit or commit()
     origin = provenance(recipe, hyper, train_split, commit=code, device="")
     # A checkpoint is finished by the code that began it: other code's weights would be published as this one's.

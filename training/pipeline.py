@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +28,7 @@ from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing.calibrate import fit_temperature
 from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
-from training.publishing.export import Exported, On, check, export, load
+from training.publishing.export import Exported, On, check, export
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import golden_sample, publish, published
@@ -86,12 +87,12 @@ def run(
     device = world.place(devices.choose(settings.device))
     augmentation = recipe.variation(hyper)
     registry = registry_for(settings.registry, publish_as)
-    cache = Cache(settings.cache_dir)
-    whole = train_split or sources.load(data or recipe.data, "train", settings.data_dir, cache)
+    read_split = partial(sources.load, style=recipe.style, fit=hyper.fit, cache=Cache(settings.cache_dir))
+    whole = train_split or read_split(data or recipe.data, "train", settings.data_dir)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
-    test_data = sources.load(data or recipe.data, test_split, settings.data_dir, cache)
+    test_data = read_split(data or recipe.data, test_split, settings.data_dir)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -165,7 +166,6 @@ def run(
             golden=golden_sample(classifier, test_data),
             equivalence=forms,
             test=test_data,
-            style=recipe.style,
             evaluations=outcome.evaluations,
             provenance=origin,
             report=report.files,
@@ -190,7 +190,7 @@ def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterat
     """Those of the recipe's other splits whose files are there."""
     for split in splits:
         try:
-            yield sources.load(recipe.data, split, settings.data_dir, Cache(settings.cache_dir))
+            yield sources.load(recipe.data, split, settings.data_dir, cache=Cache(settings.cache_dir))
         except TrainingError as error:
             logger.info("not measured on %s/%s: %s", recipe.data, split, error)
 

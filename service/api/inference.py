@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 from service.contract.manifest import ImageInput
@@ -13,7 +13,8 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.queues import Client, Part
 from service.engine.served_models import ServedModel
 from service.images import decode as images
-from service.problems import Problem
+from service.images.decode_pool import DecodePool
+from service.problems import DeadlineExceeded, Problem
 from service.settings import Settings
 from service.telemetry.metrics.recorder import Stages
 
@@ -49,42 +50,50 @@ class Inference:
     """Decodes inputs and has them computed."""
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: Settings, executor: Executor, *, turn_seconds: float = TURN_SECONDS
+        self, dispatcher: Dispatcher, settings: Settings, pool: DecodePool, *, turn_seconds: float = TURN_SECONDS
     ) -> None:
         self.dispatcher = dispatcher
         self.settings = settings
-        self._executor = executor
+        self._pool = pool
         self._turn_seconds = turn_seconds
 
-    async def decode(self, data: bytes, spec: ImageInput) -> bytes:
-        """Return one image as the model takes it; a large one is decoded on another thread.
+    async def decode(self, data: bytes, spec: ImageInput, ask: Ask) -> bytes:
+        """Return one image as the model takes it; a large one is decoded by another process.
 
         Raises:
-            BadRequest, TooLarge: as `images.decode`.
+            BadRequest, TooLarge, DeadlineExceeded, ClientGone: as `DecodePool.decode`.
         """
         max_pixels = self.settings.max_pixels
         at_once = images.decode_at_once(data, spec, max_pixels=max_pixels)
         if at_once is not None:
             return at_once
-        work = asyncio.get_running_loop().run_in_executor
-        return await work(self._executor, lambda: images.decode(data, spec, max_pixels=max_pixels))
+        gone = partial(getattr, ask.client, "disconnected")
+        return await self._pool.decode(data, spec, max_pixels=max_pixels, deadline=ask.deadline, is_gone=gone)
 
-    async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput) -> list[bytes | Problem]:
-        """Return each image as the model takes it, or what is wrong with it; other requests get turns in between."""
+    async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput, ask: Ask) -> list[bytes | Problem]:
+        """Return each image as the model takes it, or its problem; other requests get turns in between.
+
+        Raises:
+            DeadlineExceeded, ClientGone: as `DecodePool.decode`, and there is no time for the others either.
+        """
         decoded = []
         turn_ends = time.monotonic() + self._turn_seconds
         for image in found:
             if time.monotonic() >= turn_ends:
                 await asyncio.sleep(0)
+                if time.monotonic() >= ask.deadline:
+                    raise DeadlineExceeded("the images must decode before the request's deadline. Given: they did not")
                 turn_ends = time.monotonic() + self._turn_seconds
-            decoded.append(await self._decode_or_problem(image, spec))
+            decoded.append(await self._decode_or_problem(image, spec, ask))
         return decoded
 
-    async def _decode_or_problem(self, image: bytes | Problem, spec: ImageInput) -> bytes | Problem:
+    async def _decode_or_problem(self, image: bytes | Problem, spec: ImageInput, ask: Ask) -> bytes | Problem:
         if isinstance(image, Problem):
             return image
         try:
-            return await self.decode(image, spec)
+            return await self.decode(image, spec, ask)
+        except DeadlineExceeded:
+            raise
         except Problem as problem:
             return problem
 

@@ -15,7 +15,6 @@ from service.api.predictions import entries, error_entry
 from service.api.request import Query, parse_query
 from service.api.router import Route
 from service.contract.manifest import ImageInput
-from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request, Response, problem_response
 from service.images import decode as images
 from service.problems import ModelFailed, Problem
@@ -52,7 +51,7 @@ class Predict:
         model = ask.model
         spec = model.manifest.input
         if isinstance(spec, ImageInput):
-            decoded = await self._decode(model, spec, find_images(content_type, body, self._max_images))
+            decoded = await self._decode(ask, spec, find_images(content_type, body, self._max_images))
             good = [data for data in decoded if isinstance(data, bytes)]
             data, size = good[0] if len(good) == 1 else b"".join(good), len(good)
         else:
@@ -76,7 +75,7 @@ class Predict:
     def refuse(self, problem: Problem, id_header: Header) -> Response:
         return problem_response(problem, id_header)
 
-    async def _decode(self, model: ServedModel, spec: ImageInput, found: list[Image]) -> list[Image]:
+    async def _decode(self, ask: Ask, spec: ImageInput, found: list[Image]) -> list[Image]:
         """Return each image as the model takes it, or what is wrong with it; at least one is good.
 
         Raises:
@@ -85,13 +84,13 @@ class Predict:
         if len(found) == 1:
             if isinstance(found[0], Problem):
                 raise found[0]
-            return [await self._inference.decode(found[0], spec)]
-        decoded = await self._inference.decode_all(found, spec)
+            return [await self._inference.decode(found[0], spec, ask)]
+        decoded = await self._inference.decode_all(found, spec, ask)
         problems = [data for data in decoded if isinstance(data, Problem)]
         if len(problems) == len(decoded):
             raise problems[0]
         if problems:
-            self._observer.images_refused(model, problems[0].reason, len(problems))
+            self._observer.images_refused(ask.model, problems[0].reason, len(problems))
         return decoded
 
 

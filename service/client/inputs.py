@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Features: TypeAlias = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]] | Tensor
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_NEAREST_MODES = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA", "I": "I;16"}  # of the others; RGB but for these
 
 
 def encode(image: ImageLike) -> bytes:
@@ -95,9 +96,22 @@ def _is(value: Any, module: str, name: str) -> bool:
 
 
 def _encode_picture(picture: Image.Image) -> bytes:
+    picture = _upright(picture)
+    if picture.mode not in _PNG_MODES:
+        picture = picture.convert(_NEAREST_MODES.get(picture.mode, "RGB"))
     buffer = BytesIO()
-    (picture if picture.mode in _PNG_MODES else picture.convert("RGB")).save(buffer, "PNG")
+    picture.save(buffer, "PNG", icc_profile=None)
     return buffer.getvalue()
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return the picture turned as its camera was held: the PNG that is sent does not say how that was."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # noqa: BLE001 - its EXIF is malformed, which is no reason not to send it
+        return picture
 
 
 def _encode_tensor(tensor: Tensor) -> bytes:

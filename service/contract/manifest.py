@@ -29,6 +29,13 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+Style = Literal["photo", "mnist"]
+"""Whether a picture is one of things, or of ink."""
+
+Fit = Literal["crop", "letterbox", "stretch"]
+"""How a picture of other proportions is fitted into a model's input."""
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,10 +55,15 @@ class ImageInput(_Value):
     dtype: Literal["uint8"] = "uint8"
     shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     colour: Literal["grey", "rgb"]
-    style: Literal["photo", "mnist"] = Field(
+    style: Style = Field(
         "photo",
         description="How a picture of another size becomes the input: 'photo' resizes it; 'mnist' finds light or "
         "dark ink, crops it and centres it by mass, as MNIST was made.",
+    )
+    fit: Fit = Field(
+        "crop",
+        description="How a photo of other proportions becomes the input: 'crop' cuts it to the middle, 'letterbox' "
+        "puts grey bars beside it, 'stretch' changes its proportions.",
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ import multiprocessing
 import signal
 import socket
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import uvloop
@@ -26,6 +25,7 @@ from service.engine.dispatcher import Dispatcher
 from service.heartbeats import Heartbeats
 from service.http.limits import Limits
 from service.http.server import HTTPServer
+from service.images.decode_pool import DecodePool
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
 from service.settings import Settings
@@ -33,7 +33,6 @@ from service.telemetry.observer import Observer
 
 _HOUSEKEEPING_SECONDS = 0.25
 _JOIN_SECONDS = 2.0
-_DECODE_THREADS = 2
 
 _BODIES = 16
 """So many bodies of the largest size may a process hold at a time."""
@@ -57,10 +56,10 @@ class HTTPProcess:
             max_queue=max(1, settings.max_queue // settings.front_processes),
             on_answer=observer.block_answered,
         )
-        self._executor = ThreadPoolExecutor(_DECODE_THREADS, "decode")
+        self._pool = DecodePool()
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
         self._auth = ApiKeyAuth(self._keys) if self._keys else None
-        self._inference = Inference(self._dispatcher, settings, self._executor)
+        self._inference = Inference(self._dispatcher, settings, self._pool)
         self._exchange = Exchange(self._dispatcher, observer, settings.timeout_seconds)
         self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
@@ -125,7 +124,7 @@ class HTTPProcess:
         housekeeping.cancel()
         await self._dispatcher.close()
         self._observer.close(self._dispatcher)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     async def _keep_house(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,11 @@ from sklearn.datasets import load_digits
 from service.contract.manifest import ImageInput
 from service.contract.registry import Registry
 from service.images import decode as images
+from service.images.mnist import is_mnist
 from service.model.model import Model
 from tests import pictures
 from tests.conftest import ROOT
+from training.data import idx
 
 EACH = 30  # digits on each kind of sheet
 
@@ -67,6 +70,39 @@ def photographed(sheet: Sheet, chance: np.random.Generator, *, darkest: float, g
     return sheet * light[:, :, None] + chance.normal(0, grain, sheet.shape)
 
 
+def lines(shape: tuple[int, int], chance: np.random.Generator, tilt: float) -> Ink:
+    """Lines from one side of a sheet to the other, a little tilted."""
+    rows, columns = np.indices(shape)
+    slope, gap, width = chance.uniform(-tilt, tilt), chance.uniform(14, 40), chance.uniform(1, 2.5)
+    apart = abs((rows + slope * columns - chance.uniform(0, gap)) % gap - gap / 2)
+    return (width / 2 + 0.5 - apart).clip(0, 1)
+
+
+def on_ruled_paper(ink: Ink, chance: np.random.Generator) -> Sheet:
+    ruled = np.asarray(WHITE) * (1 - 0.35 * lines(ink.shape, chance, 0.05)[:, :, None])
+    return on_paper(ink, ruled) + chance.normal(0, 2, (*ink.shape, 3))
+
+
+def on_squared_paper(ink: Ink, chance: np.random.Generator) -> Sheet:
+    state = chance.bit_generator.state
+    across = lines(ink.shape, chance, 0.03)
+    chance.bit_generator.state = state  # the same gap and tilt
+    down = lines(ink.shape[::-1], chance, 0.03).T
+    ruled = np.asarray(WHITE) * (1 - 0.35 * np.maximum(across, down)[:, :, None])
+    return on_paper(ink, ruled) + chance.normal(0, 2, (*ink.shape, 3))
+
+
+def beside_a_dark_desk(ink: Ink, chance: np.random.Generator) -> Sheet:
+    """The sheet, with the desk in the frame at one side or at two that meet."""
+    sheet = on_paper(ink)
+    for side in (0, 1)[: chance.integers(1, 3)]:
+        wide = int(sheet.shape[side] * chance.uniform(0.05, 0.25)) + 2
+        frame = [(0, 0)] * 3
+        frame[side] = (wide, 0) if chance.integers(2) else (0, wide)
+        sheet = np.pad(sheet, frame, constant_values=chance.uniform(20, 90))
+    return sheet + chance.normal(0, 3, sheet.shape)
+
+
 SHEETS: dict[str, tuple[Draw, str]] = {
     "black on white": (lambda ink, _: on_paper(ink), "PNG"),
     "coloured ink on coloured paper": (on_coloured_paper, "PNG"),
@@ -78,6 +114,9 @@ SHEETS: dict[str, tuple[Draw, str]] = {
     "a grainy photo": (lambda ink, chance: photographed(on_paper(ink), chance, darkest=0.9, grain=12), "JPEG"),
     "a photo beside a window": (lambda ink, chance: photographed(on_paper(ink), chance, darkest=0.4), "JPEG"),
     "a photo in the dark": (lambda ink, chance: photographed(on_paper(ink) * 0.4, chance, darkest=0.8), "JPEG"),
+    "ruled paper": (on_ruled_paper, "JPEG"),
+    "squared paper": (on_squared_paper, "JPEG"),
+    "a dark desk in the frame": (beside_a_dark_desk, "JPEG"),
 }
 
 
@@ -97,6 +136,33 @@ def test_handwriting_is_read_whatever_it_is_on(mnist: Model) -> None:
 
     assert np.mean(list(right.values())) >= 0.95, right
     assert min(right.values()) >= 0.9, right  # of so few on each; a kind of sheet that is not read at all is at 0.1
+
+
+GREYS = [0, 10, 20, 26, 50, 77, 102, 125]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("ink", ["light", "dark"])
+@pytest.mark.parametrize("grey", GREYS)
+def test_grey_paper_of_the_models_size_is_read_as_paper_of_any_other_size(
+    mnist: Model, mnist_root: Path, grey: int, ink: str
+) -> None:
+    raw = mnist_root / "MNIST" / "raw"
+    shares = idx.read(raw / "train-images-idx3-ubyte")[-500:].numpy() / 255
+    labels = idx.read(raw / "train-labels-idx1-ubyte")[-500:].numpy()
+    ground, pen = (grey, 255) if ink == "light" else (255 - grey, 20)
+    sheets = (ground * (1 - shares) + pen * shares).astype(np.uint8)
+
+    inputs = bytearray(b"".join(decode(pictures.encode(Image.fromarray(sheet)), mnist) for sheet in sheets))
+
+    assert (mnist.run(mnist.batch(inputs)).class_ids == labels).mean() >= 0.97
+
+
+@pytest.mark.data
+def test_every_image_of_mnist_is_taken_as_it_is(mnist_root: Path) -> None:
+    images_of_mnist = idx.read(mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte").numpy()
+
+    assert all(map(is_mnist, images_of_mnist))
 
 
 def decode(data: bytes, model: Model) -> bytes:

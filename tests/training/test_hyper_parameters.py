@@ -62,6 +62,7 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
         "augment": True,
+        "fit": "stretch",
         "shuffle": True,
         "drop_last": False,
         "precision": "float32",

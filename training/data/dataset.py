@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from service.contract.manifest import Fit, Style
 from training.errors import OptionError
 
 
@@ -24,6 +25,8 @@ class Dataset:
     inputs: Tensor  # uint8 [N, C, H, W], or float32 [N, F]
     labels: Tensor  # int64 [N], each in 0..K-1
     classes: tuple[str, ...]  # K names
+    style: Style = "photo"  # how a picture becomes one of the inputs: as these were made
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels) or not len(self.labels):

@@ -1,41 +1,50 @@
 """Datasets that are picture files, one folder for each class, in a directory or in zips.
 
-Knows nothing about which datasets there are.
+Pictures become inputs by the service's own function, so that what is learnt is what will be served. Knows nothing about
+which datasets there are.
 """
 
 from __future__ import annotations
 
-import io
+import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from service.contract.manifest import Fit, ImageInput, Style
+from service.images import decode as images
+from service.problems import Problem
 from training.data.dataset import Dataset
 from training.errors import TrainingError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+MORE_FORMATS = ("PPM", "TIFF")
+"""What can be learnt from, besides the formats that are served."""
+MAX_PIXELS = 64_000_000
 LARGEST = 64
 """Pictures of one size up to this many pixels a side are taken as they are."""
 SIDE = 32
-"""What others are scaled and cropped to."""
+"""What others become."""
+INK_SIDE = 28
+"""The same for pictures of ink, which become like MNIST's."""
 
-GREY = ("1", "L")
-
+R = TypeVar("R")
 T = TypeVar("T")
 
 
-def folder(split: str, path: Path) -> Dataset:
+def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretch") -> Dataset:
     """A torchvision ImageFolder of the user's own: `path`/train/CLASS/* and `path`/test/CLASS/*, or `path`/CLASS/*.
 
-    Without train and test, every fifth picture of each class, by name, is for testing. Pictures stay as they are when
-    all have one size of at most 64 x 64, else they become 32 x 32; grey when all are grey, else colour.
+    Without train and test, every fifth picture of each class, by name, is for testing. Pictures keep their size when
+    all have one of at most 64 x 64, else they become 32 x 32 (28 x 28 for the style "mnist"). They are grey when all
+    are grey or the style is "mnist", else colour.
 
     Raises:
         TrainingError: there is no such folder, it has fewer than two classes, or a file is no picture.
@@ -48,18 +57,18 @@ def folder(split: str, path: Path) -> Dataset:
             f"{path} must hold a folder of pictures for each of two or more classes, or train/ and test/ with such "
             f"folders. Given: {len(classes)} with pictures."
         )
-    both = _dataset(path.name, "train", found, classes)
+    spec = _input_of([picture for _, picture in found], style, fit)
     if not split_up:
-        return both.every_fifth(split)
+        return _dataset(path.name, "train", found, classes, spec).every_fifth(split)
     if split == "train":
-        return both
+        return _dataset(path.name, "train", found, classes, spec)
     tested = _found(path / "test")
     unknown = {name for name, _ in tested} - set(classes)
     if unknown or not tested:
         raise TrainingError(
             f"{path / 'test'} must have the classes of train. Given: {', '.join(sorted(unknown)) or 'none'}"
         )
-    return _dataset(path.name, "test", tested, classes, like=both.inputs)
+    return _dataset(path.name, "test", tested, classes, spec)
 
 
 def there(split: str, path: Path) -> bool:
@@ -85,7 +94,8 @@ def official(name: str, split: str, path: Path) -> Dataset:
             "Pass --data-dir PATH."
         )
     found.sort(key=lambda entry: (PurePosixPath(entry[1].name).stem, entry[0]))
-    return _dataset(name, split, found, tuple(sorted({name for name, _ in found})))
+    spec = _input_of([picture for _, picture in found], "photo", "stretch")
+    return _dataset(name, split, found, tuple(sorted({name for name, _ in found})), spec)
 
 
 class Picture:
@@ -95,16 +105,29 @@ class Picture:
         self.name = name
         self._content = content
 
-    def decode(self) -> Image.Image:
-        """The picture upright, at most 64 x 64 (else scaled to 32 x 32), grey or RGB."""
-        content = io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content
+    def describe(self) -> images.Description:
+        """Return its size and whether it is grey, from its header.
+
+        Raises:
+            TrainingError: it is no picture.
+        """
+        return self._read(partial(images.describe, more_formats=MORE_FORMATS))
+
+    def decode(self, spec: ImageInput) -> bytes:
+        """Return it as the service would give it to a model with that input.
+
+        Raises:
+            TrainingError: it is no picture.
+        """
+        return self._read(partial(images.decode, spec=spec, max_pixels=MAX_PIXELS, more_formats=MORE_FORMATS))
+
+    def _read(self, read: Callable[[bytes], R]) -> R:
         try:
-            with Image.open(content) as opened:
-                picture: Image.Image = ImageOps.exif_transpose(opened)
-                picture = picture.convert("L" if picture.mode in GREY else "RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise TrainingError(f"{self.name} must be a picture. Given: {error}") from error
-        return picture if max(picture.size) <= LARGEST else _fit(picture, (SIDE, SIDE))
+            return read(self._content if isinstance(self._content, bytes) else self._content.read_bytes())
+        except OSError as error:
+            raise TrainingError(f"{self.name} must be a picture that can be read. Given: {error}") from error
+        except Problem as problem:
+            raise TrainingError(f"{self.name} must be a picture: {problem.detail}") from problem
 
 
 def _found(path: Path) -> list[tuple[str, Picture]]:
@@ -118,27 +141,34 @@ def _zipped(file: Path) -> list[tuple[str, Picture]]:
         return [(PurePosixPath(name).parent.name, Picture(name, archive.read(name))) for name in names]
 
 
+def _input_of(pictures: list[Picture], style: Style, fit: Fit) -> ImageInput:
+    """Return the input that suits all pictures, by what their headers say."""
+    described = _all(Picture.describe, pictures)
+    size = _only((picture.height, picture.width) for picture in described)
+    if size is None or max(size) > LARGEST:
+        size = (INK_SIDE, INK_SIDE) if style == "mnist" else (SIDE, SIDE)
+    grey = style == "mnist" or all(picture.grey for picture in described)
+    colour: Literal["grey", "rgb"] = "grey" if grey else "rgb"
+    return ImageInput(shape=(1 if grey else 3, *size), colour=colour, style=style, fit=fit)
+
+
 def _dataset(
-    name: str, split: str, found: list[tuple[str, Picture]], classes: tuple[str, ...], *, like: Tensor | None = None
+    name: str, split: str, found: list[tuple[str, Picture]], classes: tuple[str, ...], spec: ImageInput
 ) -> Dataset:
     labels = torch.tensor([classes.index(of) for of, _ in found])
-    with ThreadPoolExecutor() as threads:  # decoding lets go of the interpreter
-        decoded = list(threads.map(lambda picture: picture.decode(), (picture for _, picture in found), chunksize=64))
-    return Dataset(name, split, _tensor(decoded, like), labels, classes)
+    decoded = b"".join(_all(lambda picture: picture.decode(spec), [picture for _, picture in found]))
+    return Dataset(name, split, _tensor(decoded, spec), labels, classes, spec.style, spec.fit)
 
 
-def _tensor(decoded: list[Image.Image], like: Tensor | None) -> Tensor:  # uint8 [N, C, H, W]
-    if like is not None:
-        mode, size = "L" if like.shape[1] == 1 else "RGB", (like.shape[3], like.shape[2])
-    else:
-        mode = "L" if _only(picture.mode for picture in decoded) == "L" else "RGB"
-        size = _only(picture.size for picture in decoded) or (SIDE, SIDE)
-    arrays = [np.asarray(_fit(picture, size).convert(mode)) for picture in decoded]
-    return torch.from_numpy(np.stack(arrays)).view(len(arrays), size[1], size[0], -1).permute(0, 3, 1, 2).contiguous()
+def _all(work: Callable[[Picture], R], pictures: list[Picture]) -> list[R]:
+    """Return what the work gives for each picture; decoding lets go of the interpreter."""
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        warnings.simplefilter("ignore")  # Pillow's, on metadata and on large photos of the user's own
+        return list(threads.map(work, pictures, chunksize=64))
 
 
-def _fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+def _tensor(decoded: bytes, spec: ImageInput) -> Tensor:  # uint8 [N, C, H, W]
+    return torch.from_numpy(np.frombuffer(bytearray(decoded), np.uint8)).view(-1, *spec.shape)
 
 
 def _only(values: Iterable[T]) -> T | None:

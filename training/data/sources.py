@@ -6,6 +6,7 @@ Knows nothing about training. torchvision and scikit-learn are imported by the d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,17 +14,32 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
+from service.contract.manifest import Fit, Style
 from training.data import downloads, pictures, tables
 from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.errors import OptionError
 
+INK = ("mnist", "kmnist", "digits")
+"""Datasets of light ink on black, which the style "mnist" does not change."""
+
 OWN = ("folder:PATH", "csv:PATH[:LABEL]")
 """How the user's own data is named, for help and errors."""
 
 
-def load(name: str, split: str, data_dir: Path, cache: Cache = NO_CACHE) -> Dataset:
+def load(
+    name: str,
+    split: str,
+    data_dir: Path,
+    *,
+    style: Style = "photo",
+    fit: Fit = "stretch",
+    cache: Cache = NO_CACHE,
+) -> Dataset:
     """The split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
+
+    Pictures become inputs by `style` and `fit`, which the dataset keeps, so that they are served in the same way. Of
+    the published datasets only those of ink can have the style "mnist".
 
     Raises:
         OptionError: there is no such dataset.
@@ -31,15 +47,16 @@ def load(name: str, split: str, data_dir: Path, cache: Cache = NO_CACHE) -> Data
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        return cache.get(f"folder/{split}", Path(path).rglob("*"), lambda: pictures.folder(split, Path(path)))
+        title = f"folder/{split}/{style}/{fit}"
+        files = Path(path).rglob("*")
+        return cache.get(title, files, lambda: pictures.folder(split, Path(path), style=style, fit=fit))
     if kind == "csv" and path:
         file, _, label = (path, "", None) if Path(path).exists() else path.rpartition(":")
         return tables.table(split, Path(file or path), label if file else None)
     if name not in SOURCES:
         raise OptionError(f"data must be one of {', '.join([*SOURCES, *OWN])}. Given: {name!r}")
-    if name == "cifar10":
-        return downloads.cifar10(split, data_dir, cache)
-    return SOURCES[name](split, data_dir)
+    found = downloads.cifar10(split, data_dir, cache) if name == "cifar10" else SOURCES[name](split, data_dir)
+    return replace(found, style=style if name in INK else "photo", fit=fit)
 
 
 def digits(split: str, data_dir: Path) -> Dataset:  # noqa: ARG001 - a source like the others; it is bundled

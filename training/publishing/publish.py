@@ -43,7 +43,6 @@ def publish(
     golden: GoldenSample,
     equivalence: Equivalence = UNTESTED,
     test: Dataset,
-    style: Literal["photo", "mnist"],
     evaluations: Sequence[Evaluation],
     provenance: Provenance,
     report: Callable[[ModelManifest], Mapping[str, bytes]] | None = None,
@@ -64,7 +63,7 @@ def publish(
             version=version,
             created=datetime.now(UTC),
             artifact=file,
-            input=input_spec(test, style),
+            input=input_spec(test),
             classes=test.classes,
             temperature=evaluations[0].calibrated.temperature,
             metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
@@ -117,12 +116,13 @@ def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
     )
 
 
-def input_spec(data: Dataset, style: Literal["photo", "mnist"]) -> ImageInput | FeatureInput:
-    """Describe the inputs of the exported graph, which are those of the dataset."""
+def input_spec(data: Dataset) -> ImageInput | FeatureInput:
+    """Describe the inputs of the exported graph, and how a picture becomes one, as the dataset has it."""
     if not data.images:
         return FeatureInput(shape=(data.inputs.shape[1],))
     channels, height, width = data.inputs.shape[1:]
-    return ImageInput(shape=(channels, height, width), colour="grey" if channels == 1 else "rgb", style=style)
+    colour: Literal["grey", "rgb"] = "grey" if channels == 1 else "rgb"
+    return ImageInput(shape=(channels, height, width), colour=colour, style=data.style, fit=data.fit)
 
 
 def evaluation_file(evaluation: Evaluation) -> bytes:

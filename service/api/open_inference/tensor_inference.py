@@ -7,7 +7,6 @@ from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InferRequest, InputTensor, Outputs
 from service.api.open_inference.metadata import inputs_of
 from service.contract.manifest import ImageInput
-from service.engine.served_models import ServedModel
 from service.problems import Problem, TooLarge, Unprocessable
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
@@ -25,11 +24,12 @@ class TensorInference:
         Raises:
             Problem, ClientGone: the request is wrong, or not answered.
         """
-        data, size = await self._read_input(ask.model, asked.inputs[0], binary)
+        data, size = await self._read_input(ask, asked.inputs[0], binary)
         computed = await self._inference.compute(ask, data, size)
         return messages.outputs(ask.model, computed, asked), computed
 
-    async def _read_input(self, model: ServedModel, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
+    async def _read_input(self, ask: Ask, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
+        model = ask.model
         described = {d["name"]: d for d in inputs_of(model)}.get(tensor.name)
         if described is None:
             names = [d["name"] for d in inputs_of(model)]
@@ -42,7 +42,7 @@ class TensorInference:
         if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(raw, binary)
             binary.expect_end()
-            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec))), len(files)
+            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec, ask))), len(files)
         data = tensors.read_numbers(raw, _DATATYPES[spec.dtype], spec.shape, binary)
         binary.expect_end()
         return data, size

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor, ThreadPoolExecutor
+import time
 from typing import cast
 
-from service.api.inference import TURN_SECONDS, Inference
+import pytest
+
+from service.api.inference import TURN_SECONDS, Ask, Inference
 from service.engine.dispatcher import Dispatcher
-from service.problems import BadRequest, Problem
+from service.engine.served_models import ServedModel
+from service.images.decode_pool import DecodePool
+from service.problems import BadRequest, DeadlineExceeded, Problem
 from service.settings import Settings
 from tests import pictures
 from tests.registries import RGB
 
 
+class Waiting:
+    disconnected = False
+
+
 def decode_all(
-    found: list[bytes | Problem], executor: Executor, *, turn_seconds: float = TURN_SECONDS
+    found: list[bytes | Problem], *, seconds: float = 60, turn_seconds: float = TURN_SECONDS
 ) -> tuple[list[bytes | Problem], int]:
     """What becomes of the images, and how often the loop went round meanwhile."""
-    subject = Inference(cast("Dispatcher", None), Settings(), executor, turn_seconds=turn_seconds)
+    pool = DecodePool()
+    subject = Inference(cast("Dispatcher", None), Settings(), pool, turn_seconds=turn_seconds)
+    ask = Ask(cast("ServedModel", None), time.monotonic() + seconds, Waiting())
     rounds = 0
 
     async def story() -> list[bytes | Problem]:
@@ -30,14 +40,16 @@ def decode_all(
             loop.call_soon(count)
 
         loop.call_soon(count)
-        return await subject.decode_all(found, RGB)
+        try:
+            return await subject.decode_all(found, RGB, ask)
+        finally:
+            pool.close()
 
     return asyncio.run(story()), rounds
 
 
 def test_many_images_let_other_requests_have_their_turns() -> None:
-    with ThreadPoolExecutor(1) as executor:
-        decoded, rounds = decode_all([pictures.row_png(3)] * 20, executor, turn_seconds=0.0)
+    decoded, rounds = decode_all([pictures.row_png(3)] * 20, turn_seconds=0.0)
 
     assert len(set(decoded)) == 1
     assert rounds >= 20
@@ -46,10 +58,16 @@ def test_many_images_let_other_requests_have_their_turns() -> None:
 def test_each_image_is_decoded_or_its_problem_in_its_place() -> None:
     large = pictures.encode(pictures.row(3, size=1000))
     already = BadRequest("it must be good. Given: it is not")
-    with ThreadPoolExecutor(1) as executor:
-        (small, bad, known, slow), _ = decode_all([pictures.row_png(3), b"no image", already, large], executor)
+
+    (small, bad, known, slow), _ = decode_all([pictures.row_png(3), b"no image", already, large])
 
     assert isinstance(small, bytes)
     assert isinstance(bad, BadRequest)
     assert known is already
     assert isinstance(slow, bytes)
+
+
+@pytest.mark.parametrize("image", [pictures.row_png(3), pictures.encode(pictures.row(3, size=1000))])
+def test_images_that_nobody_can_wait_for_are_not_decoded(image: bytes) -> None:
+    with pytest.raises(DeadlineExceeded):
+        decode_all([image] * 3, seconds=0, turn_seconds=0.0)

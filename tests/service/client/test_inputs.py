@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from service.client.inputs import encode, rows_of
+from service.contract.manifest import ImageInput
+from service.images.decode import decode
 from tests import pictures
 
 PNG = pictures.row_png(3)
@@ -101,3 +103,38 @@ def test_what_can_be_no_image_is_refused(given: object) -> None:
 )
 def test_features_come_as_lists_arrays_or_tensors(given: object) -> None:
     assert rows_of(given) == [[1, 2.5], [3, 4]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_opened_picture_is_sent_as_upright_as_its_file(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo"
+    shades = np.arange(32 * 48, dtype=np.uint16).reshape(32, 48) // 8
+    path.write_bytes(pictures.encode(Image.fromarray(shades.astype(np.uint8)).convert("RGB"), kind, exif=exif))
+
+    spec = ImageInput(shape=(3, 32, 32), colour="rgb")
+    of_path, of_picture = (decode(encode(image), spec, max_pixels=10**6) for image in (path, Image.open(path)))
+
+    assert of_path == of_picture
+
+
+def test_an_opened_picture_whose_exif_is_malformed_is_sent(tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(pictures.encode(Image.new("RGB", (9, 9), (1, 2, 3)), "WEBP", lossless=True, exif=b"garbage!"))
+
+    assert Image.open(io.BytesIO(encode(Image.open(path)))).getpixel((0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("mode", ["PA", "La", "RGBa", "LA", "RGBA"])
+def test_transparency_is_sent(mode: str) -> None:
+    picture = Image.new("LA" if mode == "La" else "RGBA", (9, 9)).convert(mode)
+
+    assert Image.open(io.BytesIO(encode(picture))).convert("RGBA").getextrema()[3] == (0, 0)
+
+
+def test_wide_greys_are_sent_as_sixteen_bits_and_not_cut() -> None:
+    content = encode(Image.new("I", (9, 9), 51_400))
+
+    assert decode(content, ImageInput(shape=(1, 9, 9), colour="grey"), max_pixels=100) == bytes([200]) * 81

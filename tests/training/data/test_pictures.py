@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,11 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
+from service.contract.manifest import Fit, ImageInput, Style
+from service.images.decode import decode
 from training.data import sources
 from training.errors import TrainingError
+from training.publishing.publish import input_spec
 
 KINDS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -167,3 +172,156 @@ def test_what_torchvision_cannot_download_is_an_error_with_the_folder_it_looked_
         sources.load(name, "test", tmp_path)
 
     assert str(tmp_path) in str(raised.value)
+
+
+# What is learnt is what will be served
+
+
+def grey(height: int = 40, width: int = 40) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width), np.uint8)
+
+
+def colour(height: int = 40, width: int = 60) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def ink() -> Image.Image:
+    """A dark seven on light paper."""
+    sheet = np.full((60, 50), 230, np.uint8)
+    sheet[10:15, 10:40] = sheet[10:50, 34:40] = 40
+    return Image.fromarray(sheet)
+
+
+def with_alpha(mode: str) -> Image.Image:
+    picture = colour().convert("RGBA")
+    picture.putalpha(Image.fromarray(grey(40, 60)))
+    return picture.convert(mode)
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def as_file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def sixteen_bit_colour() -> bytes:
+    """A PNG that Pillow cannot write."""
+    lines = b"".join(b"\0" + np.arange(180, dtype=">u2").tobytes() for _ in range(40))
+    return png_of(60, 40, 16, 2, 0, lines)
+
+
+def interlaced() -> bytes:
+    """The same of one that is interlaced."""
+    passes = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
+    lines = [b"\0" + line.tobytes() for top, down, left, right in passes for line in grey()[top::down, left::right]]
+    return png_of(40, 40, 8, 0, 1, b"".join(lines))
+
+
+def png_of(width: int, height: int, depth: int, kind: int, interlace: int, lines: bytes) -> bytes:
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlace)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+EVERY_KIND: dict[str, bytes] = {
+    "1": as_file(Image.fromarray(grey()).convert("1")),
+    "L": as_file(Image.fromarray(grey())),
+    "L, 28 x 28": as_file(Image.fromarray(grey(28, 28))),
+    "LA": as_file(with_alpha("LA")),
+    "I;16": as_file(Image.fromarray(np.linspace(0, 65_535, 1600).astype(np.uint16).reshape(40, 40))),
+    "P": as_file(colour().convert("P")),
+    "P, see-through": as_file(colour().convert("P"), transparency=bytes(range(256))),
+    "P of greys": as_file(Image.fromarray(grey()).convert("P")),
+    "RGB": as_file(colour()),
+    "RGB, see-through": as_file(Image.new("RGB", (40, 40), (9, 9, 9)), transparency=(9, 9, 9)),
+    "RGBA": as_file(with_alpha("RGBA")),
+    "RGB, 16-bit": sixteen_bit_colour(),
+    "interlaced": interlaced(),
+    "grey JPEG": as_file(Image.fromarray(grey()), "JPEG"),
+    "CMYK JPEG": as_file(colour().convert("CMYK"), "JPEG"),
+    "progressive JPEG": as_file(colour(), "JPEG", progressive=True),
+    "large JPEG": as_file(colour().resize((2600, 2100)), "JPEG"),
+    **{f"JPEG, orientation {n}": as_file(colour(), "JPEG", exif=oriented(n)) for n in range(1, 9)},
+    "PNG, orientation 6": as_file(colour(), exif=oriented(6)),
+    "WebP, orientation 8": as_file(colour(), "WEBP", exif=oriented(8)),
+    "JPEG with broken EXIF": as_file(colour(), "JPEG", exif=b"Exif\0\0garbage!garbage!"),
+    "animated GIF": as_file(colour(), "GIF", save_all=True, append_images=[colour().rotate(90)]),
+    "animated WebP": as_file(colour(), "WEBP", save_all=True, append_images=[colour().rotate(90)]),
+    "see-through WebP": as_file(with_alpha("RGBA"), "WEBP", lossless=True),
+    "BMP": as_file(colour(), "BMP"),
+    "ink": as_file(ink()),
+    "ink in colour": as_file(ink().convert("RGB"), "JPEG"),
+    "I as TIFF": as_file(Image.new("I", (40, 40), 30_000), "TIFF"),
+    "F as TIFF": as_file(Image.fromarray(grey().astype(np.float32)), "TIFF"),
+    "PPM": as_file(colour(), "PPM"),
+}
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("style", ["photo", "mnist"])
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_kind_of_picture_is_learnt_as_the_service_decodes_it(
+    tmp_path: Path, kind: str, style: Style, fit: Fit
+) -> None:
+    content = EVERY_KIND[kind]
+    suffix = {b"\xff\xd8": "jpg", b"II": "tif", b"P6": "ppm"}.get(content[:2], "png")
+    alone = write(tmp_path / "alone", {f"{name}/1.{suffix}": content for name in "ab"})
+    among = write(tmp_path / "among", {f"a/1.{suffix}": content, "b/1.png": picture(7), "b/2.png": EVERY_KIND["ink"]})
+
+    for root in (alone, among):
+        whole = sources.load(f"folder:{root}", "test", Path(), style=style, fit=fit)
+        spec = input_spec(whole)
+
+        assert isinstance(spec, ImageInput)
+        assert (spec.style, spec.fit) == (style, fit)
+        served = decode(content, spec, max_pixels=32_000_000, more_formats=("TIFF", "PPM"))
+        assert whole.inputs[0].numpy().tobytes() == served
+
+
+@pytest.mark.parametrize(
+    ("kinds", "channels"),
+    [
+        (("1", "L", "LA", "I;16", "P of greys", "grey JPEG", "interlaced"), 1),
+        (("L", "RGB"), 3),
+        (("L", "P"), 3),
+        (("I;16", "CMYK JPEG"), 3),
+    ],
+)
+def test_pictures_that_are_all_grey_make_a_grey_input(tmp_path: Path, kinds: tuple[str, ...], channels: int) -> None:
+    root = write(tmp_path, {f"{name}/{i}.png": EVERY_KIND[kind] for name in "ab" for i, kind in enumerate(kinds)})
+
+    assert sources.load(f"folder:{root}", "train", Path()).inputs.shape[1] == channels
+
+
+def test_pictures_turned_by_their_camera_have_the_size_that_they_are_seen_at(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {f"{name}/{n}.jpg": as_file(colour(40, 60), "JPEG", exif=oriented(n)) for name in "ab" for n in (5, 6, 7, 8)},
+    )
+
+    assert sources.load(f"folder:{root}", "train", Path()).inputs.shape[1:] == (3, 60, 40)
+
+
+def test_ink_of_several_sizes_or_colours_becomes_grey_and_28_by_28(tmp_path: Path) -> None:
+    files = {f"{name}/{n}.png": as_file(ink().resize((50 + n, 60)).convert("RGB")) for name in "ab" for n in range(3)}
+
+    data = sources.load(f"folder:{write(tmp_path, files)}", "train", Path(), style="mnist")
+
+    assert data.inputs.shape == (4, 1, 28, 28)
+    assert (data.inputs[:, :, 0].max(), data.inputs.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(("name", "style"), [("digits", "mnist"), ("moons", "photo")])
+def test_only_datasets_of_ink_are_served_as_ink(name: str, style: Style) -> None:
+    assert sources.load(name, "test", Path(), style="mnist").style == style

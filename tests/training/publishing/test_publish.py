@@ -4,6 +4,7 @@ import base64
 import json
 import multiprocessing
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ PROVENANCE = Provenance(
 
 
 def publish_a_fresh_network(root: str, digits_test: Dataset) -> tuple[ModelManifest, Evaluation]:
+    ink = replace(digits_test, style="mnist", fit="letterbox")
     artifact = export(Exported(Preprocessing(), NeuralNet()))
     classifier = load(artifact, CPU)
     evaluation = evaluate(classifier, digits_test, temperature=1.5)
@@ -42,8 +44,7 @@ def publish_a_fresh_network(root: str, digits_test: Dataset) -> tuple[ModelManif
         "neural_net",
         artifact=artifact,
         golden=golden_sample(classifier, digits_test),
-        test=digits_test,
-        style="mnist",
+        test=ink,
         evaluations=[evaluation],
         provenance=PROVENANCE,
     )
@@ -61,7 +62,7 @@ def test_a_reader_of_the_registry_gets_what_was_measured_and_what_was_trained(ro
     read = Registry(root).manifest("neural_net", 1)
 
     assert read == manifest
-    assert read.input == ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
+    assert read.input == ImageInput(shape=(1, 28, 28), colour="grey", style="mnist", fit="letterbox")
     assert read.classes == tuple("0123456789")
     assert read.provenance == PROVENANCE
     assert read.temperature == 1.5
@@ -112,7 +113,7 @@ def test_features_are_described_and_sampled_as_float32() -> None:
 
     golden = golden_sample(Exported(Preprocessing(images=False), nn.Linear(2, 1)), data)
 
-    assert input_spec(data, "photo") == FeatureInput(shape=(2,))
+    assert input_spec(data) == FeatureInput(shape=(2,))
     assert base64.b64decode(golden.inputs) == rows.numpy().astype("<f4").tobytes()
     assert [len(row) for row in golden.logits] == [2, 2]
 
@@ -120,7 +121,7 @@ def test_features_are_described_and_sampled_as_float32() -> None:
 def test_a_colour_dataset_is_a_colour_input() -> None:
     data = Dataset("photos", "test", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long(), ("a", "b"))
 
-    assert input_spec(data, "photo") == ImageInput(shape=(3, 8, 8), colour="rgb")
+    assert input_spec(data) == ImageInput(shape=(3, 8, 8), colour="rgb")
 
 
 def test_a_publish_that_fails_midway_leaves_no_version(

@@ -1,0 +1,104 @@
+"""Name a file's format by its first bytes, for people whose file is refused. Knows nothing about decoding."""
+
+from __future__ import annotations
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""What the service takes."""
+
+_ACCEPTED = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+)
+
+_BOXES = {
+    b"avif": "an AVIF image",
+    b"avis": "an AVIF image",
+    b"heic": "an HEIC image",
+    b"heix": "an HEIC image",
+    b"hevc": "an HEIC image",
+    b"heim": "an HEIC image",
+    b"mif1": "an HEIC image",
+    b"msf1": "an HEIC image",
+    b"crx ": "a Canon raw image",
+}
+"""Brands of the ISO media file format; every other brand is a video."""
+
+_OTHERS = (
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"II+\0", "a TIFF image"),
+    (b"MM\0+", "a TIFF image"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive or an office document"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"8BPS", "a Photoshop document"),
+    (b"\0\0\1\0", "a Windows icon"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (b"OggS", "an Ogg file"),
+    (b"ID3", "an MP3 file"),
+    (b"%!PS", "a PostScript document"),
+    (b"DDS ", "a DDS texture"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x7fELF", "a program"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"data:", "a data URL as text; send its bytes, or send it as JSON"),
+)
+
+_NETPBM = {b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF"}
+
+
+def recognise(data: bytes) -> str | None:
+    """Return which of `FORMATS` the bytes begin like, or None."""
+    for start, name in _ACCEPTED:
+        if data.startswith(start):
+            return name
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def describe(data: bytes) -> str:
+    """Say in words what a file seems to be that is none of `FORMATS`, with its size."""
+    return f"{_guess(data)}, {len(data):,} bytes"
+
+
+def _guess(data: bytes) -> str:
+    for start, name in _OTHERS:
+        if data.startswith(start):
+            return name
+    if data[4:8] == b"ftyp":
+        return _BOXES.get(data[8:12], "a video")
+    if data[:4] == b"RIFF":
+        return {b"AVI ": "an AVI video", b"WAVE": "a WAV sound"}.get(data[8:12], "a RIFF file that is no WebP")
+    if data[:2] in _NETPBM and data[2:3].isspace():
+        return "a Netpbm image (PBM, PGM, PPM)"
+    if not any(data):
+        return "only zero bytes"
+    return _guess_text(data) or "bytes of no format that is known"
+
+
+def _guess_text(data: bytes) -> str:
+    """Name the kind of text, or return '' if it is none."""
+    try:
+        text = data[:1000].decode("utf-8-sig", errors="strict" if len(data) <= 1000 else "ignore").lstrip().lower()
+    except UnicodeDecodeError:
+        return ""
+    if any(ord(letter) < 32 and letter not in "\t\r\n\f" for letter in text):
+        return ""
+    if text.startswith("<svg") or (text.startswith(("<?xml", "<!--")) and "<svg" in text):
+        return "an SVG drawing"
+    if text.startswith(("<!doctype html", "<html")):
+        return "an HTML page"
+    if text.startswith("<"):
+        return "XML or HTML text"
+    if text.startswith(("{", "[")):
+        return "JSON text; send it with the content type application/json"
+    return "text"
