@@ -28,7 +28,7 @@ from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing.calibrate import fit_temperature
 from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
-from training.publishing.export import Exported, On, check, export
+from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import golden_sample, publish, published

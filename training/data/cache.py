@@ -22,7 +22,7 @@ from training.data.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raise it when pictures are decoded differently or entries are laid out differently."""
 
 
@@ -80,7 +80,9 @@ def _read(file: Path) -> Dataset | None:
         return None
     try:
         entry = torch.load(file, weights_only=True)
-        data = Dataset(entry["name"], entry["split"], entry["inputs"], entry["labels"], tuple(entry["classes"]))
+        tensors = entry["inputs"], entry["labels"]
+        prepared = {"style": entry["style"], "fit": entry["fit"]}
+        data = Dataset(entry["name"], entry["split"], *tensors, tuple(entry["classes"]), **prepared)
         if data.digest != entry["digest"]:
             raise ValueError("its tensors do not have the digest that it names")
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
@@ -96,6 +98,8 @@ def _write(file: Path, data: Dataset) -> None:
         "inputs": data.inputs,
         "labels": data.labels,
         "classes": list(data.classes),
+        "style": data.style,
+        "fit": data.fit,
         "digest": data.digest,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
