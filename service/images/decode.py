@@ -126,7 +126,7 @@ def _is_plain_png(data: bytes, spec: ImageInput) -> bool:
     """
     return (
         data.startswith(_png_start(spec.shape, spec.colour))
-        and data[37:41] == b"IDAT"
+        and data.startswith(b"IDAT", 37)
         and int.from_bytes(data[33:37], "big") + _PNG_FRAME_BYTES == len(data)
     )
 
