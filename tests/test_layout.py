@@ -21,8 +21,7 @@ ELSEWHERE = {
     "service/api/predict.py": "tests/end_to_end/test_serving.py",
     "service/api/predictions.py": "tests/end_to_end/test_serving.py",
     "service/api/probes.py": "tests/end_to_end/test_serving.py",
-    "service/api/response.py": "tests/service/api/test_asgi.py",
-    "service/api/static.py": "tests/end_to_end/test_page.py",
+    "service/api/response.py": "tests/service/api/test_exchange.py",
     "service/client/answers.py": "tests/service/client/test_client.py",
     "service/client/asynchronous.py": "tests/service/client/test_client.py",
     "service/client/batches.py": "tests/service/client/test_classify.py",
@@ -42,7 +41,14 @@ ELSEWHERE = {
     "service/commands/serve.py": "tests/service/test_settings.py",
     "service/engine/admission.py": "tests/service/engine/test_dispatcher.py",
     "service/engine/queues.py": "tests/service/engine/test_dispatcher.py",
+    "service/http/server.py": "tests/service/http/test_connection.py",
+    "service/images/decode_process.py": "tests/service/images/test_decode_pool.py",
+    "service/images/exif.py": "tests/service/images/test_decode.py",
+    "service/images/fitting.py": "tests/end_to_end/test_own_pictures.py",
+    "service/images/flattening.py": "tests/end_to_end/test_own_pictures.py",
+    "service/images/formats.py": "tests/service/images/test_decode.py",
     "service/images/mnist.py": "tests/service/images/test_decode.py",
+    "service/model/outputs.py": "tests/service/model/test_model.py",
     "service/processes/http_process.py": "tests/end_to_end/test_processes.py",
     "service/processes/server.py": "tests/end_to_end/test_processes.py",
     "service/processes/signals.py": "tests/service/processes/test_supervisor.py",
@@ -59,11 +65,15 @@ ELSEWHERE = {
 WITHOUT = {
     "service/contract/variants.py": "a record without behaviour",
     "service/engine/line_up.py": "two records without behaviour",
+    "service/http/limits.py": "a record without behaviour",
     "service/problems.py": "records; tests/service/api check how each is answered",
     "service/telemetry/metrics/families.py": "a table; end_to_end/test_observability.py compares it with /metrics",
 }
 
 OF_MORE_MODULES = {
+    "tests/service/processes/test_cuda_workers.py": "server and worker_process with LitServe's own device lists",
+    "tests/training/networks/test_every_network.py": "what holds for every network, through export",
+    "tests/training/test_cuda.py": "every recipe under FakeTensorMode, through all of training",
     "tests/service/client/test_classify.py": "classify() of both clients",
     "tests/service/client/test_client.py": "both clients against a real service",
 }

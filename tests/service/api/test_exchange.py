@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -11,11 +12,11 @@ import pytest
 
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed
-from service.api.request import Head, Query, Request
-from service.api.response import Header
+from service.api.request import Query, parse_query
 from service.engine.dispatcher import Dispatcher
 from service.engine.served_models import ServedModel
-from service.problems import BadRequest, ClientGone, Problem
+from service.http.messages import Header, Request
+from service.problems import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
 from service.telemetry.observer import Observer
 from tests.registries import publish
 
@@ -49,7 +50,7 @@ class FrontEnd:
         self.waits: asyncio.Future[None] | None = None
 
     def query(self, request: Request) -> Query:
-        return request.head.query
+        return parse_query(request.raw_query)
 
     async def compute(self, ask: Ask, _: Request, body: bytes) -> tuple[bytes, Computed]:
         self.asks.append(ask)
@@ -78,34 +79,60 @@ def exchange(tmp_path: Path, counter: Counter) -> Exchange:
     return Exchange(dispatcher, cast("Observer", counter), timeout_seconds=10)
 
 
-def request(body: object = b"body", query: bytes = b"", **headers: str) -> Request:
-    given = {"x_request_id": "id", **headers}
-    head = Head("POST", "/predict", query, lambda name: given.get(name.replace("-", "_")))
-    return Request(head, Client(), cast("bytes", body))
+def request(query: bytes = b"", **headers: str) -> Request:
+    given = {
+        name.replace("_", "-").encode(): value.encode() for name, value in {"x_request_id": "id", **headers}.items()
+    }
+    found = Request("POST", b"/predict?" + query, given, Client())
+    found.body = b"body"
+    found.max_body_bytes = 1000
+    return found
+
+
+async def answer(exchange: Exchange, front_end: FrontEnd, asked: Request) -> tuple[bytes, list[bytes]]:
+    """Take a request through its life, as the router does."""
+    try:
+        exchange.begin(front_end, asked)
+    except Problem as problem:
+        return front_end.refuse(problem, (b"x-request-id", asked.id.encode()))
+    return await exchange.run(front_end, asked)
 
 
 def test_an_answer_bears_the_id_the_stages_and_the_model_and_is_counted(exchange: Exchange, counter: Counter) -> None:
-    content, headers = asyncio.run(exchange.run(FrontEnd(), request()))
+    content, headers = asyncio.run(answer(exchange, FrontEnd(), request()))
 
     assert content == b"BODY"
     assert headers == [b"x-request-id", b"server-timing", b"x-model", b"x-model-version", b"x-model-digest"]
     assert counter.told == [("arrived",), ("answered", "id", "rows")]
 
 
-def test_a_body_is_read_once_the_model_is_known_and_has_room(exchange: Exchange) -> None:
-    async def read(_: float) -> bytes:
-        return b"read"
+def test_a_compressed_body_is_decompressed(exchange: Exchange) -> None:
+    asked = request(content_encoding="gzip")
+    asked.body = gzip.compress(b"packed")
 
-    content, _ = asyncio.run(exchange.run(FrontEnd(), request(read)))
+    content, _ = asyncio.run(answer(exchange, FrontEnd(), asked))
 
-    assert content == b"READ"
+    assert content == b"PACKED"
+
+
+@pytest.mark.parametrize("failure", [RequestTimeout, TooLarge, ClientGone])
+def test_a_request_whose_body_does_not_come_is_counted_once(
+    exchange: Exchange, counter: Counter, failure: type[Problem | ClientGone]
+) -> None:
+    asked = request()
+    exchange.begin(FrontEnd(), asked)
+
+    exchange.abandon(asked, failure)
+    exchange.abandon(asked, failure)
+
+    assert counter.told == [("arrived",), ("refused", "id", "rows", failure)]
 
 
 def test_the_sooner_of_both_deadlines_holds_and_bulk_is_passed_on(exchange: Exchange) -> None:
     front_end = FrontEnd()
 
-    asyncio.run(exchange.run(front_end, request(query=b"priority=bulk", x_request_timeout_ms="60000")))
-    asyncio.run(exchange.run(front_end, request(x_request_timeout_ms="1000")))
+    asyncio.run(answer(exchange, front_end, request(query=b"priority=bulk", x_request_timeout_ms="60000")))
+    asyncio.run(answer(exchange, front_end, request(x_request_timeout_ms="1000")))
 
     late, early = front_end.asks
     assert (late.bulk, early.bulk) == (True, False)
@@ -130,7 +157,7 @@ def test_a_refusal_is_shaped_and_counted(
     failure: type[Problem],
     detail: str,
 ) -> None:
-    content, headers = asyncio.run(exchange.run(FrontEnd(error), request(**sent)))  # type: ignore[arg-type]
+    content, headers = asyncio.run(answer(exchange, FrontEnd(error), request(**sent)))  # type: ignore[arg-type]
 
     assert content.decode().startswith(detail)
     assert headers == [b"x-request-id"]
@@ -141,7 +168,7 @@ def cancelled(exchange: Exchange) -> None:
     async def story() -> None:
         front_end = FrontEnd()
         front_end.waits = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(exchange.run(front_end, request()))
+        task = asyncio.create_task(answer(exchange, front_end, request()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -152,7 +179,7 @@ def cancelled(exchange: Exchange) -> None:
 
 def gone(exchange: Exchange) -> None:
     with pytest.raises(ClientGone):
-        asyncio.run(exchange.run(FrontEnd(ClientGone()), request()))
+        asyncio.run(answer(exchange, FrontEnd(ClientGone()), request()))
 
 
 @pytest.mark.parametrize("leave", [cancelled, gone])

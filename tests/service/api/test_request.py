@@ -6,13 +6,18 @@ import math
 
 import pytest
 
-from service.api.request import Head, Query, media_type, parse_query, whole_number
+from service.api.request import Query, media_type, parse_query, timeout_seconds, whole_number
+from service.http.messages import Request
 from service.problems import BadRequest
 
 
-def head(*, remaining_seconds: float = math.inf, **headers: str) -> Head:
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Head("POST", "/predict", b"", given.get, remaining_seconds=remaining_seconds)
+class Client:
+    disconnected = False
+
+
+def request(*, remaining_seconds: float = math.inf, **headers: str) -> Request:
+    given = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return Request("POST", b"/predict", given, Client(), remaining_seconds=remaining_seconds)
 
 
 def test_the_query_says_what_is_asked_for() -> None:
@@ -28,19 +33,17 @@ def test_a_query_that_is_unknown_doubled_or_malformed_is_refused(raw: bytes) -> 
         parse_query(raw)
 
 
+@pytest.mark.parametrize("length", [3, 1000])
+def test_a_query_of_any_length_is_parsed(length: int) -> None:
+    assert parse_query(b"model=" + b"a" * length).model == "a" * length
+
+
 def test_the_client_or_the_transport_sets_the_deadline_whichever_is_sooner() -> None:
-    assert head().timeout_seconds == math.inf
-    assert head(x_request_timeout_ms="250").timeout_seconds == 0.25
-    assert head(x_request_timeout_ms="250", remaining_seconds=0.125).timeout_seconds == 0.125
+    assert timeout_seconds(request()) == math.inf
+    assert timeout_seconds(request(x_request_timeout_ms="250")) == 0.25
+    assert timeout_seconds(request(x_request_timeout_ms="250", remaining_seconds=0.125)) == 0.125
     with pytest.raises(BadRequest, match="x-request-timeout-ms must be a whole number"):
-        _ = head(x_request_timeout_ms="soon").timeout_seconds
-
-
-def test_a_request_keeps_its_id_and_one_without_gets_a_new_one_each_time() -> None:
-    own, new = head(x_request_id="mine"), head(x_request_id="not\nprintable")
-
-    assert {own.request_id(), own.request_id()} == {"mine"}
-    assert new.request_id() != new.request_id()
+        timeout_seconds(request(x_request_timeout_ms="soon"))
 
 
 @pytest.mark.parametrize(

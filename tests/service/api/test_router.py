@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import cast
 
@@ -10,15 +9,11 @@ import pytest
 
 from service.api.auth import ApiKeyAuth
 from service.api.keys import Keys, make
-from service.api.request import Head, Request
-from service.api.response import Response, problem_response
 from service.api.router import Route, Router
-from service.problems import Problem
+from service.http.messages import Header, Request, Response, problem_response
+from service.problems import BadRequest, ClientGone, Problem
 from service.telemetry.observer import Observer
-
-
-class Client:
-    disconnected = False
+from tests.service.api.asking import answer, request
 
 
 class Counter:
@@ -30,15 +25,47 @@ class Counter:
 
 
 async def echo(request: Request) -> Response:
-    return Response(200, repr((request.head.path, dict(request.parameters))).encode())
+    return Response(200, repr((request.path, dict(request.parameters))).encode())
 
 
-def refuse_below(problem: Problem) -> Response:
-    return Response(problem.status, b"below", headers=((b"allow", problem.headers.get("allow", "").encode()),))
+def at_once(request: Request) -> Response:
+    if request.path == "/bug":
+        raise KeyError("a bug")
+    if request.path == "/bad":
+        raise BadRequest("it must be good. Given: bad")
+    return Response(200, b"at once")
 
 
-def router(auth: ApiKeyAuth | None = None, counter: Counter | None = None) -> Router:
+def refuse_below(problem: Problem, *headers: Header) -> Response:
+    allow = (b"allow", problem.headers.get("allow", "").encode())
+    return Response(problem.status, b"below", headers=(*headers, allow))
+
+
+class Life:
+    """A route that looks after the whole life of its requests."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def check(self, request: Request) -> None:
+        self.told.append("check")
+        if request.raw_query:
+            raise BadRequest("the query must be empty. Given: more")
+
+    async def answer(self, _: Request) -> Response:
+        return Response(200, b"whole")
+
+    def abandon(self, _: Request, failure: type[Problem | ClientGone]) -> None:
+        self.told.append(failure)
+
+
+def router(auth: ApiKeyAuth | None = None, counter: Counter | None = None, life: Life | None = None) -> Router:
+    life = life or Life()
     routes = [
+        Route("GET", "/at-once", at_once),
+        Route("GET", "/bug", at_once),
+        Route("GET", "/bad", at_once),
+        Route("POST", "/life", life.answer, life.check, life.abandon),
         Route("GET", "/a", echo),
         Route("POST", "/a", echo),
         Route("GET", "/v2/models/{model}", echo),
@@ -47,14 +74,6 @@ def router(auth: ApiKeyAuth | None = None, counter: Counter | None = None) -> Ro
     ]
     observer = cast("Observer", counter or Counter())
     return Router(routes, auth, observer, refuse=problem_response, refuse_below={"/v2": refuse_below})
-
-
-def answer(subject: Router, method: str, path: str, **headers: str) -> Response:
-    return asyncio.run(_answer(subject, Request(Head(method, path, b"", headers.get), Client(), b"")))
-
-
-async def _answer(subject: Router, request: Request) -> Response:
-    return await subject.handle(request)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +124,32 @@ def test_without_a_key_even_an_unknown_path_is_401_and_counted(tmp_path: Path) -
     assert statuses == [401, 401, 401]
     assert counter.turned == [401, 401, 401]
     assert answer(subject, "GET", "/a", **{"x-api-key": key}).status == 200
+
+
+def test_what_a_handler_raises_is_answered_with_the_requests_id(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad, bug = (answer(router(), "GET", path, **{"x-request-id": "7"}) for path in ("/at-once", "/bad", "/bug"))
+
+    assert [response.status for response in (good, bad, bug)] == [200, 400, 500]
+    assert all((b"x-request-id", b"7") in response.headers for response in (good, bad, bug))
+    assert b"this is a bug; the log has it as 7" in bug.body
+    assert "KeyError: 'a bug'" in caplog.text
+
+
+def test_a_route_with_a_life_of_its_own_is_told_how_each_request_ends() -> None:
+    life = Life()
+    subject = router(life=life)
+    late, left = request("POST", "/life"), request("POST", "/life")
+
+    whole = answer(subject, "POST", "/life")
+    refused = answer(subject, "POST", "/life?a=b")
+    for asked in (late, left):
+        subject.check(asked)
+    subject.refusal(late, BadRequest("it must be there. Given: nothing"))
+    subject.left(left)
+
+    assert (whole.status, whole.body, refused.status) == (200, b"whole", 400)
+    assert life.told == ["check", "check", BadRequest, "check", "check", BadRequest, ClientGone]
+
+
+def test_bytes_that_are_no_request_are_refused_without_one() -> None:
+    assert router().refusal(None, BadRequest("it must be HTTP. Given: noise")).status == 400

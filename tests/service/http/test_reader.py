@@ -30,7 +30,7 @@ def read(*chunks: bytes, limits: Limits = LIMITS) -> Read:
     requests = []
 
     def on_request(request: Request, keeps_alive: bool) -> None:
-        requests.append((request.method, request.path, request.query, request.headers, request.body, keeps_alive))
+        requests.append((request.method, request.path, request.raw_query, request.headers, request.body, keeps_alive))
 
     reader = RequestReader(limits, Present(), on_head=lambda _: None, on_request=on_request)
     try:

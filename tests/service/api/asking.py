@@ -1,0 +1,31 @@
+"""Requests to a router without a connection: as a connection does, but at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.api.router import Router
+from service.http.messages import Request, Response
+from service.problems import Problem
+
+
+class Present:
+    """A client that stays."""
+
+    disconnected = False
+
+
+def request(method: str, path: str, **headers: str) -> Request:
+    given = {name.encode(): value.encode() for name, value in headers.items()}
+    return Request(method, path.encode(), given, Present())
+
+
+def answer(router: Router, method: str, path: str, **headers: str) -> Response:
+    """Answer a request without a body."""
+    asked = request(method, path, **headers)
+    try:
+        router.check(asked)
+    except Problem as problem:
+        return router.refusal(asked, problem)
+    found = router.answer(asked)
+    return found if isinstance(found, Response) else asyncio.run(found)
