@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
-import importlib.util
 import json
 import os
 import random
@@ -18,7 +16,7 @@ from service.client.errors import NoAnswer, error_of
 from service.client.inputs import encode_png
 from service.commands.asking import open_client
 from service.commands.bench_report import document_of, print_report
-from service.commands.load import Address, Load, Report, close, read_answer
+from service.commands.load import Address, Load, Report, close, fast_runner, read_answer
 from service.commands.options import Parser, add_choice, add_connection, file, number
 from service.commands.output import fail
 
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     address = Address(options.url, key)
     try:
         what, requests = _requests(address, options)
-        report = _runner().run(_run(address, requests, options))
+        report = fast_runner().run(_run(address, requests, options))
     except (ClientError, OSError) as error:
         return fail(error)
     if options.json:
@@ -118,13 +116,6 @@ def _noise(height: int, width: int) -> bytes:
     top, left = height // 4, width // 4
     lines = [bytes(left) + os.urandom(width - 2 * left) + bytes(left) for _ in range(height - 2 * top)]
     return bytes(top * width) + b"".join(lines) + bytes(top * width)
-
-
-def _runner() -> asyncio.Runner:
-    """An event loop, the quicker one if it is installed: this program must not be what is measured."""
-    if importlib.util.find_spec("uvloop") is None:
-        return asyncio.Runner()
-    return asyncio.Runner(loop_factory=importlib.import_module("uvloop").new_event_loop)
 
 
 def _parser() -> Parser:
