@@ -238,7 +238,7 @@ class Load:
             return self._backlog.popleft()
         if self._all_due:
             return None
-        idle = asyncio.get_running_loop().create_future()
+        idle: asyncio.Future[_Due | None] = asyncio.get_running_loop().create_future()
         self._idle.append(idle)
         return await idle
 

@@ -99,7 +99,7 @@ def test_a_body_that_is_late_is_given_up_and_the_task_lives_on() -> None:
             with pytest.raises(RequestTimeout, match=r"must come within 5 s\. Given: a slower one"):
                 await reader.read(scope(), never, 100.0)
             await asyncio.sleep(0)  # would raise if a cancellation were still on its way
-            return f"answered with {asyncio.current_task().cancelling()} cancellations left"
+            return f"answered with {asyncio.current_task().cancelling()} cancellations left"  # type: ignore[union-attr]
 
         task = asyncio.create_task(request())
         await asyncio.sleep(0)
@@ -158,7 +158,7 @@ def sent(answer: Callable[[asgi.Send], Awaitable[None]]) -> tuple[int, dict[str,
     async def send(message: asgi.Message) -> None:
         messages.append(message)
 
-    asyncio.run(answer(send))
+    asyncio.run(answer(send))  # type: ignore[arg-type]
     start, body = messages
     assert (start["type"], body["type"]) == ("http.response.start", "http.response.body")
     return start["status"], {key.decode(): value.decode() for key, value in start["headers"]}, body["body"]

@@ -28,7 +28,11 @@ def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(se
     options = ["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-deterministic"]
 
     result = subprocess.run(
-        [*command, f"{service.url}/openapi.json", *options], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*command, f"{service.url}/openapi.json", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,  # type: ignore[list-item]
     )
 
     assert result.returncode == 0, result.stdout[-5000:]
