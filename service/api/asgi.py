@@ -20,7 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class AsgiApplication:
-    """What an ASGI server calls for each request."""
+    """The application that an ASGI server calls for each request."""
 
     def __init__(self, router: Router, bodies: BodyReader) -> None:
         self._router = router

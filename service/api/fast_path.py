@@ -225,6 +225,6 @@ def _serialise(response: Response, *, closes: bool) -> bytes:
 
 @lru_cache(256)
 def _start(status: int, media_type: bytes, headers: tuple[Header, ...]) -> bytes:
-    """What answers of a kind begin with."""
+    """Return the beginning of an answer, which many answers share."""
     lines = [b"content-type: %b\r\n" % media_type, *(b"%b: %b\r\n" % header for header in headers)]
     return STATUS_LINE[status] + b"".join(lines)

@@ -29,7 +29,7 @@ Raises RequestTimeout if it does not come in time, TooLarge if it is over the li
 
 
 class Query(NamedTuple):
-    """What a request asks for: the parameters of /predict, of which other protocols give the first two."""
+    """The parameters of /predict, of which other protocols give the first two."""
 
     model: str | None = None
     version: str | None = None

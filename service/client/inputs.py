@@ -40,7 +40,7 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
 def encode(image: ImageLike) -> bytes:
-    """The image as a file's content.
+    """Return the image as a file's content.
 
     Raises:
         OSError: a path cannot be read.
@@ -77,7 +77,7 @@ def rows_of(features: Features) -> list[list[float]]:
 
 
 def encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
-    """An 8-bit PNG of `pixels`, uint8 [H, W, C] row-major; `channels` is 1 (grey) or 3 (RGB)."""
+    """Return an 8-bit PNG of `pixels`, uint8 [H, W, C] row-major; `channels` is 1 (grey) or 3 (RGB)."""
     stride = width * channels
     # Each line begins with its filter; 0 is none.
     lines = b"".join(b"\0" + pixels[i : i + stride] for i in range(0, height * stride, stride))
@@ -90,7 +90,7 @@ def encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Whether `value` is a `module.name`; if nobody has imported the module, it cannot be."""
+    """Return whether `value` is a `module.name`; if nobody has imported the module, it cannot be."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 

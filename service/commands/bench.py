@@ -1,4 +1,4 @@
-"""`bench`: how much does a service bear, and how quickly does it answer?"""
+"""The `bench` command: how much load a service takes, and how quickly it answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PICTURES = 32
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Load a service and print what it bore; gives the exit code."""
+    """Load a service and print what it took; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     key = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
@@ -73,7 +73,7 @@ async def _try_once(address: Address, request: bytes, options: argparse.Namespac
 
 
 def _requests(address: Address, options: argparse.Namespace) -> tuple[str, list[bytes]]:
-    """What is sent, in words and as bytes; files, else what the model takes, else GET."""
+    """Return the requests, in words and as bytes: files, else inputs that the model takes, else GET."""
     query = {"model": options.model, "version": options.version}
     given = urlencode({name: value for name, value in query.items() if value is not None})
     path = f"{options.path}{'?' if given else ''}{given}"
@@ -102,7 +102,7 @@ def _model(options: argparse.Namespace) -> ModelInfo:
 
 
 def random_inputs(spec: Any) -> tuple[str, list[bytes]]:
-    """A content type, and bodies of it that a model of this input takes."""
+    """Return a content type, and bodies of it that a model of this input takes."""
     if spec["kind"] == "image":
         channels, height, width = spec["shape"]
         pixels = [_noise(height, width * channels) for _ in range(_PICTURES)]

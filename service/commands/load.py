@@ -43,7 +43,7 @@ class Report:
 
 
 class Address:
-    """Where a URL points, and how requests to it begin."""
+    """The address that a URL points to, and the beginning of requests to it."""
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         parts = urlsplit(url)
@@ -90,13 +90,13 @@ class Listener:
         return True
 
     def sent(self, number: int) -> None:
-        """Request `number`, counted from 0, is about to be sent for the first time."""
+        """Hear that request `number`, counted from 0, is about to be sent for the first time."""
 
     def answered(self, number: int, status: int, body: bytes, seconds: float) -> None:
-        """Request `number` was answered, `seconds` after it was due."""
+        """Hear that request `number` was answered, `seconds` after it was due."""
 
     def lost(self, number: int) -> None:
-        """The connection ended with request `number` under way, or could not be opened for it."""
+        """Hear that the connection ended with request `number` under way, or could not be opened for it."""
 
 
 AfterLoss = Literal["next", "again", "end"]
