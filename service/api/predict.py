@@ -11,7 +11,7 @@ import orjson
 from service.api.body import Image, find_features, find_images
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.predictions import entries, error_entry
+from service.api.predictions import error_entry, prediction_entries
 from service.api.request import Query, Request
 from service.api.response import Header, Response, problem_response
 from service.contract.manifest import ImageInput
@@ -58,7 +58,7 @@ class Predict:
                 raise found[0]
             data, size = await self._inference.decode(found[0], spec), 1
         computed = await self._inference.compute(ask, data, size)
-        predicted = [entry for part in computed.parts for entry in entries(model, part, query)]
+        predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
         if size == 1 and "error" in predicted[0]:  # among others it would be an entry
             raise ModelFailed(predicted[0]["error"]["detail"])
         if query.show_input and isinstance(spec, ImageInput):

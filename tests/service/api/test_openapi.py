@@ -24,6 +24,7 @@ def test_every_path_is_documented(service: Service) -> None:
 @pytest.mark.skipif(SCHEMATHESIS is None, reason="needs schemathesis")
 def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(service: Service, tmp_path: Path) -> None:
     # make fuzz does the same with thousands of cases.
+    assert SCHEMATHESIS
     command = [SCHEMATHESIS, "--config-file", str(ROOT / "tests" / "schemathesis.toml"), "run"]
     options = ["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-deterministic"]
 
@@ -32,7 +33,7 @@ def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(se
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,  # type: ignore[list-item]
+        cwd=tmp_path,
     )
 
     assert result.returncode == 0, result.stdout[-5000:]
