@@ -22,7 +22,7 @@ from typing import NamedTuple
 from benchmarks.machine import describe
 from benchmarks.pictures import noise, pngs
 from benchmarks.serving.contestants import CONTESTANTS, running
-from benchmarks.serving.load import Answer, Posts, arrivals, closed_loop
+from benchmarks.serving.load import Posts, TimedAnswer, arrivals, closed_loop
 from service.contract.manifest import ImageInput
 from service.contract.registry import ARTIFACT, Registry
 from tests.ports import free_port
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     missing: int
 
     @classmethod
-    def of(cls, answers: list[Answer], missing: int, deadline: float) -> Outcome:
+    def of(cls, answers: list[TimedAnswer], missing: int, deadline: float) -> Outcome:
         good = sorted(a.seconds for a in answers if a.status == HTTPStatus.OK and a.seconds <= deadline)
         late = sum(a.seconds > deadline + GRACE_SECONDS for a in answers)
         return cls(good, late, Counter(a.status for a in answers), missing)
@@ -87,7 +87,7 @@ def main() -> int:
     place = options.registry.resolve(), (options.registry / options.model / str(version) / ARTIFACT).resolve()
     deadline = options.deadline_ms / 1000
     peaks: list[float] = []
-    found: dict[float, list[tuple[list[Answer], int]]] = {times: [] for times in options.times}
+    found: dict[float, list[tuple[list[TimedAnswer], int]]] = {times: [] for times in options.times}
     with running(CONTESTANTS["argmax"], *place, image=images[0], port=free_port()) as runs:
         closed_loop(runs.url, patient, connections=CONNECTIONS, seconds=WARM_SECONDS)
         for _ in range(options.repeats):  # each with a peak of its own: the machine may have others to serve

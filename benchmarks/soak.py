@@ -58,7 +58,7 @@ async def _watch(service: Service, tally: load.Tally, interval: float) -> None:
         except psutil.NoSuchProcess:
             continue  # one was killed while it was looked at
         print(
-            f"| {(time.monotonic() - begin) / 60:8.1f} | {rate:10,.0f} | {recent * 1e3:10,.0f} | {tally.lost:4} "
+            f"| {(time.monotonic() - begin) / 60:8.1f} | {rate:10,.0f} | {recent * 1e3:10,.0f} | {tally.losses:4} "
             f"| {len(tally.wrong):5} | {memory:7,.0f} | {descriptors:11} |",
             flush=True,
         )
@@ -79,11 +79,11 @@ def main() -> int:
             depth = service.metric_at_rest("inference_queue_depth")
             status = service.stop()
             bugs = service.log.count("Traceback")
-    good = tally.sent == tally.right and not tally.wrong and not depth and not status and not bugs
+    good = tally.total == tally.right and not tally.wrong and not depth and not status and not bugs
     print(
-        f"\n{tally.sent:,} requests, {tally.right:,} right, {len(tally.wrong)} wrong; {tally.lost} connections lost, "
-        f"whose requests were sent again; {depth:g} images left in the queue, exit code {status}, {bugs} tracebacks: "
-        f"{'all is well' if good else 'NOT as it must be'}"
+        f"\n{tally.total:,} requests, {tally.right:,} right, {len(tally.wrong)} wrong; {tally.losses} connections "
+        f"lost, whose requests were sent again; {depth:g} images left in the queue, exit code {status}, "
+        f"{bugs} tracebacks: {'all is well' if good else 'NOT as it must be'}"
     )
     return 0 if good else 1
 

@@ -1,4 +1,4 @@
-"""How log lines look: text for people, or a JSON object a line for machines."""
+"""Log lines: text for people, or one JSON object a line for machines."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class JSONFormatter(logging.Formatter):
 
 
 def head(seconds: float, level: str, process: str, logger: str) -> dict[str, Any]:
-    """What every JSON line begins with; `seconds` are of Unix time."""
+    """Return the fields that every JSON line begins with; `seconds` are of Unix time."""
     return {"time": utc(seconds), "level": level.lower(), "process": process, "logger": logger}
 
 
 def utc(seconds: float) -> str:
-    """A moment of Unix time as RFC 3339 says it."""
+    """Return a moment of Unix time as RFC 3339 says it."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, one type for each status, said in one grammar (RFC 9457).
+"""The problems of requests, one type for each status, worded in one grammar (RFC 9457).
 
 A detail says what is required, then what was given. Knows nothing about where it was raised.
 """
@@ -26,7 +26,7 @@ class Problem(Exception):
         self.headers = headers or {}
 
     def body(self) -> bytes:
-        """The problem details document, JSON."""
+        """Return the problem details document, JSON."""
         return problem_body(self.status, self.detail)
 
 
@@ -181,6 +181,6 @@ REASONS = tuple(sorted({Problem.reason, ClientGone.reason, *(problem.reason for 
 
 
 def problem_body(status: int, detail: str) -> bytes:
-    """A problem details document for `status`, JSON."""
+    """Return a problem details document for `status`, JSON."""
     title = HTTPStatus(status).phrase
     return orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})

@@ -14,7 +14,7 @@ from service.logs import Format
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use, by affinity and by a container's limit (`quota`, of cgroup v2)."""
+    """Return the cores that this process may use, by affinity and by a container's limit (`quota`, of cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         limit, period = quota.read_text().split()

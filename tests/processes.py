@@ -24,6 +24,6 @@ def still_running(family: list[psutil.Process], seconds: float = 20) -> list[psu
 
 def _computes(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

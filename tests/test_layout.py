@@ -33,7 +33,6 @@ ELSEWHERE = {
     "service/client/wire.py": "tests/service/client/test_client.py",
     "service/commands/bench_report.py": "tests/service/commands/test_bench.py",
     "service/commands/environment.py": "tests/service/commands/test_asking.py",
-    "service/commands/load.py": "tests/service/commands/test_bench.py",
     "service/commands/models.py": "tests/service/commands/test_asking.py",
     "service/commands/options.py": "tests/service/commands/test_asking.py",
     "service/commands/output.py": "tests/service/commands/test_results.py",

@@ -1,1 +1,1 @@
-"""What the service says over HTTP."""
+"""The service's HTTP and gRPC interfaces. Knows nothing about processes."""

@@ -1,4 +1,4 @@
-"""Find the inputs in a request's body: an image as it is, files of a form, or JSON."""
+"""The inputs in a request's body: an image as it is, files of a form, or JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Image = bytes | Problem
 
 
 def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
-    """The encoded images of a request, in its order; at least one.
+    """Return the encoded images of a request, in its order; at least one.
 
     Raises:
         BadRequest: the body is not what its content type says.
@@ -52,7 +52,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
 
 
 def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images: int) -> bytes:
-    """The feature vectors of a JSON request, as float32 [N, F].
+    """Return the feature vectors of a JSON request, as float32 [N, F].
 
     Raises:
         BadRequest: the body is not JSON.

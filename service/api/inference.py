@@ -23,7 +23,7 @@ TURN_SECONDS = 0.005
 
 
 class Ask(NamedTuple):
-    """Who asks which model, and until when the answer is useful (on time.monotonic()'s clock)."""
+    """A client's question to a model, useful until `deadline` (on time.monotonic()'s clock)."""
 
     model: ServedModel
     deadline: float

@@ -24,7 +24,7 @@ _MOST_SHOWN = 60
 
 
 def parse(body: bytes) -> Any:
-    """The document in `body`.
+    """Return the document in `body`.
 
     Raises:
         BadRequest: it is no JSON, or goes deeper than MAX_DEPTH.
@@ -38,7 +38,7 @@ def parse(body: bytes) -> Any:
 
 
 def describe(value: Any) -> str:
-    """The start of a value, however large or deep it is."""
+    """Return the start of a value, however large or deep it is."""
     text = _short.repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 

@@ -49,7 +49,7 @@ class Keys:
         self._keys = read(self._path)
 
     def find(self, presented: str) -> Key | None:
-        """The entry of the key `presented`, compared with every one in the same time."""
+        """Return the entry of the key `presented`, compared with every one in the same time."""
         digest = hashlib.sha256(presented.encode()).hexdigest()
         found = None
         for key in self._keys:
@@ -71,7 +71,7 @@ class Keys:
             logger.info("read %d API key(s) from %s", len(self._keys), self._path)
 
     def _look(self) -> tuple[int, int, int]:
-        """What changes with the file; a mounted secret is replaced through a link, so its inode changes."""
+        """Return what changes with the file: a mounted secret is replaced through a link, so its inode does."""
         try:
             status = self._path.stat()
         except OSError:
@@ -80,7 +80,7 @@ class Keys:
 
 
 def read(path: Path) -> list[Key]:
-    """The keys in a file.
+    """Return the keys in a file.
 
     Raises:
         KeysError: with the line that is wrong, but not what it says.
@@ -104,13 +104,13 @@ def read(path: Path) -> list[Key]:
 
 
 def make(name: str, scopes: frozenset[str]) -> tuple[str, str]:
-    """A new key, to be shown once, and the line of the file that lets it in."""
+    """Make a new key, to be shown once; return it and its line in the file."""
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, f"{name} {','.join(sorted(scopes))} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def add(path: Path, name: str, scopes: frozenset[str]) -> str:
-    """A new key, whose line is put at the end of the file; the file is made if there is none.
+    """Add a new key to the file, which is created if there is none, and return the key.
 
     Raises:
         KeysError: the name cannot stand in a line or is taken, or the file holds something else.

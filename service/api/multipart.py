@@ -1,4 +1,4 @@
-"""The files in the body of a form, multipart/form-data as RFC 7578 has it. Knows nothing about what is in them.
+"""The files in the body of a form, multipart/form-data of RFC 7578. Knows nothing about what is in them.
 
 The body is in memory whole, so it is cut where the boundary stands: 4 microseconds a file where Starlette's parser for
 streams takes 32.
@@ -16,7 +16,7 @@ _PARAMETER = re.compile(rb';[ \t]*([\w*]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*)
 
 
 def files(content_type: str, body: bytes, max_parts: int) -> list[bytes]:
-    """The contents of the files, in the form's order; its other fields are left.
+    """Return the contents of the files, in the form's order; its other fields are left.
 
     Raises:
         BadRequest: it is not a form, or not whole.
@@ -45,7 +45,7 @@ def files(content_type: str, body: bytes, max_parts: int) -> list[bytes]:
 
 
 def _parameters(head: bytes) -> set[bytes]:
-    """The names of what a part's Content-Disposition says."""
+    """Return the names of what a part's Content-Disposition says."""
     found = _DISPOSITION.search(head)
     if found is None:
         return set()

@@ -11,7 +11,7 @@ import orjson
 from service.api.body import Image, find_features, find_images
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.predictions import entries, error_entry
+from service.api.predictions import error_entry, prediction_entries
 from service.api.request import Query, parse_query
 from service.api.router import Route
 from service.contract.manifest import ImageInput
@@ -50,24 +50,29 @@ class Predict:
         content_type, query = request.header("content-type") or "", request.context.query
         model = ask.model
         spec = model.manifest.input
-        if isinstance(spec, ImageInput):
-            decoded = await self._decode(ask, spec, find_images(content_type, body, self._max_images))
-            good = [data for data in decoded if isinstance(data, bytes)]
-            data, size = good[0] if len(good) == 1 else b"".join(good), len(good)
-        else:
-            decoded = []
+        decoded: list[Image] = []  # of several images, good and bad
+        if not isinstance(spec, ImageInput):
             data = find_features(content_type, body, spec, self._max_images)
             size = len(data) // model.input_bytes
+        elif len(found := find_images(content_type, body, self._max_images)) > 1:
+            decoded = await self._decode_several(ask, spec, found)
+            good = [image for image in decoded if isinstance(image, bytes)]
+            data, size = b"".join(good), len(good)
+        else:
+            if isinstance(found[0], Problem):
+                raise found[0]
+            data, size = await self._inference.decode(found[0], spec, ask), 1
         computed = await self._inference.compute(ask, data, size)
-        found = [entry for part in computed.parts for entry in entries(model, part, query)]
-        if size == 1 and "error" in found[0]:  # among others it would be an entry
-            raise ModelFailed(found[0]["error"]["detail"])
+        predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
+        if size == 1 and "error" in predicted[0]:  # among others it would be an entry
+            raise ModelFailed(predicted[0]["error"]["detail"])
         if query.show_input and isinstance(spec, ImageInput):
-            for entry, image in zip(found, good, strict=True):
-                entry["input"] = _data_url(image, spec)
+            for number, entry in enumerate(predicted):
+                start = number * model.input_bytes
+                entry["input"] = _data_url(data[start : start + model.input_bytes], spec)
         if len(decoded) > size:
-            found = _with_errors(found, decoded)
-        return orjson.dumps({"model": model.name, "version": model.version, "predictions": found}), computed
+            predicted = _with_errors(predicted, decoded)
+        return orjson.dumps({"model": model.name, "version": model.version, "predictions": predicted}), computed
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content, headers=own, shared_headers=shared)
@@ -75,16 +80,12 @@ class Predict:
     def refuse(self, problem: Problem, id_header: Header) -> Response:
         return problem_response(problem, id_header)
 
-    async def _decode(self, ask: Ask, spec: ImageInput, found: list[Image]) -> list[Image]:
+    async def _decode_several(self, ask: Ask, spec: ImageInput, found: list[Image]) -> list[Image]:
         """Return each image as the model takes it, or what is wrong with it; at least one is good.
 
         Raises:
             Problem: the first image's, when all are bad.
         """
-        if len(found) == 1:
-            if isinstance(found[0], Problem):
-                raise found[0]
-            return [await self._inference.decode(found[0], spec, ask)]
         decoded = await self._inference.decode_all(found, spec, ask)
         problems = [data for data in decoded if isinstance(data, Problem)]
         if len(problems) == len(decoded):

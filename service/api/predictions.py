@@ -15,7 +15,7 @@ from service.problems import ModelFailed, Problem
 _DECIMALS = 6
 
 
-def entries(model: ServedModel, part: Part, query: Query) -> list[dict[str, Any]]:
+def prediction_entries(model: ServedModel, part: Part, query: Query) -> list[dict[str, Any]]:
     """Return an entry for each image of `part`."""
     answer = part.answer
     found: list[dict[str, Any]] = []

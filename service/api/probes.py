@@ -1,4 +1,4 @@
-"""What the service says about itself to whoever watches it: alive, ready, which models, which metrics."""
+"""The paths for those who watch the service: alive, ready, which models, which metrics."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Query(NamedTuple):
-    """What a request asks for: the parameters of /predict, of which other protocols give the first two."""
+    """The parameters of /predict, of which other protocols give the first two."""
 
     model: str | None = None
     version: str | None = None

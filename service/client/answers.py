@@ -1,4 +1,4 @@
-"""What the service answers, as values. Knows nothing about how it came."""
+"""The service's answers as values. Knows nothing about how they arrive."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What is served, and the model that answers when a request names none."""
+    """The models that are served, and which answers when a request names none."""
 
     default: str | None
     models: tuple[ModelInfo, ...]
 
 
 def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
-    """An entry of "predictions" as a value.
+    """Return an entry of "predictions" as a value.
 
     Raises:
         KeyError, TypeError: it is none.
@@ -101,7 +101,7 @@ def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
 
 
 def models_of(document: Mapping[str, Any]) -> Models:
-    """The answer of /models as a value; what a later service adds to it is left out.
+    """Return the answer of /models as a value; what a later service adds to it is left out.
 
     Raises:
         KeyError, TypeError: it is none.

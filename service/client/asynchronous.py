@@ -62,7 +62,7 @@ class AsyncClient:
         ordered: bool = False,
         **options: Unpack[PredictOptions],
     ) -> AsyncGenerator[Classified, None]:
-        """Each file with its answer, as they come or, if `ordered`, in the order of `paths`.
+        """Return each file with its answer, as they come or, if `ordered`, in the order of `paths`.
 
         At most `concurrency` requests of at most `batch_size` files and 4 MiB are in memory, however many paths there
         are. The service answers others first (`priority=bulk`).

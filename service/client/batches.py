@@ -19,7 +19,7 @@ Encoded = bytes | PredictionError
 
 
 def cut(images: Iterable[T], most_images: int = MOST_IMAGES) -> Iterator[list[tuple[T, Encoded]]]:
-    """The images and their files, as many at a time as one request should hold; read only when they are due."""
+    """Return the images and their files, as many at a time as one request should hold; read only when they are due."""
     batch: list[tuple[T, Encoded]] = []
     size = 0
     for image in images:
@@ -35,7 +35,7 @@ def cut(images: Iterable[T], most_images: int = MOST_IMAGES) -> Iterator[list[tu
 
 
 def _read(image: Any) -> Encoded:
-    """The image's file; one that cannot be read is an error among others."""
+    """Return the image's file; one that cannot be read is an error among others."""
     try:
         return encode(image)
     except OSError as error:

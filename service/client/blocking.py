@@ -43,11 +43,11 @@ class Client:
         self._http = httpx.Client(transport=transport, **http_options(url, api_key, timeout_seconds))
 
     def predict(self, image: ImageLike, **options: Unpack[PredictOptions]) -> Prediction:
-        """The prediction for one image: a path, bytes, a file, a PIL image, uint8 [H, W] or [H, W, 3], a tensor."""
+        """Classify one image: a path, bytes, a file, a PIL image, uint8 [H, W] or [H, W, 3], or a tensor."""
         return self._run(dialogs.predict(encode(image), Options(**options)))
 
     def predict_many(self, images: Iterable[ImageLike], **options: Unpack[PredictOptions]) -> list[Answer]:
-        """An answer for each image, in order; for one that is no image or cannot be read, a PredictionError.
+        """Return an answer for each image, in order; for one that is no image or cannot be read, a PredictionError.
 
         Any number of images: they are read and sent in requests of a size that the service takes.
         """
@@ -57,15 +57,15 @@ class Client:
         return answers
 
     def features(self, rows: Features, **options: Unpack[PredictOptions]) -> list[Answer]:
-        """An answer for each feature vector: lists of numbers, or an array or a tensor [N, F]."""
+        """Return an answer for each feature vector: lists of numbers, or an array or a tensor [N, F]."""
         return self._run(dialogs.predict_features(rows_of(rows), Options(**options)))
 
     def health(self) -> Health:
-        """Whether predictions will come; asked once, since "not ready" is an answer."""
+        """Return whether predictions will come; asked once, since "not ready" is an answer."""
         return self._run(dialogs.health(), Retries(attempts=1))
 
     def models(self) -> Models:
-        """What is served."""
+        """Return which models are served."""
         return self._run(dialogs.models())
 
     def close(self) -> None:

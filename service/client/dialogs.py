@@ -1,4 +1,4 @@
-"""What is asked and how answers are understood, once for both clients.
+"""The questions and how answers are understood, shared by both clients.
 
 A dialog is a generator: it yields requests, is sent responses and returns a value. Knows nothing about sockets, time,
 threads or event loops.
@@ -40,7 +40,7 @@ Dialog = Generator[Request, httpx.Response, T]
 
 
 class PredictOptions(TypedDict, total=False):
-    """What every way to predict takes by name; `Options` has the defaults."""
+    """The keyword arguments of every way to predict; `Options` has the defaults."""
 
     model: str | None
     version: int | str | None
@@ -72,7 +72,7 @@ class Options:
 
 
 def predict(image: bytes, options: Options) -> Dialog[Prediction]:
-    """The prediction for one image.
+    """Return the prediction for one image.
 
     Raises:
         ClientError: there is none.
@@ -85,7 +85,7 @@ def predict(image: bytes, options: Options) -> Dialog[Prediction]:
 
 
 def predict_batch(images: Sequence[Encoded], options: Options) -> Dialog[list[Answer]]:
-    """An answer for each image, those that could not be read included.
+    """Return an answer for each image, those that could not be read included.
 
     Raises:
         ClientError: of the request, not of an image: no such model, no service.
@@ -117,7 +117,7 @@ def _predict_good(images: Sequence[bytes], options: Options) -> Dialog[list[Answ
 
 
 def predict_features(rows: Sequence[Sequence[float]], options: Options) -> Dialog[list[Answer]]:
-    """An answer for each feature vector.
+    """Return an answer for each feature vector.
 
     Raises:
         ClientError: the service refuses them; one bad row refuses all.
@@ -126,7 +126,7 @@ def predict_features(rows: Sequence[Sequence[float]], options: Options) -> Dialo
 
 
 def health() -> Dialog[Health]:
-    """Whether the service is ready; that it is not is an answer.
+    """Return whether the service is ready; that it is not is an answer.
 
     Raises:
         Failed: what answers is not the service.
@@ -139,7 +139,7 @@ def health() -> Dialog[Health]:
 
 
 def models() -> Dialog[Models]:
-    """What is served.
+    """Return which models are served.
 
     Raises:
         ClientError: the service does not say.

@@ -1,4 +1,4 @@
-"""What a client is told in place of an answer, in the service's own words. Knows nothing about HTTP libraries."""
+"""The errors that a client raises, in the service's own words. Knows nothing about HTTP libraries."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Failed(ClientError):
 
 
 def error_of(status: int, detail: str, request_id: str | None) -> ClientError:
-    """The error that an answer with this status means."""
+    """Return the error that an answer with this status means."""
     kinds = {401: NotAllowed, 403: NotAllowed, 404: NotFound, 429: Unavailable, 503: Unavailable, 504: Unavailable}
     kind = kinds.get(status, Refused if 400 <= status < 500 else Failed)
     return kind(detail, status=status, request_id=request_id)

@@ -41,7 +41,7 @@ _NEAREST_MODES = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA", "I": "I;16"}  # of t
 
 
 def encode(image: ImageLike) -> bytes:
-    """The image as a file's content.
+    """Return the image as a file's content.
 
     Raises:
         OSError: a path cannot be read.
@@ -78,7 +78,7 @@ def rows_of(features: Features) -> list[list[float]]:
 
 
 def encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
-    """An 8-bit PNG of `pixels`, uint8 [H, W, C] row-major; `channels` is 1 (grey) or 3 (RGB)."""
+    """Return an 8-bit PNG of `pixels`, uint8 [H, W, C] row-major; `channels` is 1 (grey) or 3 (RGB)."""
     stride = width * channels
     # Each line begins with its filter; 0 is none.
     lines = b"".join(b"\0" + pixels[i : i + stride] for i in range(0, height * stride, stride))
@@ -91,7 +91,7 @@ def encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Whether `value` is a `module.name`; if nobody has imported the module, it cannot be."""
+    """Return whether `value` is a `module.name`; if nobody has imported the module, it cannot be."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 

@@ -11,7 +11,7 @@ from service.client.errors import ClientError, Failed, error_of
 
 
 def read_predictions(response: httpx.Response, count: int) -> list[Answer]:
-    """The `count` answers of /predict.
+    """Return the `count` answers of /predict.
 
     Raises:
         ClientError: they are not there.
@@ -29,7 +29,7 @@ def read_predictions(response: httpx.Response, count: int) -> list[Answer]:
 
 
 def document_of(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer.
+    """Return the JSON object of an answer.
 
     Raises:
         ClientError: it is none.
@@ -44,7 +44,7 @@ def document_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def error_in(response: httpx.Response) -> ClientError:
-    """The refusal in the service's words, or in a proxy's."""
+    """Return the refusal in the service's words, or in a proxy's."""
     try:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
@@ -53,7 +53,7 @@ def error_in(response: httpx.Response) -> ClientError:
 
 
 def not_the_service(response: httpx.Response) -> ClientError:
-    """What answers speaks otherwise than the service."""
+    """Return the error for an answer that is not this service's."""
     text = " ".join(response.text.split())
     detail = f"{response.url} must answer as the service does. Given: {response.reason_phrase} {text[:60]!r}"
     if response.status_code < 400:

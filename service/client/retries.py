@@ -13,7 +13,7 @@ RETRIED_STATUSES = frozenset({429, 503})
 
 @dataclass(frozen=True)
 class Retries:
-    """How patient a client is with one request; `Retries(attempts=1)` never asks twice."""
+    """A client's policy for retrying one request; `Retries(attempts=1)` never asks twice."""
 
     attempts: int = 6
     total_seconds: float = 30.0
@@ -21,7 +21,7 @@ class Retries:
     longest_wait_seconds: float = 5.0
 
     def wait_seconds(self, attempt: int, elapsed_seconds: float, retry_after: str | None = None) -> float | None:
-        """How long to wait after the `attempt`th failure, or None to give up.
+        """Return how long to wait after the `attempt`th failure, or None to give up.
 
         Twice as long each time, with jitter so that clients that were refused together do not come back together;
         never before the moment that the service names.
@@ -35,7 +35,7 @@ class Retries:
 
 
 def retry_after_seconds(header: str | None) -> float:
-    """The seconds that a Retry-After header asks for, as a number or as a date; 0 if it is neither."""
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; 0 if it is neither."""
     if not header:
         return 0.0
     if header.strip().isdecimal():

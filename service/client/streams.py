@@ -17,7 +17,7 @@ async def map_concurrently(
     concurrency: int,
     ordered: bool,
 ) -> AsyncGenerator[R, None]:
-    """The result of `work` for each thing that `take` gives until None, at most `concurrency` of them held at a time.
+    """Yield the result of `work` for each item that `take` gives until None, at most `concurrency` at a time.
 
     `ordered` gives the results in the order of the things, else they come as they are there. A failure ends it.
     """

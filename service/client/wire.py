@@ -1,4 +1,4 @@
-"""What both clients do with httpx: how they connect, what they send, and when they send it again."""
+"""The use of httpx by both clients: connecting, sending, and sending again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_RETRIED = (httpx.ReadTimeout, httpx.WriteTimeout, httpx.UnsupportedProtocol
 
 
 def http_options(url: str, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
-    """The arguments of an httpx client."""
+    """Return the arguments of an httpx client."""
     return {
         "base_url": url,
         "headers": {"authorization": f"Bearer {api_key}"} if api_key else {},
@@ -31,7 +31,7 @@ def http_options(url: str, api_key: str | None, timeout_seconds: float) -> dict[
 
 
 def http_request(request: Request) -> dict[str, Any]:
-    """The arguments of an httpx client's `request`."""
+    """Return the arguments of an httpx client's `request`."""
     return {
         "method": request.method,
         "url": request.path,
@@ -51,13 +51,13 @@ class Attempts:
         self._failed = 0
 
     def after_response(self, response: httpx.Response) -> float | None:
-        """Seconds until the next try; None if the answer is final."""
+        """Return the seconds until the next try; None if the answer is final."""
         if response.status_code not in RETRIED_STATUSES:
             return None
         return self._wait_seconds(response.headers.get("retry-after"))
 
     def after_error(self, error: httpx.TransportError) -> float:
-        """Seconds until the next try.
+        """Return the seconds until the next try.
 
         Raises:
             NoAnswer: there is none.

@@ -1,4 +1,4 @@
-"""What `python -m service` can do, one module a command; a command is imported only when it is asked for."""
+"""The commands of `python -m service`, one module each; a command is imported only when it runs."""
 
 COMMANDS = {
     "serve": "Serve the models of a registry over HTTP; this is what happens without a command.",

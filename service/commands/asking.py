@@ -9,7 +9,7 @@ from service.client import Client, Retries
 
 
 def client_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of a client, from the options of `add_connection`."""
+    """Return the arguments of a client, from the options of `add_connection`."""
     # The time is what bounds it: a service that starts again takes seconds, however often it is asked.
     retries = Retries(attempts=1000, total_seconds=options.retry_seconds)
     return {

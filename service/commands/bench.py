@@ -1,11 +1,9 @@
-"""`bench`: how much does a service bear, and how quickly does it answer?"""
+"""The `bench` command: how much load a service takes, and how quickly it answers."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
-import importlib.util
 import json
 import os
 import random
@@ -18,7 +16,7 @@ from service.client.errors import NoAnswer, error_of
 from service.client.inputs import encode_png
 from service.commands.asking import open_client
 from service.commands.bench_report import document_of, print_report
-from service.commands.load import Address, Load, Report, close, read_answer
+from service.commands.load import Address, Load, Report, close, fast_runner, read_answer
 from service.commands.options import Parser, add_choice, add_connection, file, number
 from service.commands.output import fail
 
@@ -27,14 +25,14 @@ _PICTURES = 32
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Load a service and print what it bore; gives the exit code."""
+    """Load a service and print what it took; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     key = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
     address = Address(options.url, key)
     try:
         what, requests = _requests(address, options)
-        report = _runner().run(_run(address, requests, options))
+        report = fast_runner().run(_run(address, requests, options))
     except (ClientError, OSError) as error:
         return fail(error)
     if options.json:
@@ -75,7 +73,7 @@ async def _try_once(address: Address, request: bytes, options: argparse.Namespac
 
 
 def _requests(address: Address, options: argparse.Namespace) -> tuple[str, list[bytes]]:
-    """What is sent, in words and as bytes; files, else what the model takes, else GET."""
+    """Return the requests, in words and as bytes: files, else inputs that the model takes, else GET."""
     query = {"model": options.model, "version": options.version}
     given = urlencode({name: value for name, value in query.items() if value is not None})
     path = f"{options.path}{'?' if given else ''}{given}"
@@ -104,7 +102,7 @@ def _model(options: argparse.Namespace) -> ModelInfo:
 
 
 def random_inputs(spec: Any) -> tuple[str, list[bytes]]:
-    """A content type, and bodies of it that a model of this input takes."""
+    """Return a content type, and bodies of it that a model of this input takes."""
     if spec["kind"] == "image":
         channels, height, width = spec["shape"]
         pixels = [_noise(height, width * channels) for _ in range(_PICTURES)]
@@ -118,13 +116,6 @@ def _noise(height: int, width: int) -> bytes:
     top, left = height // 4, width // 4
     lines = [bytes(left) + os.urandom(width - 2 * left) + bytes(left) for _ in range(height - 2 * top)]
     return bytes(top * width) + b"".join(lines) + bytes(top * width)
-
-
-def _runner() -> asyncio.Runner:
-    """An event loop, the quicker one if it is installed: this program must not be what is measured."""
-    if importlib.util.find_spec("uvloop") is None:
-        return asyncio.Runner()
-    return asyncio.Runner(loop_factory=importlib.import_module("uvloop").new_event_loop)
 
 
 def _parser() -> Parser:

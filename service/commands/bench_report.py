@@ -28,7 +28,7 @@ def print_report(report: Report, what: str, options: argparse.Namespace) -> None
 
 
 def _doubts(report: Report, options: argparse.Namespace) -> list[str]:
-    """What makes the numbers less than they seem."""
+    """Return reasons to doubt the numbers."""
     doubts = []
     if report.cpu_share > _BUSY_SHARE:
         doubts.append(
@@ -44,7 +44,7 @@ def _doubts(report: Report, options: argparse.Namespace) -> list[str]:
 
 
 def document_of(report: Report, options: argparse.Namespace) -> dict[str, Any]:
-    """The same for a program, JSON."""
+    """Return the report as JSON values."""
     milliseconds = {f"p{p}_ms": _finite(report.percentile(p) * 1000) for p in (50, 90, 99, 100)}
     return {
         "answers": len(report.seconds),

@@ -23,7 +23,7 @@ RESULT_SUFFIXES = (".csv", ".parquet")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write a row for each image under a folder; gives the exit code."""
+    """Write a row for each image under a folder; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def images_under(folder: Path) -> Iterator[str]:
-    """The path, from `folder` on, of each image under it, in the same order each time."""
+    """Return the path, from `folder` on, of each image under it, in the same order each time."""
     for where, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):

@@ -1,4 +1,4 @@
-"""What the commands that ask a service take from the environment; `serve` has service.settings."""
+"""The environment of the commands that ask a service; `serve` has service.settings."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def default_url() -> str:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal whose owner does not mind colour (https://no-color.org)."""
+    """Return whether `stream` is a terminal whose owner does not mind colour (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")

@@ -13,7 +13,7 @@ from service.commands.options import Parser, add_address
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Say whether the service is ready; gives 0 if it is, 1 if not."""
+    """Say whether the service is ready; return 0 if it is, 1 if not."""
     options = _parser().parse_args(arguments)
     try:
         status, document = _get(f"{options.url}/readyz", options.timeout_seconds)

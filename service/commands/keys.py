@@ -17,7 +17,7 @@ ACTIONS = ("make", "list", "remove")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Change or show a file of keys; gives the exit code."""
+    """Change or show a file of keys; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.file is None:

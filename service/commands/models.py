@@ -15,7 +15,7 @@ _HEADER = ("model", "version", "answers", "aliases", "ready", "input", "classes"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the models; gives the exit code."""
+    """Print the models; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         with open_client(options) as client:

@@ -85,7 +85,7 @@ def add_choice(parser: Parser) -> None:
 
 
 def url(text: str) -> str:
-    """An http or https address, without a slash at its end."""
+    """Return an http or https address, without a slash at its end."""
     try:
         parts = urlsplit(text)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -97,7 +97,7 @@ def url(text: str) -> str:
 
 
 def api_key(path: str) -> str:
-    """The first line of a file."""
+    """Return the first line of a file."""
     try:
         lines = Path(path).read_text(encoding="ascii").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def api_key(path: str) -> str:
 
 
 def file(path: str) -> bytes:
-    """The content of a file."""
+    """Return the content of a file."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -116,7 +116,7 @@ def file(path: str) -> bytes:
 
 
 def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
-    """A parser of finite numbers that are at least `least`."""
+    """Return a parser of finite numbers that are at least `least`."""
 
     def parse(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""What commands print: rows under a heading, and errors. Bold and red only on a terminal."""
+"""The output of commands: rows under a heading, and errors. Bold and red only on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def red(text: str, stream: TextIO) -> str:
 
 
 def fail(reason: object) -> int:
-    """Say why a command cannot go on; gives the exit code."""
+    """Say why a command cannot go on; return the exit code."""
     print(f"{red('error:', sys.stderr)} {reason}", file=sys.stderr)
     return 1
 

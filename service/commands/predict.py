@@ -18,7 +18,7 @@ STDIN = "-"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a prediction for each file; gives the exit code."""
+    """Print a prediction for each file; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.files:

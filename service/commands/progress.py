@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal if rich is installed, else a line now and then."""
+"""The progress of a long command: a bar on a terminal if rich is installed, else a line now and then."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Results:
         self._file.close()
 
     def _read_back(self) -> tuple[set[str], int]:
-        """The paths that have a row, and how many of the rows are errors; a row that was cut off is removed."""
+        """Return the paths that have a row, and how many of the rows are errors; a row that was cut off is removed."""
         self._file.seek(0)
         rows, end, failed = set(), 0, 0
         for row, position in _whole_rows(self._file):
@@ -132,7 +132,7 @@ def _quoted(text: str) -> str:
 
 
 def _whole_rows(file: Any) -> Iterator[tuple[list[str], int]]:
-    """Each row that is whole, and where in the file it ends: a name may hold line breaks, in quotes."""
+    """Return each row that is whole, and where in the file it ends: a name may hold line breaks, in quotes."""
     pending, position = b"", 0
     for line in file:
         pending += line

@@ -1,4 +1,4 @@
-"""`serve`: what the service is for."""
+"""The `serve` command: runs the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until a signal; gives the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
+    """Serve until a signal; return the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
     options = vars(_parser().parse_args(arguments))
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})

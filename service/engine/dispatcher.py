@@ -50,7 +50,7 @@ class _Block(NamedTuple):
 
 
 class _Worker:
-    """What a link's worker serves, and what it holds of ours."""
+    """The worker behind a link: what it serves, and which of our blocks it holds."""
 
     def __init__(self) -> None:
         self.connected = False
@@ -64,7 +64,7 @@ class _Worker:
         return self.connected and len(self.blocks) < limit and queue.key in self.handles
 
     def may_soon_answer(self, queue: Queue, short_seconds: float) -> bool:
-        """Whether the block that left last may, so that what waits in `queue` for the same model can grow meanwhile."""
+        """Return whether the last block may be answered soon, so that `queue` should grow until then."""
         if not self.blocks:
             return False
         last = next(reversed(self.blocks.values()))
@@ -72,7 +72,7 @@ class _Worker:
 
 
 class Dispatcher:
-    """The queue of one HTTP process. All of it runs on the event loop's thread.
+    """Queues the inputs of one HTTP process and sends them to the workers, on the event loop's thread.
 
     `on_answer` hears of every block that is answered.
     """
@@ -117,16 +117,16 @@ class Dispatcher:
             await link.close()
 
     async def wait_for_worker(self, seconds: float) -> None:
-        """Until some worker has said what it serves, or `seconds` have passed."""
+        """Wait until some worker has announced its models, or `seconds` have passed."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._announced.wait(), seconds)
 
     def is_ready(self, model: ServedModel) -> bool:
-        """Whether some worker would compute for `model` now."""
+        """Return whether some worker would compute for `model` now."""
         return any(worker.connected and model.key in worker.handles for worker in self._workers.values())
 
     def waiting(self) -> dict[str, tuple[int, float]]:
-        """For each model that has any: its images that are not answered, and when the oldest was submitted."""
+        """Return, for each model with unanswered images, how many they are and when the oldest was submitted."""
         queues = [(queue.key, queue.chunks()) for queue in self._queues.in_turn()]
         blocks = itertools.chain.from_iterable(worker.blocks.values() for worker in self._workers.values())
         sent = [(block.model.key, block.chunks) for block in blocks]
@@ -146,7 +146,7 @@ class Dispatcher:
     def submit(
         self, model: ServedModel, data: bytes, size: int, deadline: float, client: Client, *, bulk: bool = False
     ) -> list[asyncio.Future[Part]]:
-        """Queue `size` inputs, back to back in `data`; gives a future for each part of the answer, in order.
+        """Queue `size` inputs, back to back in `data`; return a future for each part of the answer, in order.
 
         Each future gives its part or raises ModelFailed, DeadlineExceeded, Unavailable or ClientGone; it does so by a
         moment after `deadline`, which is on time.monotonic()'s clock.
@@ -293,7 +293,7 @@ class Dispatcher:
     # Deadlines
 
     async def _sweep(self) -> None:
-        """Answer what is late. One pass over all chunks each tenth of a second costs less than a timer for each."""
+        """Answer late requests. One pass over all chunks each tenth of a second costs less than a timer for each."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             # What a worker that is being replaced does not answer says nothing about how fast its successor will be.

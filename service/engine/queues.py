@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Client(Protocol):
-    """Who waits for an answer."""
+    """The client that waits for an answer."""
 
     @property
     def disconnected(self) -> bool: ...

@@ -36,7 +36,7 @@ _BATCHES_UNDERWAY = 2
 
 
 class Timing(NamedTuple):
-    """How long a worker waits for what."""
+    """The durations that a worker waits."""
 
     idle_seconds: float = 0.5
     """Between two heartbeats of an idle worker."""

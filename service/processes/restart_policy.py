@@ -30,7 +30,7 @@ class ServiceFailed(Exception):
 
 
 class Life(NamedTuple):
-    """What a worker did before it died."""
+    """The life of a worker that died."""
 
     came_up: bool  # it had finished loading
     seconds: float  # since it came up

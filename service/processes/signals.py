@@ -1,4 +1,4 @@
-"""How the service's processes handle SIGTERM and Ctrl-C: the supervisor decides, its children follow."""
+"""SIGTERM and Ctrl-C in the service's processes: the supervisor decides, its children follow."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class BlockLoop(LitLoop):  # type: ignore[misc]
 
 
 class Classifier(ls.LitAPI):  # type: ignore[misc]
-    """What LitServe runs in each worker process: `setup` loads the models, `serve` computes until the service ends.
+    """The LitAPI of each worker process: `setup` loads the models, `serve` computes until the service ends.
 
     `number` and `not_ours`, the sockets that a fork inherits and must not keep open, are set before each start.
     """

@@ -1,4 +1,4 @@
-"""How a version gets into a worker: tried out in a sandbox, then loaded, and the outcome remembered."""
+"""The way of a version into a worker: tried out in a sandbox, then loaded, and the outcome remembered."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _LOWEST_PRIORITY = 19
 
 
 class Limits(NamedTuple):
-    """What a trial may use: seconds of computing, and bytes on top of those that it starts with."""
+    """The limits of a trial: seconds of computing, and bytes on top of those that it starts with."""
 
     seconds: float
     memory_bytes: int

@@ -1,4 +1,4 @@
-"""What a service knows about versions: a file that its workers share and that outlives each of them.
+"""The findings about versions: a file that a service's workers share and that outlives each of them.
 
 It has a line for each finding: a worker begins to load a version, the version is fit, or it is unfit and why.
 """

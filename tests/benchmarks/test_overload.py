@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.overload import Outcome
-from benchmarks.serving.load import Answer
+from benchmarks.serving.load import TimedAnswer
 
-IN_TIME = [Answer(200, 0.1)] * 90
+IN_TIME = [TimedAnswer(200, 0.1)] * 90
 
 
 def test_what_counts_is_answered_with_200_before_its_deadline() -> None:
-    answers = [*IN_TIME, Answer(200, 0.6), Answer(429, 0.01), Answer(504, 0.51)]
+    answers = [*IN_TIME, TimedAnswer(200, 0.6), TimedAnswer(429, 0.01), TimedAnswer(504, 0.51)]
 
     outcome = Outcome.of(answers, 0, deadline=0.5)
 
@@ -27,9 +27,11 @@ def test_less_than_nine_tenths_of_what_is_possible_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "missing"), [([Answer(500, 0.1)], 0), ([Answer(504, 1.6)], 0), ([], 1)], ids=["bug", "late", "none"]
+    ("answers", "missing"),
+    [([TimedAnswer(500, 0.1)], 0), ([TimedAnswer(504, 1.6)], 0), ([], 1)],
+    ids=["bug", "late", "none"],
 )
-def test_a_request_that_is_answered_wrongly_late_or_not_at_all_fails(answers: list[Answer], missing: int) -> None:
+def test_a_request_that_is_answered_wrongly_late_or_not_at_all_fails(answers: list[TimedAnswer], missing: int) -> None:
     assert Outcome.of([*IN_TIME, *answers], missing, deadline=0.5).fails(2, possible=100)
 
 

@@ -51,7 +51,7 @@ def test_workers_killed_in_mid_batch_again_and_again_cost_no_request(service: Se
     tally = asyncio.run(under_load(service, 15_000, fault))
 
     assert kills >= 2
-    assert (tally.statuses, tally.right, tally.lost, tally.wrong) == ({200: 15_000}, 15_000, 0, [])
+    assert (tally.statuses, tally.right, tally.losses, tally.wrong) == ({200: 15_000}, 15_000, 0, [])
     assert service.stop() == 0
 
 
@@ -69,7 +69,7 @@ def test_an_http_process_that_is_killed_takes_only_its_own_connections_with_it(s
 
     assert killed
     assert (tally.right, tally.wrong) == (10_000, [])
-    assert 0 < tally.lost <= 32
+    assert 0 < tally.losses <= 32
     assert len(service.processes("http")) == 2
 
 
@@ -85,7 +85,7 @@ def test_a_stopped_worker_is_found_by_its_silence_and_replaced_without_losing_a_
 
         tally = asyncio.run(under_load(service, 2_000, fault))
 
-        assert (tally.right, tally.lost, tally.wrong) == (2_000, 0, [])
+        assert (tally.right, tally.losses, tally.wrong) == (2_000, 0, [])
         assert "was silent for" in service.text
 
 
@@ -116,7 +116,7 @@ def test_sigterm_under_load_answers_all_that_was_accepted(service: Service) -> N
     assert tally.wrong == []
     assert set(tally.statuses) <= {200}
     # A connection may be closed on a request that was not read; none is closed on one that was.
-    assert tally.sent - tally.right == tally.lost
+    assert tally.total - tally.right == tally.losses
     assert service.log.count("Traceback") == 0
 
 
@@ -141,7 +141,7 @@ def test_a_hundred_thousand_requests_with_faults_at_random_are_answered_once_eac
 
     tally = asyncio.run(under_load(service, REQUESTS, lambda: faults.at_random(service, rng), retry_lost=True))
 
-    assert (tally.sent, tally.right, tally.wrong) == (REQUESTS, REQUESTS, [])
+    assert (tally.total, tally.right, tally.wrong) == (REQUESTS, REQUESTS, [])
     assert tally.slowest < 10 + 1  # the deadline and a second
     faults.wait_until_idle(service)
     assert faults.descriptors(service) <= before + 4

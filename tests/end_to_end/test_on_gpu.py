@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ def test_every_size_gives_the_logits_of_the_cpu_by_every_path(
     if path == "graphs":
         model.capture(LARGEST)
     else:
-        model.use(path)
+        model.use(cast("Literal['pageable', 'pinned']", path))
     found = blocking(model, noise), overlapped(model, noise)
 
     assert model.form.graphs is (path == "graphs")

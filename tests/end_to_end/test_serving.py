@@ -229,7 +229,7 @@ def test_a_chunked_body_over_the_limit_is_cut_off(service: Service) -> None:
         for _ in range(40):
             yield bytes(1_000_000)
 
-    answer = service.client.post("/predict", content=chunks(), headers={"content-type": "image/png"})
+    answer = service.client.post("/predict", content=chunks(), headers={"content-type": "image/png"})  # type: ignore[arg-type]
 
     assert answer.status_code == 413
 

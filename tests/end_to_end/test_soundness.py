@@ -20,6 +20,7 @@ class Fragile(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weight: Tensor
         self.register_buffer("weight", torch.ones(1))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def test_two_hundred_swaps_under_load_cost_no_request_and_leave_nothing_behind(
     tally, memory, descriptors = asyncio.run(swap_under_load())
 
     assert set(tally.statuses) == {200}
-    assert (tally.wrong, tally.lost) == ([], 0)
+    assert (tally.wrong, tally.losses) == ([], 0)
     assert len(tally.versions) == SWAPS + 1
     assert max(descriptors) <= descriptors[0] + 2
     # Versions are retired after ten seconds; by the last half as many come as go.

@@ -22,7 +22,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     try:
         code = main(arguments)
     except SystemExit as end:
-        code = end.code
+        code = end.code  # type: ignore[assignment]
     assert code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -39,7 +39,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
 def test_no_command_is_serve(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     served: list[Settings] = []
-    monkeypatch.setattr(serve, "serve", lambda settings: served.append(settings) or 0)
+    monkeypatch.setattr(serve, "serve", lambda settings: served.append(settings) or 0)  # type: ignore[func-returns-value]
 
     code = main([*arguments, "--port", "9001", "--registry", "here"])
 

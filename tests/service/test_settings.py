@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -75,7 +76,7 @@ def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> 
         ("no_such_setting", 1),
     ],
 )
-def test_a_setting_out_of_bounds_is_refused(name: str, value: object) -> None:
+def test_a_setting_out_of_bounds_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         Settings(**{name: value})
 
@@ -89,7 +90,7 @@ def test_a_bad_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_do_not_change_once_they_are_made() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().port = 1
+        Settings().port = 1  # type: ignore[misc]
 
 
 def test_every_setting_says_what_it_is() -> None:

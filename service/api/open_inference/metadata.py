@@ -1,4 +1,4 @@
-"""What is served, in the protocol's words: the documents that REST sends as JSON and gRPC as messages."""
+"""The protocol's documents about what is served, which REST sends as JSON and gRPC as messages."""
 
 from __future__ import annotations
 

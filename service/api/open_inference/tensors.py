@@ -15,7 +15,7 @@ DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT32": "<i4"}
 
 
 def read_numbers(tensor: dict[str, Any], datatype: str, shape: tuple[int, ...], binary: Binary) -> bytes:
-    """The elements of an input tensor [N, *shape], back to back, little-endian.
+    """Return the elements of an input tensor [N, *shape], back to back, little-endian.
 
     Raises:
         BadRequest: its data is not of its own shape.
@@ -39,7 +39,7 @@ def read_numbers(tensor: dict[str, Any], datatype: str, shape: tuple[int, ...], 
 
 
 def read_bytes(tensor: dict[str, Any], binary: Binary) -> list[bytes]:
-    """The elements of a BYTES tensor of shape [N].
+    """Return the elements of a BYTES tensor of shape [N].
 
     Raises:
         BadRequest: its data is not of its own shape, or JSON of something else than strings.
@@ -57,7 +57,7 @@ def read_bytes(tensor: dict[str, Any], binary: Binary) -> list[bytes]:
 
 
 def join(elements: list[bytes]) -> bytes:
-    """The elements of a BYTES tensor, each behind its length."""
+    """Return the elements of a BYTES tensor, each behind its length."""
     return b"".join(struct.pack("<I", len(element)) + element for element in elements)
 
 
@@ -68,7 +68,7 @@ class Binary:
         self._data = memoryview(data)
 
     def take(self, tensor: dict[str, Any]) -> bytes | None:
-        """The tensor's bytes, or None if its data is in the JSON.
+        """Return the tensor's bytes, or None if its data is in the JSON.
 
         Raises:
             BadRequest: there are fewer than its `binary_data_size` says.

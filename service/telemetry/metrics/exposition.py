@@ -20,7 +20,7 @@ _OF_VERSIONS_ON_OFFER = (families.LOADED_TIME, families.SELF_TEST_AGE)
 
 
 def expose(folder: Path, gauges: Iterable[Gauge] = ()) -> bytes:
-    """The exposition of what all processes have left in `folder`, and of `gauges`, which are of this moment."""
+    """Return the exposition of what all processes have left in `folder`, and of `gauges`, which are of this moment."""
     now = time.monotonic()
     everything = Shared(folder).read_all()
     totals = everything.totals
@@ -33,7 +33,7 @@ def expose(folder: Path, gauges: Iterable[Gauge] = ()) -> bytes:
 
 
 def _leave_to_the_living(totals: Totals) -> None:
-    """A worker says when it loaded a version, but not when it let it go: others say what is on offer."""
+    """Drop what workers recorded about versions no longer served: no worker records that it let one go."""
     on_offer = {families.MODEL_INFO.group_of(labels) for labels in totals.series[families.MODEL_INFO.name]}
     for family in _OF_VERSIONS_ON_OFFER:
         series = totals.series[family.name]

@@ -13,7 +13,7 @@ Group = tuple[str, str]
 
 
 class Kind(enum.Enum):
-    """How the values of several processes make one."""
+    """The way in which the values of several processes are combined."""
 
     COUNTER = "counter"  # added up, and kept when a process dies
     HISTOGRAM = "histogram"  # likewise, bucket by bucket
@@ -38,7 +38,7 @@ class Family(NamedTuple):
         return len(self.buckets) + 2 if self.buckets else 1
 
     def group_of(self, labels: Labels) -> Group:
-        """What a series is about."""
+        """Return the model and version that a series is about."""
         named = dict(zip(self.labels, labels, strict=True))
         return named.get("model", ""), named.get("version", "")
 

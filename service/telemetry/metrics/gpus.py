@@ -21,7 +21,7 @@ class GPUs:
         self._handles: dict[str, Any] | None = None
 
     def gauges(self) -> list[Gauge]:
-        """What is to be said of each GPU now."""
+        """Return the current gauges of each GPU."""
         if self._handles is None:
             self._handles = self._find()
         return [gauge for uuid, handle in self._handles.items() for gauge in self._look(uuid, handle)]

@@ -1,4 +1,4 @@
-"""What happens in one process. A request only appends to lists; `flush` counts them in bulk, a few times a second.
+"""The recorder of one process's metrics. A request only appends to lists; `flush` counts them in bulk.
 
 One `observe` of prometheus_client costs a tenth of a whole request, and a request takes seven.
 """
@@ -48,7 +48,7 @@ Gauge = tuple[Family, Labels, float]
 
 
 class Recorder:
-    """The numbers of the process that calls it, left in `folder` for all to sum.
+    """Records the metrics of the process that calls it, and leaves snapshots in `folder` for all to sum.
 
     `request`, `image_failures`, `block` and `flush` must be called by one thread; the others may be called by any.
     Must be made, or first be used, after the fork; `keeper` is the one that never dies before the others.
@@ -82,11 +82,11 @@ class Recorder:
     # On the way of a request
 
     def answered(self, model: ServedModel, stages: Stages) -> None:
-        """A request got its predictions."""
+        """Count a request that got its predictions."""
         self._answered[model].extend(stages)
 
     def refused(self, model: ServedModel | None, code: int, reason: str) -> None:
-        """A request got something else; the model is None when it was not found out."""
+        """Count a request that got none; the model is None when it was not resolved."""
         name, version = _labels(model.key) if model else ("", "")
         self._refused[name, version, code, reason] += 1
 
@@ -95,7 +95,7 @@ class Recorder:
         self._image_failures[(*_labels(model.key), reason)] += number
 
     def block(self, model: ServedModel, answer: BlockAnswer) -> None:
-        """A worker answered a block."""
+        """Count a block that a worker answered."""
         self._blocks[model].extend((len(answer.class_ids), answer.batch_size, answer.compute_seconds))
         self._class_ids[model] += answer.class_ids
         self._confidences[model] += answer.confidences
@@ -103,7 +103,7 @@ class Recorder:
     # Now and then
 
     def load(self, model: str, version: int, *, ok: bool, seconds: float) -> None:
-        """A worker tried to load a version; one that it loaded has passed its first self-test."""
+        """Count an attempt to load a version; one that succeeds has passed the first self-test."""
         with self._lock:
             for result in ("ok", "refused"):  # both are there from the first attempt on: Prometheus sees the first 1
                 self._totals.numbers(families.LOADS, (model, result))
@@ -118,7 +118,7 @@ class Recorder:
         self.prune()
 
     def selftest(self, model: str, version: int, *, ok: bool) -> None:
-        """A worker computed the golden sample of a version that it serves, rightly or not."""
+        """Count a self-test of a version that is served."""
         with self._lock:
             self._count_selftest((model, str(version)), ok=ok)
         self._write()
@@ -132,13 +132,13 @@ class Recorder:
             self._gauges[families.SELF_TEST_AGE, labels] = now
 
     def worker_restart(self, pid: int | None, reason: str) -> None:
-        """The supervisor replaces a worker, whose process was `pid`, for one of RESTART_REASONS."""
+        """Count the restart of a worker, whose process was `pid`, for one of RESTART_REASONS."""
         with self._lock:
             self._totals.add(families.WORKER_RESTARTS, (reason,))
         self.absorb(pid)
 
     def http_restart(self, pid: int | None) -> None:
-        """The supervisor replaces an HTTP process, which was `pid`."""
+        """Count the restart of an HTTP process, which was `pid`."""
         with self._lock:
             self._totals.add(families.HTTP_RESTARTS, ())
         self.absorb(pid)
@@ -152,7 +152,7 @@ class Recorder:
     # Handing in
 
     def open(self) -> None:
-        """For the supervisor: let what it counts be 0 before it happens for the first time."""
+        """Set the supervisor's counters to 0, so that their first increase is seen."""
         with self._lock:
             for reason in RESTART_REASONS:
                 self._totals.numbers(families.WORKER_RESTARTS, (reason,))
@@ -160,7 +160,7 @@ class Recorder:
         self._write()
 
     def absorb(self, pid: int | None) -> None:
-        """For the supervisor: keep what a process counted that has died, and forget its gauges."""
+        """Keep what a dead process counted, and forget its gauges; for the supervisor."""
         names = [] if pid is None else self._shared.names(pid)
         with self._lock:
             for name in names:
@@ -202,7 +202,7 @@ class Recorder:
         return bool(self._answered or self._refused or self._image_failures or self._blocks or self._added)
 
     def prune(self) -> None:
-        """Forget versions that nobody has mentioned for long."""
+        """Forget versions that no process has mentioned for long."""
         is_kept = retention.kept(self._shared.read_all().seen, time.monotonic())
         with self._lock:
             self._totals.drop(lambda group: not is_kept(group))
@@ -211,7 +211,7 @@ class Recorder:
             self._prepared = {key for key in self._prepared if is_kept(_labels(key))}
 
     def _prepare(self, model: ServedModel) -> None:
-        """Let a version's numbers be 0 before they are more: Prometheus sees no increase in what was not there."""
+        """Set a version's counters to 0 before they increase: Prometheus sees no increase in what was not there."""
         self._prepared.add(model.key)
         labels = _labels(model.key)
         numbers = self._totals.numbers
@@ -294,7 +294,7 @@ class Recorder:
 
 
 def _floats(values: list[float]) -> npt.NDArray[np.float64]:
-    """What numpy's own functions make of a list in eight times as long."""
+    """Return a list as an array; numpy's own functions take eight times as long."""
     return np.frombuffer(struct.pack(f"{len(values)}d", *values), np.float64)
 
 

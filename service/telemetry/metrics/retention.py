@@ -20,12 +20,12 @@ LIVE_SECONDS = 10.0
 
 
 def shown(seen: Mapping[Group, float], now: float) -> Callable[[Group], bool]:
-    """Whether the series of a model and version are shown, given when each was last mentioned by any process."""
+    """Return whether the series of a model and version are shown, given when each was last mentioned by any process."""
     return _worth(seen, now, GRACE_SECONDS, MAX_RETIRED)
 
 
 def kept(seen: Mapping[Group, float], now: float) -> Callable[[Group], bool]:
-    """Whether they are still counted. Twice as long: no process may forget what another's reader still shows."""
+    """Return whether they are still counted. Twice as long: no process may forget what another's reader still shows."""
     return _worth(seen, now, 2 * GRACE_SECONDS, 2 * MAX_RETIRED)
 
 

@@ -26,11 +26,11 @@ class Shared:
         self._folder = folder
 
     def name(self) -> str:
-        """A name for this process's snapshot, which no other has had: pids are used again."""
+        """Return a name for this process's snapshot, which no other has had: pids are used again."""
         return f"{os.getpid()}-{time.monotonic_ns()}"
 
     def names(self, pid: int | None = None) -> list[str]:
-        """Those of all processes but the keeper, or of one."""
+        """Return the names of the snapshots of all processes but the keeper, or of one."""
         pattern = f"{'*' if pid is None else pid}-*{_SUFFIX}"
         return [path.name.removesuffix(_SUFFIX) for path in self._folder.glob(pattern)]
 
@@ -53,7 +53,7 @@ class Shared:
                 (self._folder / f"{name}{suffix}").unlink()
 
     def read_all(self) -> Snapshot:
-        """Every process's numbers together."""
+        """Return every process's numbers together."""
         # The keeper's last: what it has absorbed by then is left out, and what it had not was still to be read.
         living = {name: snapshot for name in self.names() if (snapshot := self.read(name))}
         everything = self.read(KEEPER) or Snapshot(Totals(), {})

@@ -1,4 +1,4 @@
-"""What one process, or several together, have counted: numbers by family and labels, which can be added and written."""
+"""The totals of one process, or of several together: numbers by family and labels, to be added and written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Totals:
         self.series: defaultdict[str, dict[Labels, Numbers]] = defaultdict(dict)
 
     def numbers(self, family: Family, labels: Labels) -> Numbers:
-        """The numbers of a series, 0 if it is new."""
+        """Return the numbers of a series, 0 if it is new."""
         of_family = self.series[family.name]
         found = of_family.get(labels)
         if found is None:
@@ -55,7 +55,7 @@ class Totals:
                 own[labels] = list(map(combine, present, numbers)) if present else numbers
 
     def without_gauges(self) -> Totals:
-        """What outlives its process."""
+        """Return the counters and histograms, which outlive their process."""
         kept = Totals()
         for name, series in self.series.items():
             if FAMILIES[name].kind in (Kind.COUNTER, Kind.HISTOGRAM):
@@ -70,7 +70,7 @@ class Totals:
                 del series[labels]
 
     def dump(self) -> list[Any]:
-        """The same as what JSON can say."""
+        """Return the totals as JSON values."""
         return [[name, list(series), list(series.values())] for name, series in self.series.items()]
 
     @classmethod
@@ -97,7 +97,7 @@ _COMBINE: dict[Kind, Callable[[float, float], float]] = {
 
 
 class Snapshot:
-    """What a process leaves for the others: its totals, and when it last had to do with each model and version."""
+    """A process's totals for others to read, and when it last mentioned each model and version."""
 
     def __init__(self, totals: Totals, seen: dict[Group, float], absorbed: Iterable[str] = ()) -> None:
         self.totals = totals

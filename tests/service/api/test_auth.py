@@ -61,7 +61,7 @@ def test_without_a_known_key_every_path_but_the_probes_is_401_and_tells_nothing(
         ("GET", "/v2"),
         ("GET", "/nope"),
     ):
-        answer = guarded.client.request(method, path, headers=encoded)
+        answer = guarded.client.request(method, path, headers=encoded)  # type: ignore[arg-type]
 
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"

@@ -15,8 +15,8 @@ def test_a_key_that_was_made_is_found_with_its_name_and_scopes(tmp_path: Path) -
 
     keys = Keys(tmp_path / "keys")
 
-    assert (keys.find(key).name, keys.find(key).scopes) == ("ci", {"predict"})
-    assert keys.find(other).scopes == {"predict", "admin"}
+    assert (keys.find(key).name, keys.find(key).scopes) == ("ci", {"predict"})  # type: ignore[union-attr]
+    assert keys.find(other).scopes == {"predict", "admin"}  # type: ignore[union-attr]
     assert keys.find(key + "x") is None
     assert keys.find("") is None
 

@@ -75,11 +75,16 @@ def test_every_reference_has_a_target() -> None:
 @pytest.mark.skipif(SCHEMATHESIS is None, reason="needs schemathesis")
 def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(service: Service, tmp_path: Path) -> None:
     # make fuzz does the same with thousands of cases.
+    assert SCHEMATHESIS
     command = [SCHEMATHESIS, "--config-file", str(ROOT / "tests" / "schemathesis.toml"), "run"]
     options = ["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-deterministic"]
 
     result = subprocess.run(
-        [*command, f"{service.url}/openapi.json", *options], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*command, f"{service.url}/openapi.json", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
 
     assert result.returncode == 0, result.stdout[-5000:]

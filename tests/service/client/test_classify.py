@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ def files(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-async def collect(client: AsyncClient, paths: object, **options: object) -> list[Classified]:
+async def collect(client: AsyncClient, paths: Any, **options: Any) -> list[Classified]:
     async with client:
         return [classified async for classified in client.classify(paths, **options)]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -37,7 +38,7 @@ def client(service: Service) -> Iterator[Client]:
         yield client
 
 
-def answering(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response, **options: object) -> Client:
+def answering(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response, **options: Any) -> Client:
     handler = answer if callable(answer) else lambda _: answer
     return Client("http://service", transport=httpx.MockTransport(handler), **options)
 
@@ -61,13 +62,13 @@ def test_every_kind_of_image_is_recognised(client: Client, tmp_path: Path) -> No
         torch.tensor(np.asarray(pictures.row(5)))[None],
     ]
 
-    assert [client.predict(image).class_id for image in images] == list(range(6))
+    assert [client.predict(image).class_id for image in images] == list(range(6))  # type: ignore[arg-type]
 
 
 def test_a_prediction_is_typed_and_says_which_model_answered(client: Client) -> None:
     prediction = client.predict(pictures.row_png(7))
 
-    assert prediction == Prediction(7, "7", pytest.approx(1, abs=1e-4), model="rows", version=1)
+    assert prediction == Prediction(7, "7", pytest.approx(1, abs=1e-4), model="rows", version=1)  # type: ignore[arg-type]
 
 
 def test_top_k_and_probabilities_come_when_they_are_asked_for(client: Client) -> None:
@@ -102,7 +103,7 @@ def test_a_model_that_does_not_exist_is_not_found(client: Client) -> None:
 
 def test_an_option_that_does_not_exist_is_refused_before_anything_is_sent(client: Client) -> None:
     with pytest.raises(TypeError, match="topk"):
-        client.predict(b"", topk=3)
+        client.predict(b"", topk=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"top_k must be at least 1. Given: 0"):
         client.predict(b"", top_k=0)
 
@@ -115,7 +116,7 @@ def test_many_images_of_mixed_kinds_are_answered_in_order_and_bad_ones_alone_fai
 ) -> None:
     images = [pictures.row_png(1), b"hello", pictures.row(2), tmp_path / "missing.png", np.asarray(pictures.row(3))]
 
-    answers = client.predict_many(images)
+    answers = client.predict_many(images)  # type: ignore[arg-type]
 
     assert class_ids(answers) == [1, -1, 2, -1, 3]
     assert isinstance(answers[1], PredictionError)
@@ -134,7 +135,7 @@ def test_more_images_than_a_request_may_hold_are_sent_in_several(client: Client)
 def test_images_that_are_all_bad_are_each_told_about_themselves(client: Client) -> None:
     answers = client.predict_many([b"hello", b"hi"])
 
-    assert ["5 bytes" in answers[0].detail, "2 bytes" in answers[1].detail] == [True, True]
+    assert ["5 bytes" in answers[0].detail, "2 bytes" in answers[1].detail] == [True, True]  # type: ignore[union-attr]
 
 
 def test_no_images_are_no_request() -> None:

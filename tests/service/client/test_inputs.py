@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def decoded(content: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("given", [PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG)], ids=type)
-def test_bytes_and_files_are_sent_as_they_are(given: object) -> None:
+def test_bytes_and_files_are_sent_as_they_are(given: Any) -> None:
     assert encode(given) == PNG
 
 
@@ -79,13 +80,13 @@ def test_a_picture_of_any_mode_is_sent(mode: str) -> None:
         (torch.zeros(5, 7, 3, dtype=torch.uint8), r"Given: uint8 \[5, 7, 3\]"),
     ],
 )
-def test_an_array_of_another_shape_or_dtype_is_refused(given: object, message: str) -> None:
+def test_an_array_of_another_shape_or_dtype_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode(given)
 
 
 @pytest.mark.parametrize("given", [7, None, [1, 2], io.StringIO("text")], ids=["number", "none", "list", "text file"])
-def test_what_can_be_no_image_is_refused(given: object) -> None:
+def test_what_can_be_no_image_is_refused(given: Any) -> None:
     with pytest.raises(TypeError, match=r"must be .*Given: "):
         encode(given)
 
@@ -101,7 +102,7 @@ def test_what_can_be_no_image_is_refused(given: object) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_features_come_as_lists_arrays_or_tensors(given: object) -> None:
+def test_features_come_as_lists_arrays_or_tensors(given: Any) -> None:
     assert rows_of(given) == [[1, 2.5], [3, 4]]
 
 
@@ -131,7 +132,7 @@ def test_an_opened_picture_whose_exif_is_malformed_is_sent(tmp_path: Path) -> No
 def test_transparency_is_sent(mode: str) -> None:
     picture = Image.new("LA" if mode == "La" else "RGBA", (9, 9)).convert(mode)
 
-    assert Image.open(io.BytesIO(encode(picture))).convert("RGBA").getextrema()[3] == (0, 0)
+    assert Image.open(io.BytesIO(encode(picture))).convert("RGBA").getextrema()[3] == (0, 0)  # type: ignore[misc] # four channels
 
 
 def test_wide_greys_are_sent_as_sixteen_bits_and_not_cut() -> None:

@@ -7,6 +7,7 @@ import datetime
 import email.utils
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -52,12 +53,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-def ask(script: Script, **options: object) -> int:
+def ask(script: Script, **options: Any) -> int:
     with Client("http://service", transport=httpx.MockTransport(script), **options) as client:
         return client.predict(b"png").class_id
 
 
-def ask_asynchronously(script: Script, **options: object) -> int:
+def ask_asynchronously(script: Script, **options: Any) -> int:
     async def ask() -> int:
         async with AsyncClient("http://service", transport=httpx.MockTransport(script), **options) as client:
             return (await client.predict(b"png")).class_id
@@ -164,7 +165,7 @@ def test_waits_double_up_to_the_longest_and_are_spread() -> None:
     waits = [[retries.wait_seconds(attempt, 0) for _ in range(50)] for attempt in range(1, 7)]
 
     for longest, spread in zip([1, 2, 4, 8, 8, 8], waits, strict=True):
-        assert all(longest / 2 <= wait <= longest for wait in spread)
+        assert all(longest / 2 <= wait <= longest for wait in spread)  # type: ignore[operator]
         assert len(set(spread)) > 40
 
 

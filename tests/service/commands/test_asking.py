@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(service: Service, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command against the service; gives exit code, output and errors."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def run(*arguments: Any) -> tuple[int, str, str]:
         code = main([*map(str, arguments), "--url", service.url])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -166,7 +167,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(service: Se
     command = [sys.executable, "-m", "service", "models", "--url", service.url]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}}
 
-    with subprocess.Popen(command, **pipe) as process:
+    with subprocess.Popen(command, **pipe) as process:  # type: ignore[call-overload]
         process.stdout.close()
         said = process.stderr.read()
 

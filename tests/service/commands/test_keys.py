@@ -75,7 +75,7 @@ def test_a_key_is_shown_once_and_lets_in_until_it_is_removed(
     assert codes == [0, 0, 0]
     assert first not in path.read_text()
     assert keys.find(first) is None
-    assert keys.find(second).name == "deploy"
+    assert keys.find(second).name == "deploy"  # type: ignore[union-attr]
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -37,7 +37,7 @@ def test_without_rich_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_lines_are_few_and_without_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0, 1, 2, 6, 7, 8, 9, 10, 12])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))  # type: ignore[attr-defined]
 
     text = shown(io.StringIO())
 

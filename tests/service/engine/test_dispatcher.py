@@ -90,7 +90,7 @@ def run(
             ]
 
             def on_answer(model: ServedModel, answer: BlockAnswer) -> None:
-                house.answers.append((model.name, answer))
+                house.answers.append((model.name, answer))  # type: ignore[attr-defined]
 
             dispatcher = Dispatcher(
                 [fake.path for fake in fakes],

@@ -52,6 +52,7 @@ class Fragile(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.weight: Tensor
         self.register_buffer("weight", torch.ones(1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class Running:
     """A worker in a thread, which `hold` stops between two turns of its loop."""
 
     def __init__(
-        self, models: list[Model], path: str, max_batch_size: int, selftest_seconds: float, timing: Timing
+        self, models: list[WatchedModel], path: str, max_batch_size: int, selftest_seconds: float, timing: Timing
     ) -> None:
         self.models = models
         self._path = path
@@ -240,7 +241,7 @@ def block(block_id: int, data: bytes, *, handle: int = 0, size: int = 0, seconds
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> list[Model]:
+def models(tmp_path: Path) -> list[WatchedModel]:
     """`touchy`, `sign` and `fragile`; their handles are 0, 1 and 2."""
     registry = Registry(tmp_path)
     manifests = [
@@ -252,7 +253,7 @@ def models(tmp_path: Path) -> list[Model]:
 
 
 @pytest.fixture
-def start(models: list[Model], tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(models: list[WatchedModel], tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
     def start(max_batch_size: int, *, selftest_seconds: float = 3600, **timing: float) -> Running:
@@ -279,7 +280,7 @@ def watching(start: Callable[..., Running]) -> Running:
     return start(8, watch_seconds=60.0)
 
 
-def test_who_connects_is_told_what_is_served(worker: Running, models: list[Model]) -> None:
+def test_who_connects_is_told_what_is_served(worker: Running, models: list[WatchedModel]) -> None:
     client = worker.connect()
 
     assert client.announced == (
@@ -538,7 +539,7 @@ def test_the_worker_ends_when_its_stop_becomes_readable_and_not_before(start: Ca
     assert not worker.thread.is_alive()
 
 
-def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, models: list[Model]) -> None:
+def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, models: list[WatchedModel]) -> None:
     clients = [worker.connect(), worker.connect()]
 
     worker.offer(LineUp((Entry(models[1], default=True, aliases=("next",)),)))
@@ -548,7 +549,7 @@ def test_an_offered_line_up_takes_over_and_everybody_is_told(worker: Running, mo
         assert announced(served) == ((1, models[1].manifest, True, ("next",)),)
 
 
-def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: list[Model]) -> None:
+def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: list[WatchedModel]) -> None:
     client = worker.connect()
     before = client.announced
     absent = (Absent(name="sign", version=2, state="refused", reason="it is bad"),)
@@ -560,7 +561,9 @@ def test_everybody_is_told_what_is_loading_or_refused(worker: Running, models: l
     assert worker.connect().absent == absent
 
 
-def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: Running, models: list[Model]) -> None:
+def test_blocks_for_a_version_that_was_just_retired_are_still_answered(
+    worker: Running, models: list[WatchedModel]
+) -> None:
     client = worker.connect()
     worker.offer(LineUp((Entry(models[1], default=True, aliases=()),)))
     client.receive()
@@ -570,7 +573,7 @@ def test_blocks_for_a_version_that_was_just_retired_are_still_answered(worker: R
     assert client.answer(1).class_ids == [3]
 
 
-def test_a_retired_version_is_let_go_in_the_end(start: Callable[..., Running], models: list[Model]) -> None:
+def test_a_retired_version_is_let_go_in_the_end(start: Callable[..., Running], models: list[WatchedModel]) -> None:
     worker = start(8, retirement_seconds=0.0)
     client = worker.connect()
     worker.offer(LineUp((Entry(models[1], default=True, aliases=()),)))
@@ -583,7 +586,7 @@ def test_a_retired_version_is_let_go_in_the_end(start: Callable[..., Running], m
 
 
 @pytest.fixture
-def touchy(models: list[Model]) -> Iterator[WatchedModel]:
+def touchy(models: list[WatchedModel]) -> Iterator[WatchedModel]:
     """The first of `models`, whose batches can be held while the worker looks for another."""
     touchy = models[0]
     assert isinstance(touchy, WatchedModel)
@@ -720,7 +723,7 @@ def test_a_device_that_fails_with_two_batches_underway_ends_the_worker(touchy: W
 
 
 def test_a_version_that_is_let_go_answers_what_is_underway(
-    touchy: WatchedModel, start: Callable[..., Running], models: list[Model]
+    touchy: WatchedModel, start: Callable[..., Running], models: list[WatchedModel]
 ) -> None:
     worker = start(8, watch_seconds=60.0, retirement_seconds=0.0)
     client = worker.connect()

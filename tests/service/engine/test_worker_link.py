@@ -93,7 +93,7 @@ def test_the_listener_is_told_of_each_loss_and_hears_the_worker_again(tmp_path: 
             link = WorkerLink(worker.path, listener)
             link.open()
             for times in (1, 3, 5):
-                await until(lambda times=times: len(listener.told) == times)
+                await until(lambda times=times: len(listener.told) == times)  # type: ignore[misc]
                 await worker.die()
             await until(lambda: len(listener.told) == 7)
             await link.close()

@@ -213,7 +213,7 @@ def read_by_h11(stream: bytes) -> Read:
     """What h11 reads; its headers are compared as a set of names and stripped values."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2000)
     connection.receive_data(stream)
-    requests = []
+    requests: list[tuple[str, str, bytes, dict[bytes, bytes], bytes, bool]] = []
     try:
         while True:
             event = connection.next_event()

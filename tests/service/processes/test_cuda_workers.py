@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,13 +30,22 @@ def start_workers(registry: str, folder: Path, gpus: int) -> None:
         raise torchscript.TorchScriptError("there is no GPU here")
 
     torch.cuda.device_count = lambda: gpus
-    torchscript.load = record
+    torchscript.load = record  # type: ignore[assignment] # the forms are literals there
     for number in range(gpus):
         run_dir = folder / f"run-{number}"  # of its own, because a version that one worker refused is not tried again
         run_dir.mkdir()
         server = Server(Settings(registry=registry, device="cuda"), run_dir)
         assert len(server.devices) == gpus
-        arguments = (server.lit_api, server.devices[number], number, None, None, {}, server._callback_runner, False)
+        arguments: tuple[Any, ...] = (
+            server.lit_api,
+            server.devices[number],
+            number,
+            None,
+            None,
+            {},
+            server._callback_runner,
+            False,
+        )
         with contextlib.suppress(SystemExit):  # because no version can serve
             inference_worker(*arguments)
 

@@ -88,7 +88,7 @@ def test_a_damaged_artifact_is_left_out_and_said_and_the_others_serve(
     ids=["no module", "other logits", "not every batch size"],
 )
 def test_a_model_that_is_unfit_is_left_out_and_said(
-    tmp_path: Path, changes: dict[str, object], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(tmp_path, "good")
     publish(tmp_path, "bad", **changes)

@@ -76,7 +76,7 @@ def test_a_version_that_served_is_loaded_by_the_next_worker_without_a_trial(
 def test_a_version_that_fails_is_refused_and_by_the_next_worker_with_the_same_reason(
     tmp_path: Path, version: tuple[ModelManifest, bytes], wrong: dict[str, str], acts: list[str]
 ) -> None:
-    worker, replacement = Worker(tmp_path, **wrong), Worker(tmp_path)
+    worker, replacement = Worker(tmp_path, **wrong), Worker(tmp_path)  # type: ignore[arg-type]
 
     for each in (worker, replacement):
         with pytest.raises(UnfitModelError, match="it hangs"):

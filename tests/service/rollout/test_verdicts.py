@@ -32,7 +32,7 @@ def as_dead_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def become() -> None:
         process = subprocess.Popen(["true"])
         process.wait()
-        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda: process.pid)
+        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda: process.pid)  # type: ignore[attr-defined]
 
     return become
 
@@ -79,7 +79,7 @@ def test_workers_that_live_and_load_a_version_do_not_speak_against_it(
 ) -> None:
     verdicts = Verdicts(path)
     for pid in (os.getpid(), os.getppid()):
-        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda pid=pid: pid)
+        monkeypatch.setattr(service.rollout.verdicts.os, "getpid", lambda pid=pid: pid)  # type: ignore[attr-defined]
         verdicts.begin(manifest)
 
     assert verdicts.against(manifest) == ""

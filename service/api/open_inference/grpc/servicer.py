@@ -46,7 +46,7 @@ Handle = Callable[[Message, Request, Context], Awaitable[Message]]
 
 
 class _Caller:
-    """Who waits for an answer."""
+    """The client that waits for an answer."""
 
     disconnected = False
 

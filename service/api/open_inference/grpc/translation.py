@@ -15,7 +15,7 @@ _CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_
 
 
 def parse(message: Message) -> tuple[InferRequest, tensors.Binary]:
-    """A ModelInferRequest, and the raw bytes of its inputs.
+    """Return a ModelInferRequest, and the raw bytes of its inputs.
 
     Raises:
         BadRequest: it is not as the protocol says.
@@ -48,7 +48,7 @@ def parse(message: Message) -> tuple[InferRequest, tensors.Binary]:
 
 
 def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> Message:
-    """The ModelInferResponse: every output as raw bytes."""
+    """Return the ModelInferResponse: every output as raw bytes."""
     described = [{"name": output.name, "datatype": output.datatype, "shape": output.shape} for output, _ in outputs]
     return CLASSES["ModelInferResponse"](
         model_name=model.name,
@@ -60,7 +60,7 @@ def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> Message
 
 
 def _contents(tensor: Message) -> Any:
-    """The elements of an input in the field of its datatype; none if it is of a datatype that no model takes."""
+    """Return the elements of an input in the field of its datatype; none if it is of a datatype that no model takes."""
     field = _CONTENTS.get(tensor.datatype)
     return getattr(tensor.contents, field) if field else ()
 

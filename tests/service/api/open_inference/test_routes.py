@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[htt
 
 
 @pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[object]:
+def client(service: Service) -> Iterator[Any]:
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as connected:
         yield connected
 
@@ -25,13 +26,13 @@ def rows(*classes: int) -> np.ndarray:
     return np.stack([np.asarray(pictures.row(class_id))[None] for class_id in classes])
 
 
-def image_input(images: np.ndarray, *, binary: bool) -> object:
+def image_input(images: np.ndarray, *, binary: bool) -> Any:
     tensor = triton.InferInput("images", list(images.shape), "UINT8")
     tensor.set_data_from_numpy(images, binary_data=binary)
     return tensor
 
 
-def test_the_server_is_live_and_ready_and_says_what_it_can(client: triton.InferenceServerClient) -> None:
+def test_the_server_is_live_and_ready_and_says_what_it_can(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("rows")
@@ -45,7 +46,7 @@ def test_the_server_is_live_and_ready_and_says_what_it_can(client: triton.Infere
     ]
 
 
-def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: triton.InferenceServerClient) -> None:
+def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: Any) -> None:
     metadata = client.get_model_metadata("rows")
     config = client.get_model_config("sign", "1")
 
@@ -56,7 +57,7 @@ def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: tri
     assert config["input"] == [{"name": "features", "data_type": "TYPE_FP32", "dims": [2]}]
 
 
-def test_a_model_says_in_which_form_it_is_computed(client: triton.InferenceServerClient) -> None:
+def test_a_model_says_in_which_form_it_is_computed(client: Any) -> None:
     form = {"form": "published", "threads": 1, "device": "cpu", "graphs": False}
 
     assert client.get_model_metadata("rows")["parameters"] == form
@@ -65,7 +66,7 @@ def test_a_model_says_in_which_form_it_is_computed(client: triton.InferenceServe
     }
 
 
-def test_a_model_tells_the_evidence_about_half_precision(client: triton.InferenceServerClient) -> None:
+def test_a_model_tells_the_evidence_about_half_precision(client: Any) -> None:
     evidence = {
         "float16_agreement": 0.9985,
         "float16_accuracy_difference": -0.0001,
@@ -79,7 +80,7 @@ def test_a_model_tells_the_evidence_about_half_precision(client: triton.Inferenc
     assert config["parameters"].items() >= {name: {"string_value": str(v)} for name, v in evidence.items()}.items()
 
 
-def test_the_repository_is_listed(client: triton.InferenceServerClient) -> None:
+def test_the_repository_is_listed(client: Any) -> None:
     assert {entry["name"]: entry["state"] for entry in client.get_model_repository_index()} == {
         "photos": "READY",
         "rows": "READY",
@@ -89,9 +90,7 @@ def test_the_repository_is_listed(client: triton.InferenceServerClient) -> None:
 
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
-def test_tensors_go_in_and_come_out_as_json_or_as_bytes(
-    client: triton.InferenceServerClient, binary_in: bool, binary_out: bool
-) -> None:
+def test_tensors_go_in_and_come_out_as_json_or_as_bytes(client: Any, binary_in: bool, binary_out: bool) -> None:
     names = ["class_ids", "probabilities", "logits"]
     outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in names]
 
@@ -105,7 +104,7 @@ def test_tensors_go_in_and_come_out_as_json_or_as_bytes(
     assert np.allclose(logits[0], np.eye(10)[4] * 28, atol=1e-4)
 
 
-def test_more_inputs_than_a_batch_holds_come_out_in_order(client: triton.InferenceServerClient) -> None:
+def test_more_inputs_than_a_batch_holds_come_out_in_order(client: Any) -> None:
     classes = [i % 10 for i in range(700)]
 
     result = client.infer("rows", [image_input(rows(*classes), binary=True)])
@@ -113,15 +112,15 @@ def test_more_inputs_than_a_batch_holds_come_out_in_order(client: triton.Inferen
     assert result.as_numpy("class_ids").tolist() == classes
 
 
-def test_encoded_files_go_in_as_bytes(client: triton.InferenceServerClient) -> None:
-    files = np.array([pictures.row_png(3), pictures.encode(pictures.row(5), "BMP")], dtype=object)
+def test_encoded_files_go_in_as_bytes(client: Any) -> None:
+    files = np.array([pictures.row_png(3), pictures.encode(pictures.row(5), "BMP")], dtype=Any)
     tensor = triton.InferInput("files", [2], "BYTES")
     tensor.set_data_from_numpy(files)
 
     assert client.infer("rows", [tensor]).as_numpy("class_ids").tolist() == [3, 5]
 
 
-def test_features_go_in_as_floats(client: triton.InferenceServerClient) -> None:
+def test_features_go_in_as_floats(client: Any) -> None:
     tensor = triton.InferInput("features", [2, 2], "FP32")
     tensor.set_data_from_numpy(np.array([[1, 0], [-1, 0]], np.float32))
 
@@ -129,14 +128,14 @@ def test_features_go_in_as_floats(client: triton.InferenceServerClient) -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_a_classification_names_the_most_probable_classes(client: triton.InferenceServerClient, binary: bool) -> None:
+def test_a_classification_names_the_most_probable_classes(client: Any, binary: bool) -> None:
     outputs = [triton.InferRequestedOutput("probabilities", class_count=2, binary_data=binary)]
 
     result = client.infer("rows", [image_input(rows(6), binary=True)], outputs=outputs)
 
     first = result.as_numpy("probabilities")[0][0]
     value, index, label = (first.decode() if binary else first).split(":")
-    assert (float(value), index, label) == (pytest.approx(1, abs=1e-3), "6", "6")
+    assert (float(value), index, label) == (pytest.approx(1, abs=1e-3), "6", "6")  # type: ignore[comparison-overlap]
 
 
 IMAGE = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28], "data": [0] * 784}
@@ -178,7 +177,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("document", "status"), WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_request_is_refused_in_the_protocols_shape(service: Service, document: object, status: int) -> None:
+def test_a_wrong_request_is_refused_in_the_protocols_shape(service: Service, document: Any, status: int) -> None:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
 
     answer = service.client.post("/v2/models/rows/infer", content=body)
@@ -205,7 +204,7 @@ def test_bytes_that_no_input_takes_are_refused(service: Service) -> None:
     assert answer.status_code == 400
 
 
-def test_inference_requests_are_counted_with_the_others(service: Service, client: triton.InferenceServerClient) -> None:
+def test_inference_requests_are_counted_with_the_others(service: Service, client: Any) -> None:
     before = service.metric_at_rest("inference_requests_total", code="200", model="photos")
 
     client.infer("photos", [image_input(np.zeros((1, 3, 32, 32), np.uint8), binary=True)])

@@ -38,7 +38,7 @@ def test_without_the_package_there_are_no_gauges(monkeypatch: pytest.MonkeyPatch
 
 def test_without_a_driver_there_are_no_gauges_and_nvml_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: (asked.append(1), fail()))
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: (asked.append(1), fail()))  # type: ignore[func-returns-value]
     gpus = GPUs()
 
     assert gpus.gauges() == gpus.gauges() == []

@@ -253,7 +253,7 @@ def test_a_version_that_is_not_on_offer_has_no_age_and_no_time_of_loading(tmp_pa
 def test_loads_may_be_counted_on_other_threads_at_the_same_time(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     threads = [
-        threading.Thread(target=lambda: [recorder.load("rows", 1, ok=True, seconds=1) for _ in range(50)])
+        threading.Thread(target=lambda: [recorder.load("rows", 1, ok=True, seconds=1) for _ in range(50)])  # type: ignore[func-returns-value]
         for _ in range(4)
     ]
 

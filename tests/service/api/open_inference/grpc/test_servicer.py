@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psutil
@@ -45,10 +46,10 @@ class Calling:
         return found
 
 
-class Bearer(triton.InferenceServerClientPlugin):
+class Bearer(triton.InferenceServerClientPlugin):  # type: ignore[misc, name-defined]
     """Shows a key with every call."""
 
-    def __call__(self, request: object) -> None:
+    def __call__(self, request: Any) -> None:
         request.headers["authorization"] = f"Bearer {KEY}"
 
 
@@ -70,7 +71,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
 
 
 @pytest.fixture(scope="module")
-def client(calling: Calling) -> Iterator[triton.InferenceServerClient]:
+def client(calling: Calling) -> Iterator[Any]:
     with triton.InferenceServerClient(calling.address) as connected:
         connected.register_plugin(Bearer())
         wait_until(connected.is_server_ready, interval=0.05)
@@ -82,30 +83,30 @@ def rows(*classes: int) -> np.ndarray:
     return np.stack([np.asarray(pictures.row(class_id))[None] for class_id in classes])
 
 
-def tensor(name: str, values: np.ndarray, datatype: str) -> triton.InferInput:
+def tensor(name: str, values: np.ndarray, datatype: str) -> Any:
     found = triton.InferInput(name, list(values.shape), datatype)
     return found.set_data_from_numpy(values)
 
 
-def images(*classes: int) -> triton.InferInput:
+def images(*classes: int) -> Any:
     return tensor("images", rows(*classes), "UINT8")
 
 
-def typed(name: str, datatype: str, shape: list[int], **contents: list[object]) -> triton.service_pb2.ModelInferRequest:
+def typed(name: str, datatype: str, shape: list[int], **contents: list[Any]) -> Any:
     """A request for `rows` whose elements are not raw bytes."""
     request = triton.service_pb2.ModelInferRequest(model_name="rows" if name != "features" else "sign")
     request.inputs.add(name=name, datatype=datatype, shape=shape, contents=contents)
     return request
 
 
-def ask(calling: Calling, request: object) -> object:
+def ask(calling: Calling, request: Any) -> Any:
     """What the method itself says: tritonclient's own calls always send raw bytes."""
     with triton.grpc.insecure_channel(calling.address) as channel:
         stub = triton.service_pb2_grpc.GRPCInferenceServiceStub(channel)
         return stub.ModelInfer(request, metadata=(("x-api-key", KEY),), timeout=30)
 
 
-def test_the_server_says_what_it_is(client: triton.InferenceServerClient) -> None:
+def test_the_server_says_what_it_is(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     metadata = client.get_server_metadata()
@@ -113,7 +114,7 @@ def test_the_server_says_what_it_is(client: triton.InferenceServerClient) -> Non
     assert "model_configuration" in metadata.extensions
 
 
-def test_models_are_described_as_over_rest(calling: Calling, client: triton.InferenceServerClient) -> None:
+def test_models_are_described_as_over_rest(calling: Calling, client: Any) -> None:
     rest = calling.service.client
 
     assert client.is_model_ready("rows")
@@ -139,7 +140,7 @@ def test_models_are_described_as_over_rest(calling: Calling, client: triton.Infe
     assert {one.name: one.state for one in index} == {"rows": "READY", "sign": "READY", "slow": "READY"}
 
 
-def test_images_give_the_numbers_that_rest_gives(calling: Calling, client: triton.InferenceServerClient) -> None:
+def test_images_give_the_numbers_that_rest_gives(calling: Calling, client: Any) -> None:
     result = client.infer("rows", [images(4, 7)], request_id="mine")
 
     document = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [2, 1, 28, 28]}]}
@@ -153,8 +154,8 @@ def test_images_give_the_numbers_that_rest_gives(calling: Calling, client: trito
         assert numbers.ravel().tolist() == pytest.approx(output["data"], rel=1e-6)
 
 
-def test_encoded_files_features_and_classifications_go_through(client: triton.InferenceServerClient) -> None:
-    files = np.array([pictures.row_png(3), pictures.row_png(9)], object)
+def test_encoded_files_features_and_classifications_go_through(client: Any) -> None:
+    files = np.array([pictures.row_png(3), pictures.row_png(9)], Any)
     features = np.array([[2.0, 0.0], [-2.0, 0.0]], np.float32)
 
     of_files = client.infer("rows", [tensor("files", files, "BYTES")])
@@ -184,14 +185,12 @@ def test_elements_may_come_in_the_field_of_their_datatype(calling: Calling) -> N
         ("rows", tensor("images", rows(1)[:, :, :5], "UINT8"), "INVALID_ARGUMENT", "of shape [-1, 1, 28, 28]"),
         ("rows", tensor("pictures", rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of ['images', 'files']"),
         ("rows", tensor("x" * 9000, rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of"),
-        ("rows", tensor("files", np.array([b"hello"], object), "BYTES"), "INVALID_ARGUMENT", "b'hello'"),
+        ("rows", tensor("files", np.array([b"hello"], Any), "BYTES"), "INVALID_ARGUMENT", "b'hello'"),
         ("sign", tensor("features", np.zeros((1025, 2), np.float32), "FP32"), "RESOURCE_EXHAUSTED", "at most 1024"),
         ("rows", images(*range(10), *[0] * 150), "RESOURCE_EXHAUSTED", str(MAX_BODY_BYTES)),
     ],
 )
-def test_a_wrong_request_is_refused_with_our_words(
-    client: triton.InferenceServerClient, model: str, given: object, code: str, words: str
-) -> None:
+def test_a_wrong_request_is_refused_with_our_words(client: Any, model: str, given: Any, code: str, words: str) -> None:
     with pytest.raises(triton.InferenceServerException) as refused:
         client.infer(model, [given])
 
@@ -224,7 +223,7 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
                 assert refused.value.status() == f"StatusCode.{code}"
 
 
-def test_calls_are_counted_with_the_others(calling: Calling, client: triton.InferenceServerClient) -> None:
+def test_calls_are_counted_with_the_others(calling: Calling, client: Any) -> None:
     name, labels = "inference_requests_total", {"model": "sign", "code": "200"}
     before = calling.service.metric_at_rest(name, **labels)
 
@@ -234,10 +233,10 @@ def test_calls_are_counted_with_the_others(calling: Calling, client: triton.Infe
 
 
 @pytest.mark.parametrize("leave", ["deadline", "cancel"])
-def test_who_leaves_is_not_waited_for(calling: Calling, client: triton.InferenceServerClient, leave: str) -> None:
+def test_who_leaves_is_not_waited_for(calling: Calling, client: Any, leave: str) -> None:
     # What it is counted as after a deadline depends on whose clock is ahead, so both are.
     before = calling.service.metric_at_rest("inference_request_failures_total", model="slow")
-    heard: concurrent.futures.Future[object] = concurrent.futures.Future()
+    heard: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
     call = client.async_infer(
         "slow",
@@ -255,7 +254,7 @@ def test_who_leaves_is_not_waited_for(calling: Calling, client: triton.Inference
     assert after == before + 1
 
 
-def test_a_killed_grpc_process_is_replaced(calling: Calling, client: triton.InferenceServerClient) -> None:
+def test_a_killed_grpc_process_is_replaced(calling: Calling, client: Any) -> None:
     calling.listener().kill()
 
     calling.service.wait_for_log("gRPC process .* ended with code -9")
@@ -276,7 +275,7 @@ def test_a_port_that_is_taken_is_named_although_grpc_would_share_it() -> None:
             reserve("127.0.0.1", port)
 
 
-def test_a_signal_finishes_the_calls_that_were_accepted(calling: Calling, client: triton.InferenceServerClient) -> None:
+def test_a_signal_finishes_the_calls_that_were_accepted(calling: Calling, client: Any) -> None:
     # The last test here, for it ends the service that all share.
     service = calling.service
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
