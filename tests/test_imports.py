@@ -20,7 +20,8 @@ CONTRACT = {f"service.contract.{name}" for name in ("lock", "manifest", "registr
 SHARED = {"service.model.torchscript"}  # training checks an artifact with the code that will serve it
 LEARNT_FROM = {"service.images.decode", "service.problems"}  # what is learnt is made as what is served
 IMAGES = {
-    f"service.images.{name}" for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist")
+    f"service.images.{name}"
+    for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist", "sheets")
 }
 OPTIONAL = {"rich"}  # the service looks whether it is there
 

@@ -134,7 +134,7 @@ def test_a_published_version_has_a_card_with_pictures_that_names_it(tmp_path: Pa
 def test_other_splits_of_a_recipe_are_measured_where_their_files_are(
     tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(name: str, split: str, data_dir: Path) -> Dataset:
+    def load(name: str, split: str, data_dir: Path, **_: object) -> Dataset:
         if split == "faded":
             raise TrainingError("it is nowhere")
         return replace(digits("test" if split == "scanned" else split, data_dir), split=split)
