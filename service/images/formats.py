@@ -67,10 +67,15 @@ def recognise(data: bytes) -> str | None:
 
 def describe(data: bytes) -> str:
     """Say in words what a file seems to be that is none of `FORMATS`, with its size."""
-    return f"{_guess(data)}, {len(data):,} bytes"
+    size = f"{len(data):,} bytes"
+    if not any(data):
+        return f"{size} that are all zero"
+    guess = _guess(data)
+    return f"{size} that look like {guess}" if guess else f"{size} of no format that is known"
 
 
 def _guess(data: bytes) -> str:
+    """Name what the bytes look like, or return ''."""
     for start, name in _OTHERS:
         if data.startswith(start):
             return name
@@ -80,9 +85,7 @@ def _guess(data: bytes) -> str:
         return {b"AVI ": "an AVI video", b"WAVE": "a WAV sound"}.get(data[8:12], "a RIFF file that is no WebP")
     if data[:2] in _NETPBM and data[2:3].isspace():
         return "a Netpbm image (PBM, PGM, PPM)"
-    if not any(data):
-        return "only zero bytes"
-    return _guess_text(data) or "bytes of no format that is known"
+    return _guess_text(data)
 
 
 def _guess_text(data: bytes) -> str:

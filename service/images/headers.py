@@ -53,7 +53,7 @@ def read(data: bytes) -> Header:
         raise BadRequest("the image must not be empty. Given: 0 bytes")
     name = formats.recognise(data)
     if name is None:
-        raise BadRequest(f"the image must be PNG, JPEG, WebP, GIF or BMP. Given: {formats.describe(data)}")
+        raise BadRequest(f"the image must be one of PNG, JPEG, WebP, GIF, BMP. Given: {formats.describe(data)}")
     try:
         header = _READERS[name](data)
     except struct.error as error:

@@ -134,33 +134,37 @@ def _lines(ink: Drawing) -> Drawing | None:
 def _level_lines(ink: Drawing, darkest: float) -> Drawing | None:
     """Return the level of lines that go from the left border to the right one, a little tilted or not."""
     height, width = ink.shape
-    if not darkest:
+    parts = np.array_split(np.arange(width), _LINE_STRIPS)
+    at_ends = [float(ink[:, part].mean(axis=1).max()) for part in (parts[0], parts[-1])]
+    if not darkest or min(at_ends) < _LINE_LEVEL * darkest:
         return None
-    ends = np.array_split(np.arange(width), _LINE_STRIPS)
-    if min(float(ink[:, end].mean(axis=1).max()) for end in (ends[0], ends[-1])) < _LINE_LEVEL * darkest:
-        return None
-    capped = np.minimum(ink, 0.7 * darkest)
-    strips = np.stack([capped[:, part].mean(axis=1) for part in ends])  # [strips, H]
-    middles = np.array([part.mean() for part in ends]) - width / 2
-    rows = np.arange(height)
-    best, level = -1.0, strips[0]
-    slope = 0.0
-    for tried in _LINE_SLOPES[np.argsort(abs(_LINE_SLOPES))]:
-        places = (rows + np.rint(tried * middles)[:, None]).clip(0, height - 1).astype(int)
-        moved = np.take_along_axis(strips, places, axis=1)
-        profile = np.partition(moved, 3, axis=0)[3]  # ink adds to a line, a tilt may blur it
-        score = float(np.square(profile).sum())
-        if score > best * 1.02:
-            best, slope = score, float(tried)
-            level = np.minimum(profile, np.minimum(moved[:2].max(axis=0), moved[-2:].max(axis=0)))
+    capped = np.minimum(ink, 0.7 * darkest)  # so that a stroke in a strip weighs little
+    strips = np.stack([capped[:, part].mean(axis=1) for part in parts])  # [strips, H]
+    middles = np.array([part.mean() for part in parts]) - width / 2
+    slope, level = _best_lines(strips, middles)
     drawn = level > _LINE_LEVEL * darkest
     if not drawn.any() or drawn.mean() > _MOST_LINES:
         return None
     wide = np.max([level, np.roll(level, 1), np.roll(level, -1)], axis=0)
-    moved_rows = (rows[:, None] - np.rint(slope * (np.arange(width) - width / 2))).clip(0, height - 1).astype(int)
-    lines: Drawing = wide[moved_rows]
+    rows = np.arange(height)[:, None] - np.rint(slope * (np.arange(width) - width / 2))
+    lines: Drawing = wide[rows.clip(0, height - 1).astype(int)]
     lines[lines < _LINE_LEVEL / 2 * darkest] = 0
     return lines
+
+
+def _best_lines(strips: Drawing, middles: npt.NDArray[np.float64]) -> tuple[float, Drawing]:
+    """Return the slope at which rows hold the most ink in nearly all strips, [strips, H], and what each row holds."""
+    best, slope, level = -1.0, 0.0, strips[0]
+    rows = np.arange(strips.shape[1])
+    for tried in _LINE_SLOPES[np.argsort(abs(_LINE_SLOPES))]:  # level ones first, so that they win a tie
+        places = (rows + np.rint(tried * middles)[:, None]).clip(0, len(rows) - 1).astype(int)
+        moved = np.take_along_axis(strips, places, axis=1)
+        held = np.partition(moved, 3, axis=0)[3]  # ink adds to a line, and a tilt may blur it in a strip
+        score = float(np.square(held).sum())
+        if score > best * 1.02:
+            best, slope = score, float(tried)
+            level = np.minimum(held, np.minimum(moved[:2].max(axis=0), moved[-2:].max(axis=0)))
+    return slope, level
 
 
 def _without_lines(ink: Drawing, lines: Drawing) -> Drawing:

@@ -16,7 +16,6 @@ from tests.training.conftest import Silent
 from training import pipeline
 from training.data import sources
 from training.data.augmentation import Deform, Jpeg
-from training.data.cache import Cache
 from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
@@ -135,7 +134,7 @@ def test_a_published_version_has_a_card_with_pictures_that_names_it(tmp_path: Pa
 def test_other_splits_of_a_recipe_are_measured_where_their_files_are(
     tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(name: str, split: str, data_dir: Path, cache: Cache) -> Dataset:
+    def load(name: str, split: str, data_dir: Path, **_: object) -> Dataset:
         if split == "faded":
             raise TrainingError("it is nowhere")
         return replace(digits("test" if split == "scanned" else split, data_dir), split=split)

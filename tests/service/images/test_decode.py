@@ -253,30 +253,32 @@ def test_an_empty_file_is_refused(spec: ImageInput) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"hello", "text"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
-        (b"<?xml version='1.0'?><svg/>", "an SVG drawing"),
-        (b"<!DOCTYPE html><p>", "an HTML page"),
-        (b'{"image": ""}', "JSON text; send it with the content type application/json"),
-        (b"data:image/png;base64,iVBO", "a data URL as text.*"),
-        (b"%PDF-1.7", "a PDF document"),
-        (b"PK\x03\x04\x14\0\0\0", "a ZIP archive.*"),
-        (b"\0\0\0\x18ftypheic\0\0", "an HEIC image"),
-        (b"\0\0\0\x1cftypavif\0\0", "an AVIF image"),
-        (b"\0\0\0\x20ftypisom\0\0", "a video"),
-        (b"P5 1 1 255 a", "a Netpbm image.*"),
-        (b"RIFF\4\0\0\0WAVE", "a WAV sound"),
-        (bytes(100), "only zero bytes"),
-        (b"\x91\x92\x93", "bytes of no format that is known"),
+        (b"hello", "that look like text"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "that look like an SVG drawing"),
+        (b"<?xml version='1.0'?><svg/>", "that look like an SVG drawing"),
+        (b"<!DOCTYPE html><p>", "that look like an HTML page"),
+        (b'{"image": ""}', "that look like JSON text; send it with the content type application/json"),
+        (b"data:image/png;base64,iVBO", "that look like a data URL as text.*"),
+        (b"%PDF-1.7", "that look like a PDF document"),
+        (b"PK\x03\x04\x14\0\0\0", "that look like a ZIP archive.*"),
+        (b"\0\0\0\x18ftypheic\0\0", "that look like an HEIC image"),
+        (b"\0\0\0\x1cftypavif\0\0", "that look like an AVIF image"),
+        (b"\0\0\0\x20ftypisom\0\0", "that look like a video"),
+        (b"P5 1 1 255 a", "that look like a Netpbm image.*"),
+        (b"RIFF\4\0\0\0WAVE", "that look like a WAV sound"),
+        (bytes(100), "that are all zero"),
+        (b"\x91\x92\x93", "of no format that is known"),
     ],
 )
 def test_what_is_no_image_is_refused_in_words(data: bytes, words: str) -> None:
-    with pytest.raises(BadRequest, match=rf"must be PNG, JPEG, WebP, GIF or BMP\. Given: {words}, {len(data)} bytes"):
+    with pytest.raises(
+        BadRequest, match=rf"must be one of PNG, JPEG, WebP, GIF, BMP\. Given: {len(data)} bytes {words}"
+    ):
         decode(data, GREY)
 
 
 def test_an_image_of_a_format_that_is_not_taken_is_refused() -> None:
-    with pytest.raises(BadRequest, match="Given: a TIFF image"):
+    with pytest.raises(BadRequest, match="that look like a TIFF image"):
         decode(pictures.encode(shapes(32), "TIFF"), RGB)
 
 
