@@ -24,7 +24,6 @@ from service.problems import (
     VersionNotSupported,
 )
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"})
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -143,8 +142,8 @@ class RequestReader:
         method, target, version = found[1].decode(), found[2], found[3]
         if version not in (b"1.1", b"1.0"):
             raise VersionNotSupported(f"the version must be HTTP/1.0 or 1.1. Given: {version.decode()}")
-        if method not in _METHODS:
-            raise NotImplementedHere(f"the method must be one of {', '.join(sorted(_METHODS))}. Given: {method[:20]}")
+        if method == "CONNECT":
+            raise NotImplementedHere("the method must ask for something here, which is no proxy. Given: CONNECT")
         if len(target) > self._limits.max_target_bytes:
             raise TargetTooLong(f"the URL must be at most {self._limits.max_target_bytes:,} bytes. Given: more")
         fields = _Fields()
@@ -153,6 +152,8 @@ class RequestReader:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # nobody takes it up: what follows is still HTTP
+        except httptools.HttpParserInvalidMethodError:
+            raise NotImplementedHere(f"the method must be one of HTTP's. Given: {method[:20]}") from None
         except httptools.HttpParserError as error:
             raise BadRequest(f"the request's head must be HTTP/1.1. Given: {str(error).lower()}") from None
         if not fields.are_complete:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import service.model.model
 from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry
+from service.engine.worker import Timing
 from service.model import autotune, cuda, torchscript
 from service.model.cuda import Pipeline, sizes_to_capture
 from service.model.model import DeviceFailedError, Model, UnfitModelError
@@ -355,11 +356,11 @@ def test_a_worker_answers_what_the_device_computes(
     model.capture(8)
     device.is_idle = is_idle
 
-    with contextlib.closing(Running([model], str(tmp_path / "worker.sock"), 8, 3600)) as worker:
+    with contextlib.closing(Running([model], str(tmp_path / "worker.sock"), 8, 3600, Timing())) as worker:
         client = worker.connect()
         for block_id in range(30):
             client.send(block_id, rows(block_id % 10, 3).numpy().tobytes(), size=2)
         answers = [client.answer(block_id).class_ids for block_id in range(30)]
 
     assert answers == [[block_id % 10, 3] for block_id in range(30)]
-    assert client.announced[0].form.graphs
+    assert client.announced[0][0].form.graphs

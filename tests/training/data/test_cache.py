@@ -127,12 +127,12 @@ def test_pictures_of_cifar10_are_decoded_once_for_the_training_and_the_held_out_
 ) -> None:
     write_cifar10(tmp_path / "data", zipped=zipped)
     cache = Cache(tmp_path / "cache")
-    first = sources.load("cifar10", "train", tmp_path / "data", cache)
-    sources.load("cifar10", "test-jpeg", tmp_path / "data", cache)
+    first = sources.load("cifar10", "train", tmp_path / "data", cache=cache)
+    sources.load("cifar10", "test-jpeg", tmp_path / "data", cache=cache)
     monkeypatch.setattr(pictures, "official", lambda *_: pytest.fail("it decoded again"))
 
     again, held_out, tested = (
-        sources.load("cifar10", split, tmp_path / "data", cache) for split in ("train", "holdout", "test-jpeg")
+        sources.load("cifar10", split, tmp_path / "data", cache=cache) for split in ("train", "holdout", "test-jpeg")
     )
 
     assert again.digest == first.digest
@@ -150,9 +150,9 @@ def test_a_folder_of_pictures_is_decoded_again_when_one_is_added(tmp_path: Path)
     sizes = []
     for name in ("1.png", "2.png"):
         add(name)
-        sizes += [len(sources.load(f"folder:{tmp_path / 'mine'}", "test", Path(), cache)) for _ in range(2)]
+        sizes += [len(sources.load(f"folder:{tmp_path / 'mine'}", "test", Path(), cache=cache)) for _ in range(2)]
     add("3.png")
 
     assert sizes == [2, 2, 2, 2]
-    assert len(sources.load(f"folder:{tmp_path / 'mine'}", "train", Path(), cache)) == 4
+    assert len(sources.load(f"folder:{tmp_path / 'mine'}", "train", Path(), cache=cache)) == 4
     assert len(list((tmp_path / "cache").iterdir())) == 2
