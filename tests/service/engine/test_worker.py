@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from service.contract.manifest import FeatureInput, ImageInput, ModelManifest
 from service.contract.registry import Registry
+from service.contract.variants import Form
 from service.engine import messages
 from service.engine.line_up import Entry, LineUp
 from service.engine.messages import BlockAnswer, Kind, Message
@@ -121,6 +122,7 @@ class Client:
     """What an HTTP process is to the worker."""
 
     announced: Announced = ()
+    forms: tuple[Form, ...] = ()
     absent: tuple[Absent, ...] = ()
 
     def __init__(self, path: str) -> None:
@@ -206,6 +208,7 @@ class Running:
         self._clients.append(client)
         models, client.absent = messages.unpack_models(client.receive().payload)
         client.announced = announced(models)
+        client.forms = tuple(model.form for model in models.values())
         return client
 
     def hold(self) -> None:

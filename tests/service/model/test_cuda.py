@@ -363,4 +363,4 @@ def test_a_worker_answers_what_the_device_computes(
         answers = [client.answer(block_id).class_ids for block_id in range(30)]
 
     assert answers == [[block_id % 10, 3] for block_id in range(30)]
-    assert client.announced[0][0].form.graphs
+    assert client.forms[0].graphs
