@@ -4,8 +4,8 @@
     python -m benchmarks.acceptance --quick                 this checkout alone, one round, short measurements
 
 Every round starts each checkout in turn with its own shipped models, so that a noisy minute harms both alike; medians.
-"Ready" is the first 200 of /readyz. Memory is that of all processes (PSS), before the first request and after all.
-Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT.
+"Ready" is when /readyz names every model as ready. Memory is that of all processes (PSS), before the first request and
+after the last. Needs wrk (Debian: apt-get install wrk) and MNIST in MNIST_ROOT.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def argmax_at(checkout: Path) -> Contestant:
     """Return the service of a checkout: what is in the folder where Python starts comes first."""
     python = checkout / ".venv" / "bin" / "python"
     command = [str(python) if python.exists() else sys.executable, *CONTESTANTS["argmax"].command[1:]]
-    return Contestant(f"Argmax in {checkout}", command, folder=checkout)
+    return Contestant(f"Argmax in {checkout}", command, folder=checkout, says_ready=True)
 
 
 def rest(runs: Running, seconds: float) -> Figures:

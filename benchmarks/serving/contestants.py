@@ -28,6 +28,7 @@ class Contestant:
     needs: str = ""  # a file below PEERS without which it cannot start
     variables: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None  # where it starts; ours if there is none
+    says_ready: bool = False  # at /readyz, as Argmax does
 
     @property
     def is_installed(self) -> bool:
@@ -61,6 +62,7 @@ CONTESTANTS = {
         "Argmax",
         [sys.executable, "-m", "service", "--registry", "{registry}", "--port", "{port}"],
         (PNG, tensor_of_one("class_ids")),
+        says_ready=True,
     ),
     "granian": _peer("granian, coalescing, ONNX Runtime, 1 process", "granian", "granian_coalescing", "1"),
     "granian-cores": _peer("granian, coalescing, a process per core", "granian", "granian_coalescing", _CORES),

@@ -11,12 +11,14 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import orjson
 import psutil
 
 from benchmarks.machine import pss_bytes
@@ -36,7 +38,7 @@ class Running:
 
     def __init__(self, port: int, model: str, run: str) -> None:
         self.port = port
-        self.seconds_to_ready = 0.0  # from the start until its first answer
+        self.seconds_to_ready = 0.0  # since it was started
         self._model = model
         self._run = run
 
@@ -84,9 +86,9 @@ class Running:
 def running(
     contestant: Contestant, registry: Path, model: Path, *, first: Posts | None, port: int
 ) -> Iterator[Running]:
-    """Start a contestant, wait until it answers the first of these requests, and end every process of it afterwards.
+    """Start a contestant, wait until it is ready, and end every process of it afterwards.
 
-    `first=None` waits for /readyz instead.
+    It is ready when it says so, if it can, and has answered the first of these requests, if there are any.
 
     Raises:
         RuntimeError: it does not answer.
@@ -102,8 +104,12 @@ def running(
             command, cwd=contestant.folder, env=variables, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        url = runs.url(contestant.requests[0]) if first else f"http://127.0.0.1:{port}/readyz"
-        _wait_for_answer(url, contestant.title, first, process, folder / "log")
+        wait = partial(_wait, contestant.title, process, folder / "log")
+        if contestant.says_ready:
+            wait(partial(_says_ready, port))
+        if first:
+            url = runs.url(contestant.requests[0])
+            wait(lambda: _ask(url, first, 0)[0] == HTTPStatus.OK)
         runs.seconds_to_ready = time.monotonic() - begin
         yield runs
     finally:
@@ -119,23 +125,28 @@ def running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for_answer(url: str, title: str, posts: Posts | None, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait(title: str, process: subprocess.Popen[bytes], log: Path, is_ready: Callable[[], bool]) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if _ask(url, posts, 0)[0] == HTTPStatus.OK:
+            if is_ready():
                 return
         time.sleep(0.05)
     raise RuntimeError(f"{title} did not come up:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _ask(url: str, posts: Posts | None, number: int) -> tuple[int, dict[str, str], bytes]:
+def _says_ready(port: int) -> bool:
+    """Return whether Argmax has every model ready: while some are being loaded, that takes CPU from the others."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return answer.status == HTTPStatus.OK and all(orjson.loads(answer.read())["models"].values())
+
+
+def _ask(url: str, posts: Posts, number: int) -> tuple[int, dict[str, str], bytes]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=20)
     with contextlib.closing(connection):
-        if posts:
-            connection.request("POST", parts.path, posts.bodies[number], dict(posts.headers))
-        else:
-            connection.request("GET", parts.path)
+        connection.request("POST", parts.path, posts.bodies[number], dict(posts.headers))
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
