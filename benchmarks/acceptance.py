@@ -57,17 +57,19 @@ def rest(runs: Running, seconds: float) -> Figures:
 def speed(runs: Running, pixels: Pixels, seconds: float, tries: int) -> Figures:
     """Measure requests of one image, PNGs and tensors, and an open loop of PNGs."""
     figures: Figures = {}
+    others: list[float] = []
     for request in (PNG, tensor_of_one("class_ids")):
         url, posts = runs.url(request), request.posts(pixels)
         closed_loop(url, posts, connections=AT, seconds=WARM_SECONDS)
-        one = measure(runs, url, posts, connections=1, seconds=seconds, tries=tries).result
+        one = measure(runs, url, posts, connections=1, seconds=seconds, tries=tries)
         many = measure(runs, url, posts, connections=AT, seconds=seconds, tries=tries)
+        others += [one.others, many.others]
         figures |= {
-            f"{request.title}, 1 connection, p50 ms": one.p50 * 1e3,
+            f"{request.title}, 1 connection, p50 ms": one.result.p50 * 1e3,
             f"{request.title}, {AT} connections, requests/s": many.result.rate,
             f"{request.title}, {AT} connections, p99 ms": many.result.p99 * 1e3,
             f"{request.title}, {AT} connections, CPU µs": many.cpu * 1e6,
-            f"{request.title}, errors": one.errors + many.result.errors,
+            f"{request.title}, errors": one.result.errors + many.result.errors,
         }
     url, posts = runs.url(PNG), PNG.posts(pixels)
     at_most = measure(runs, url, posts, connections=PEAK_AT, seconds=seconds, tries=tries).result.rate
@@ -76,7 +78,7 @@ def speed(runs: Running, pixels: Pixels, seconds: float, tries: int) -> Figures:
     where = f"open loop at {SHARE:.0%} of the peak"
     figures |= {f"{where}, requests/s": opened.result.rate, f"{where}, p99 ms": opened.result.p99 * 1e3}
     figures |= {f"{where}, sent late, p99 ms": opened.late_p99 * 1e3, f"{where}, errors": opened.result.errors}
-    return figures
+    return figures | {"busy with other things, cores, at most": max(others)}
 
 
 def figures_of(checkout: Path, options: argparse.Namespace) -> Figures:
