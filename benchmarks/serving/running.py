@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -98,6 +99,7 @@ def running(
     command = [part.format(port=port, registry=registry, model=model) for part in contestant.command]
     places = {"PORT": str(port), "MODEL": str(model), "MODEL_NAME": runs._model, "BENCH_DIR": str(folder)}
     variables = {**os.environ, **places, **contestant.variables, _MARK: runs._run}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no process outlives this one
     begin = time.monotonic()
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
