@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 RECIPE ?= neural_net
 URL    ?= http://127.0.0.1:8000
 ENGINE ?= docker
+PEERS  ?= .peers
 VERSION  = $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
@@ -54,10 +55,10 @@ fuzz: $(VENV)/.dev  ## Send a running service (URL=http://127.0.0.1:8000) thousa
 train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS="--data-dir PATH")
 	$(BIN)/python -m training train $(RECIPE) --publish $(ARGS)
 
-bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="argmax ceiling")
-	$(BIN)/python -m benchmarks.serving $(ARGS)
+bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="--quick argmax mosec")
+	PEERS=$(PEERS) $(BIN)/python -m benchmarks.serving $(ARGS)
 
-bench-peers: .peers/torchserve/installed .peers/bentoml/installed .peers/ray/installed  ## Install others to measure: TorchServe (needs Java 17), BentoML, Ray Serve
+bench-peers: $(patsubst %,$(PEERS)/%/installed,granian mosec triton torchserve bentoml ray)  ## Install others to measure: granian, mosec, Triton, TorchServe (needs Java 17), BentoML, Ray Serve
 
 # Podman's own image format has no health checks.
 image: export BUILDAH_FORMAT = docker
@@ -102,7 +103,7 @@ $(VENV)/.javascript: tests/javascript/package-lock.json | $(VENV)/.dev
 	@touch $@
 
 # Each peer has its own environment, which finds torch in ours: a second copy would cost gigabytes.
-.peers/%/installed: benchmarks/serving/peers/%.txt | $(VENV)/.dev
+$(PEERS)/%/installed: benchmarks/serving/peers/%.txt | $(VENV)/.dev
 	$(BIN)/python -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(@D)/argmax.pth
 	mv $(@D)/argmax.pth $(@D)/lib/python*/site-packages/

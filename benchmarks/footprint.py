@@ -9,24 +9,14 @@ them together. Linux alone tells it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, pss_bytes
 from tests.running import serving
-
-
-def pss_bytes(processes: Iterable[psutil.Process]) -> int:
-    """The memory of processes together, what they share counted once."""
-    total = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:

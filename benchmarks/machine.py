@@ -1,11 +1,14 @@
-"""Where a benchmark ran."""
+"""Where a benchmark ran, and what processes took of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -18,3 +21,19 @@ def describe() -> str:
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0))
     return f"{cores} cores of {model}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def busy_seconds() -> float:
+    """Return the CPU seconds of the whole machine but this process and the children it has waited for."""
+    times = psutil.cpu_times()
+    own = os.times()
+    return float(sum(times[:8]) - times.idle - times.iowait - times.steal - sum(own[:4]))
+
+
+def pss_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Return the memory of processes together, what they share counted once. Linux alone tells it."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total

@@ -25,8 +25,10 @@ from typing import NamedTuple
 import psutil
 from PIL import Image, ImageDraw
 
-from benchmarks.serving.contestants import Contestant, Running, running
+from benchmarks.serving.contestants import Contestant
 from benchmarks.serving.load import Posts, closed_loop
+from benchmarks.serving.requests import PNG
+from benchmarks.serving.running import Running, running
 from service.settings import Settings
 from service.telemetry.observer import Observer
 
@@ -58,7 +60,7 @@ class Cost(NamedTuple):
 
 def measure(service: Running, posts: Posts, arguments: argparse.Namespace) -> Cost:
     before = service.cpu_seconds()
-    result = closed_loop(service.url, posts, connections=arguments.connections, seconds=arguments.seconds)
+    result = closed_loop(service.url(PNG), posts, connections=arguments.connections, seconds=arguments.seconds)
     if result.errors:
         raise RuntimeError(f"every request must be answered. Given: {result.errors} were not")
     return Cost((service.cpu_seconds() - before) / (result.rate * arguments.seconds), result.rate)
@@ -68,24 +70,24 @@ def play_round(image: bytes, arguments: argparse.Namespace) -> dict[bool, list[C
     """Both services, started anew: the costs of each."""
     costs: dict[bool, list[Cost]] = {True: [], False: []}
     posts = Posts([image], {"Content-Type": "image/png"})
-    with service_of(True, image, arguments) as loud, service_of(False, image, arguments) as silent:
+    with service_of(True, posts, arguments) as loud, service_of(False, posts, arguments) as silent:
         services = {True: loud, False: silent}
         for service in services.values():
-            closed_loop(service.url, posts, connections=arguments.connections, seconds=2)  # warm
+            closed_loop(service.url(PNG), posts, connections=arguments.connections, seconds=2)  # warm
         for recording in (True, False, False, True):
             costs[recording].append(measure(services[recording], posts, arguments))
     return costs
 
 
 def service_of(
-    recording: bool, image: bytes, arguments: argparse.Namespace
+    recording: bool, posts: Posts, arguments: argparse.Namespace
 ) -> contextlib.AbstractContextManager[Running]:
     """A service with or without metrics, until the block is left."""
     port = arguments.port + (not recording)
     command = [sys.executable, "-m", "benchmarks.metrics", "serve", f"--port={port}", f"--model={arguments.model}"]
     silent = [] if recording else ["--silent"]
     contestant = Contestant(RECORDING[recording], [*command, "--registry={registry}", *silent])
-    return running(contestant, arguments.registry.resolve(), Path(), image=image, port=port)
+    return running(contestant, arguments.registry.resolve(), Path(), first=posts, port=port)
 
 
 def serve(arguments: argparse.Namespace) -> int:

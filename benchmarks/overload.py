@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.machine import describe
-from benchmarks.pictures import noise, pngs
-from benchmarks.serving.contestants import CONTESTANTS, running
+from benchmarks.pictures import noise
+from benchmarks.serving.contestants import CONTESTANTS
 from benchmarks.serving.load import Posts, TimedAnswer, arrivals, closed_loop
+from benchmarks.serving.requests import PNG
+from benchmarks.serving.running import running
 from service.contract.manifest import ImageInput
 from service.contract.registry import ARTIFACT, Registry
 from tests.ports import free_port
@@ -81,19 +83,19 @@ def main() -> int:
     if not isinstance(spec, ImageInput):
         parser.error(f"--model must take images. Given: {options.model}, which takes features")
     os.environ["SERVICE_DEFAULT_MODEL"] = options.model
-    images = pngs(noise(spec.shape))
-    patient = CONTESTANTS["argmax"].posts(images)
-    hurried = Posts(images, {**patient.headers, "X-Request-Timeout-Ms": str(options.deadline_ms)})
+    patient = PNG.posts(noise(spec.shape))
+    hurried = Posts(patient.bodies, {**patient.headers, "X-Request-Timeout-Ms": str(options.deadline_ms)})
     place = options.registry.resolve(), (options.registry / options.model / str(version) / ARTIFACT).resolve()
     deadline = options.deadline_ms / 1000
     peaks: list[float] = []
     found: dict[float, list[tuple[list[TimedAnswer], int]]] = {times: [] for times in options.times}
-    with running(CONTESTANTS["argmax"], *place, image=images[0], port=free_port()) as runs:
-        closed_loop(runs.url, patient, connections=CONNECTIONS, seconds=WARM_SECONDS)
+    with running(CONTESTANTS["argmax"], *place, first=patient, port=free_port()) as runs:
+        url = runs.url(PNG)
+        closed_loop(url, patient, connections=CONNECTIONS, seconds=WARM_SECONDS)
         for _ in range(options.repeats):  # each with a peak of its own: the machine may have others to serve
-            peaks.append(closed_loop(runs.url, patient, connections=CONNECTIONS, seconds=options.seconds).rate)
+            peaks.append(closed_loop(url, patient, connections=CONNECTIONS, seconds=options.seconds).rate)
             for times in options.times:
-                found[times].append(arrivals(runs.url, hurried, rate=times * peaks[-1], seconds=options.seconds))
+                found[times].append(arrivals(url, hurried, rate=times * peaks[-1], seconds=options.seconds))
     print(f"{describe()}; {options.model}@{version}, {options.repeats} rounds of {options.seconds:g} s, deadline")
     print(f"{options.deadline_ms} ms; the peak is {statistics.median(peaks):,.0f} requests/s\n")
     print("| asked, of the peak | in time, of the peak | their p99 ms | 429 | 504 | others | late | no answer |")

@@ -19,9 +19,11 @@ import orjson
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.pictures import mnist, noise, pngs
-from benchmarks.serving.contestants import CONTESTANTS, running
+from benchmarks.pictures import mnist, noise
+from benchmarks.serving.contestants import CONTESTANTS
 from benchmarks.serving.load import closed_loop
+from benchmarks.serving.requests import PNG
+from benchmarks.serving.running import running
 from benchmarks.serving.several import tensor
 from service.contract.manifest import ImageInput
 from service.contract.registry import ARTIFACT, Registry
@@ -68,11 +70,11 @@ def main() -> None:
     if not isinstance(spec, ImageInput):
         parser.error(f"--model must take images. Given: {arguments.model}")
     pixels = mnist(arguments.mnist) if spec.shape == (1, 28, 28) else noise(spec.shape)
-    images = pngs(pixels)
+    posts = PNG.posts(pixels)
     path = (arguments.registry / arguments.model / str(manifest.version) / ARTIFACT).resolve()
     network = torchscript.load(path.read_bytes(), torch.device("cpu"))
     batch = tensor(pixels)[: Settings().max_batch_size]
-    class_id = int(network(batch[:1]).argmax())
+    classes = network(batch[:1]).argmax(1).tolist()
     argmax = CONTESTANTS["argmax"]
     os.environ["SERVICE_DEFAULT_MODEL"] = arguments.model
     bare: list[float] = []
@@ -83,12 +85,14 @@ def main() -> None:
         for port, threads in enumerate(arguments.threads, 18_400):
             os.environ["SERVICE_THREADS"] = str(threads)
             place = arguments.registry.resolve(), path
-            with running(argmax, *place, image=images[0], class_id=class_id, port=port) as runs:
-                posts = argmax.posts(images)
-                closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=WARM_SECONDS)
-                result = closed_loop(runs.url, posts, connections=CONNECTIONS, seconds=arguments.seconds)
+            with running(argmax, *place, first=posts, port=port) as runs:
+                url = runs.url(PNG)
+                if wrong := runs.wrong_answers(PNG, pixels[:1], classes):
+                    raise RuntimeError(f"must name the right class of the first image. Given: {wrong} wrong answer")
+                closed_loop(url, posts, connections=CONNECTIONS, seconds=WARM_SECONDS)
+                result = closed_loop(url, posts, connections=CONNECTIONS, seconds=arguments.seconds)
                 served[threads].append(result.rate)
-                forms[threads] = form_at(runs.url, arguments.model)
+                forms[threads] = form_at(url, arguments.model)
     whole = statistics.median(bare)
     name = f"{manifest.name}@{manifest.version}"
     print(f"{describe()}; {name}, {arguments.repeats} rounds of {arguments.seconds:g} s, medians.\n")

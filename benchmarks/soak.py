@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.footprint import pss_bytes
+from benchmarks.machine import pss_bytes
 from tests import load
 from tests.end_to_end import faults
 from tests.registries import publish

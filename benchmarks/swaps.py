@@ -28,7 +28,9 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from benchmarks.serving.contestants import CONTESTANTS, running
+from benchmarks.serving.contestants import CONTESTANTS
+from benchmarks.serving.load import Posts
+from benchmarks.serving.running import running
 from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry
 from tests.ports import free_port
@@ -152,8 +154,9 @@ def main() -> int:
         manifest = registry.manifest(options.model, registry.resolve(options.model))
         image = png_of(manifest)
         artifact = root / options.model / str(manifest.version) / "model.pt"
-        with running(CONTESTANTS["argmax"], root, artifact, image=image, port=free_port()) as argmax:
-            load = Load(int(argmax.url.split(":")[2].split("/")[0]), options.model, image)
+        first = Posts([image], {"Content-Type": "image/png"})
+        with running(CONTESTANTS["argmax"], root, artifact, first=first, port=free_port()) as argmax:
+            load = Load(argmax.port, options.model, image)
             windows = uvloop.run(
                 measure(load, registry, options.model, swaps=options.swaps, connections=options.connections)
             )

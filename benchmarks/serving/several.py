@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import orjson
 import torch
 
 from benchmarks.pictures import Pixels, pngs
-from benchmarks.serving.contestants import form
 from benchmarks.serving.load import Posts, closed_loop
+from benchmarks.serving.requests import form, tensors
 
 ONE = "one PNG"
 
@@ -20,13 +19,14 @@ _TENSOR = 128
 
 
 def drive(url: str, model: str, pixels: Pixels, seconds: float) -> Iterator[tuple[str, float]]:
-    """Each form of a request, and the images/s that it reaches."""
+    """Yield each form of a request, and the images/s that it reaches."""
     base = "{0.scheme}://{0.netloc}".format(urlsplit(url))
     images = pngs(pixels)
+    infer, batches = f"{base}/v2/models/{model}/infer", tensors(pixels, _TENSOR, "class_ids")
     loads = {
         ONE: (url, 1, Posts(images, {"Content-Type": "image/png"})),
-        f"{_FILES} PNGs in a form": (url, _FILES, Posts(*form(_groups(images), "images"))),
-        f"{_TENSOR} in a binary tensor": (f"{base}/v2/models/{model}/infer", _TENSOR, _tensors(pixels)),
+        f"{_FILES} PNGs in a form": (url, _FILES, form(_groups(images), "images")),
+        f"{_TENSOR} in a binary tensor": (infer, _TENSOR, batches),
     }
     for name, (address, size, posts) in loads.items():
         connections = max(2, _CONNECTIONS // size) if size > 1 else _CONNECTIONS
@@ -37,23 +37,9 @@ def drive(url: str, model: str, pixels: Pixels, seconds: float) -> Iterator[tupl
 
 
 def tensor(pixels: Pixels) -> torch.Tensor:
-    """Images as a model takes them, uint8 [N, C, H, W]."""
+    """Return images as a model takes them, uint8 [N, C, H, W]."""
     return torch.tensor(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def _groups(images: list[bytes]) -> list[list[bytes]]:
     return [images[start : start + _FILES] for start in range(0, len(images), _FILES)]
-
-
-def _tensors(pixels: Pixels) -> Posts:
-    """Batches [N, C, H, W] behind the JSON that describes them; class ids are asked for, as raw bytes."""
-    bodies = []
-    for start in range(0, len(pixels), _TENSOR):
-        data = tensor(pixels[start : start + _TENSOR]).numpy()
-        parameters = {"binary_data_size": data.nbytes}
-        given = {"name": "images", "datatype": "UINT8", "shape": data.shape, "parameters": parameters}
-        wanted = {"name": "class_ids", "parameters": {"binary_data": True}}
-        head = orjson.dumps({"inputs": [given], "outputs": [wanted]})
-        bodies.append(head + data.tobytes())
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return Posts(bodies, headers)
