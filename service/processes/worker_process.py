@@ -6,6 +6,7 @@ import functools
 import logging
 import multiprocessing
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._recorder: Recorder  # its numbers outlive this worker, see `Recorder.absorb`
         self._catalogue: Catalogue
         self._line_up: LineUp
+        self._settled: threading.Event  # whether loading a version must not slow what is served
         self.number = 0
         self.not_ours: list[socket.socket] = []
 
@@ -72,9 +74,10 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._recorder = Recorder(self._run_dir)
         torch.set_num_threads(1)
         torchscript.start()  # before the sandbox is forked
+        self._settled = threading.Event()  # here, because it does not travel to a process that is spawned
         load = functools.partial(load_on, only_device(device), settings)
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
-        loader = Loader(sandbox.run, load, self._verdicts, is_serving=lambda: self._heartbeats.is_up(self.number))
+        loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
         self._catalogue = Catalogue(
             Registry(settings.registry),
             loader.load,
@@ -103,7 +106,8 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             beat=functools.partial(self._heartbeats.beat, self.number),
             self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
-        watch(self._catalogue, self._line_up, worker.offer, poll_seconds=self._settings.poll_seconds)
+        poll_seconds = self._settings.poll_seconds
+        watch(self._catalogue, self._line_up, worker.offer, poll_seconds=poll_seconds, settled=self._settled)
         try:
             worker.run(stop=parent.sentinel)
         except UnsoundWorkerError as error:

@@ -21,10 +21,18 @@ _JITTER = 0.2  # of the interval, so that many workers do not ask a bucket at th
 
 
 def watch(
-    catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None], *, poll_seconds: float
+    catalogue: Catalogue,
+    line_up: LineUp,
+    offer: Callable[[LineUp], None],
+    *,
+    poll_seconds: float,
+    settled: threading.Event | None = None,
 ) -> threading.Thread:
-    """Start a thread that looks at the registry every `poll_seconds` and offers each line-up that differs."""
-    watcher = Watcher(catalogue, line_up, offer)
+    """Start a thread that looks at the registry every `poll_seconds` and offers each line-up that differs.
+
+    `settled` is set once the models are loaded that the first line-up lacks.
+    """
+    watcher = Watcher(catalogue, line_up, offer, settled)
     thread = threading.Thread(target=watcher.run, args=(poll_seconds,), name="watcher", daemon=True)
     thread.start()
     return thread
@@ -33,18 +41,26 @@ def watch(
 class Watcher:
     """Compares what the registry asks for with the line-up that was offered last."""
 
-    def __init__(self, catalogue: Catalogue, line_up: LineUp, offer: Callable[[LineUp], None]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        line_up: LineUp,
+        offer: Callable[[LineUp], None],
+        settled: threading.Event | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._line_up = line_up
         self._offer = offer
+        self._settled = settled or threading.Event()
         self._trouble = ""  # the error that was logged last
 
     def run(self, poll_seconds: float) -> None:
-        """Look at the registry for ever, at the lowest priority."""
+        """Look at the registry for ever; once the service is complete, at the lowest priority."""
+        if any(absent.state == "loading" for absent in self._line_up.absent):
+            self.look()  # at once: the first line-up lacks models, and the service is not ready before it has them
+        self._settled.set()
         if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-        if any(absent.state == "loading" for absent in self._line_up.absent):
-            self.look()  # at once: the first line-up lacks models
         while True:
             time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
             self.look()
