@@ -67,7 +67,7 @@ def recognise(data: bytes) -> str | None:
 
 def describe(data: bytes) -> str:
     """Say in words what a file seems to be that is none of `FORMATS`, with its size."""
-    return f"{_guess(data)}, {len(data):,} bytes"
+    return f"{len(data):,} bytes, {_guess(data)}"
 
 
 def _guess(data: bytes) -> str:

@@ -74,7 +74,7 @@ def test_a_process_decodes_what_the_function_decodes() -> None:
 def test_what_is_wrong_with_a_picture_is_said_as_the_function_says_it_and_the_process_goes_on() -> None:
     async def story(pool: DecodePool) -> set[int]:
         before = children()
-        with pytest.raises(BadRequest, match=r"Given: text, 8 bytes"):
+        with pytest.raises(BadRequest, match=r"Given: 8 bytes, text"):
             await decode(pool, b"no image")
         with pytest.raises(TooLarge, match=r"at most 32,000,000 pixels"):
             await decode(pool, pictures.bomb())
