@@ -19,7 +19,6 @@ ELSEWHERE = {
     "service/api/open_inference/tensor_inference.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/open_inference/tensors.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/predict.py": "tests/end_to_end/test_serving.py",
-    "service/api/predictions.py": "tests/end_to_end/test_serving.py",
     "service/api/probes.py": "tests/end_to_end/test_serving.py",
     "service/api/response.py": "tests/service/api/test_exchange.py",
     "service/client/answers.py": "tests/service/client/test_client.py",

@@ -14,7 +14,7 @@ import grpc
 from service.api.auth import ApiKeyAuth
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.open_inference import metadata
+from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
 from service.api.open_inference.tensor_inference import TensorInference
@@ -143,7 +143,7 @@ class Servicer:
     # Inference
 
     async def _infer(self, message: Message, request: Request, context: Context) -> Message:
-        call = _InferCall(self._tensors, message, context)
+        call = _InferCall(self._tensors, message, context, self._settings.max_images)
         self._exchange.begin(call, request)
         try:
             return await self._exchange.run(call, request)
@@ -155,8 +155,9 @@ class Servicer:
 class _InferCall:
     """The front end of one call of ModelInfer; see `FrontEnd`. The message is the body."""
 
-    def __init__(self, tensor_inference: TensorInference, message: Message, context: Context) -> None:
+    def __init__(self, tensor_inference: TensorInference, message: Message, context: Context, max_images: int) -> None:
         self._tensors = tensor_inference
+        self._max_images = max_images
         self._message = message
         self._context = context
 
@@ -164,7 +165,8 @@ class _InferCall:
         return Query(self._message.model_name, self._message.model_version or None)
 
     async def compute(self, ask: Ask, _request: Request, _body: bytes) -> tuple[Message, Computed]:
-        asked, binary = translation.parse(self._message)
+        most = messages.most_values(ask.model, self._max_images)
+        asked, binary = translation.parse(self._message, most)
         outputs, computed = await self._tensors.run(ask, asked, binary)
         return translation.answer(ask.model, asked, outputs), computed
 

@@ -185,7 +185,7 @@ def test_elements_may_come_in_the_field_of_their_datatype(calling: Calling) -> N
         ("rows", tensor("images", rows(1)[:, :, :5], "UINT8"), "INVALID_ARGUMENT", "of shape [-1, 1, 28, 28]"),
         ("rows", tensor("pictures", rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of ['images', 'files']"),
         ("rows", tensor("x" * 9000, rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of"),
-        ("rows", tensor("files", np.array([b"hello"], Any), "BYTES"), "INVALID_ARGUMENT", "b'hello'"),
+        ("rows", tensor("files", np.array([b"hello"], Any), "BYTES"), "INVALID_ARGUMENT", "5 bytes, text"),
         ("sign", tensor("features", np.zeros((1025, 2), np.float32), "FP32"), "RESOURCE_EXHAUSTED", "at most 1024"),
         ("rows", images(*range(10), *[0] * 150), "RESOURCE_EXHAUSTED", str(MAX_BODY_BYTES)),
     ],
@@ -205,7 +205,20 @@ def test_contents_that_contradict_themselves_are_refused(calling: Calling) -> No
     more.raw_input_contents.extend([bytes(784)] * 2)
     nothing = triton.service_pb2.ModelInferRequest(model_name="rows")
 
-    for request, words in ((both, "Given: both"), (more, "each of 1 inputs. Given: 2"), (nothing, "inputs must be")):
+    outputs = triton.service_pb2.ModelInferRequest.InferRequestedOutputTensor
+    twice = typed("images", "UINT8", [1, 1, 28, 28], uint_contents=[0] * 784)
+    twice.outputs.extend([outputs(name="logits")] * 2)
+    many = typed("images", "UINT8", [1, 1, 28, 28], uint_contents=[0] * 784)
+    many.outputs.extend([outputs(name="logits")] * 1500)
+    wrong = (
+        (both, "Given: both"),
+        (more, "each of 1 inputs. Given: 2"),
+        (nothing, "inputs must be"),
+        (twice, "outputs must name each output at most once"),
+        (many, "outputs must be at most 3. Given: 1500"),
+    )
+
+    for request, words in wrong:
         with pytest.raises(triton.grpc.RpcError) as refused:
             ask(calling, request)
         assert refused.value.code() is triton.grpc.StatusCode.INVALID_ARGUMENT
