@@ -236,6 +236,19 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
                 assert refused.value.status() == f"StatusCode.{code}"
 
 
+@pytest.mark.parametrize(("key", "code"), [(None, "UNAUTHENTICATED"), (KEY, "INVALID_ARGUMENT")])
+def test_a_message_that_does_not_parse_is_refused_after_its_key_was_looked_at(
+    calling: Calling, key: str | None, code: str
+) -> None:
+    with triton.grpc.insecure_channel(calling.address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", bytes, bytes)
+        with pytest.raises(triton.grpc.RpcError) as refused:
+            call(b"\xff" * 50, metadata=(("x-api-key", key),) if key else ())
+
+    assert refused.value.code().name == code
+    assert "Traceback" not in calling.service.text
+
+
 def test_calls_are_counted_with_the_others(calling: Calling, client: Any) -> None:
     name, labels = "inference_requests_total", {"model": "sign", "code": "200"}
     before = calling.service.metric_at_rest(name, **labels)
