@@ -37,7 +37,6 @@ ELSEWHERE = {
     "service/commands/output.py": "tests/service/commands/test_results.py",
     "service/commands/predict.py": "tests/service/commands/test_asking.py",
     "service/commands/serve.py": "tests/service/test_settings.py",
-    "service/engine/admission.py": "tests/service/engine/test_dispatcher.py",
     "service/engine/queues.py": "tests/service/engine/test_dispatcher.py",
     "service/http/server.py": "tests/service/http/test_connection.py",
     "service/images/decode_process.py": "tests/service/images/test_decode_pool.py",
