@@ -18,7 +18,7 @@ _SMOOTHING = 0.1  # the weight of the newest measurement in a moving average
 class Backlog:
     """What was accepted for one model and is not answered, and how fast that model is computed, lately."""
 
-    __slots__ = ("answered", "compute_seconds", "images", "rate", "requests")
+    __slots__ = ("answered", "compute_seconds", "image_seconds", "images", "rate", "requests")
 
     def __init__(self) -> None:
         self.images = 0
@@ -26,6 +26,7 @@ class Backlog:
         self.answered = 0  # images since the last `learn_rates`
         self.rate = 0.0  # images a second while more waits than is computed; 0 until that was seen
         self.compute_seconds = 0.0  # of a block
+        self.image_seconds = 0.0  # of each image in it
 
 
 class Admission:
@@ -104,10 +105,11 @@ class Admission:
         backlog.images -= images
         backlog.requests -= is_last
 
-    def block_computed(self, key: Key, seconds: float) -> None:
-        """Learn how long a block takes."""
+    def block_computed(self, key: Key, seconds: float, images: int) -> None:
+        """Learn how long a block takes that is computed as one of so many `images`."""
         backlog = self.backlog(key)
         backlog.compute_seconds += (seconds - backlog.compute_seconds) * _SMOOTHING
+        backlog.image_seconds += (seconds / images - backlog.image_seconds) * _SMOOTHING
 
     def learn_rates(self, seconds: float, busy: Set[Key]) -> None:
         """Learn how fast models are computed from the `seconds` since the last call.

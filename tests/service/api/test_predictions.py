@@ -24,7 +24,9 @@ IMAGES = 20
 def test_entries_are_no_longer_than_was_estimated(query: bytes, tmp_path: Path) -> None:
     model, asked = ServedModel(publish(tmp_path), default=True), parse_query(query)
     logits = np.random.default_rng(0).normal(size=(IMAGES, 10)).astype(np.float32)
-    answer = BlockAnswer([9] * IMAGES, [0.123456] * IMAGES, memoryview(logits.ravel()), 10, IMAGES, 0.0, 0.0)
+    answer = BlockAnswer(
+        [9] * IMAGES, [0.123456] * IMAGES, memoryview(logits.tobytes()).cast("f"), 10, IMAGES, 0.0, 0.0
+    )
 
     entries = prediction_entries(model, Part(answer, 0, IMAGES), asked)
 

@@ -231,7 +231,7 @@ def test_who_is_told_of_answers_hears_of_each_block(run: Run) -> None:
         await classes(request)
 
         ((name, answer),) = house.answers
-        assert (name, answer.class_ids, answer.queue_seconds, answer.compute_seconds) == ("rows", [3, 4], 0.25, 0.5)
+        assert (name, answer.class_ids, answer.queue_seconds, answer.compute_seconds) == ("rows", [3, 4], 0.25, 2**-8)
 
     run(story)
 
@@ -299,6 +299,19 @@ def test_bulk_leaves_after_what_is_urgent_and_one_block_at_a_time(run: Run) -> N
         assert bulk.images == [1] * BATCH
         assert while_bulk_is_held == []
         assert (await house.worker.block()).images == [3]
+
+    run(story)
+
+
+def test_blocks_for_a_slow_model_are_small_so_that_other_models_have_their_turns_soon(run: Run) -> None:
+    async def story(house: House) -> None:
+        house.ask(0)
+        house.worker.answer(await house.worker.block(), compute_seconds=60)
+        held = await house.fill()
+        house.ask(*range(2 * BATCH))
+        house.worker.answer(held[0], compute_seconds=60)
+
+        assert len((await house.worker.block()).images) == CHUNK
 
     run(story)
 
