@@ -21,6 +21,11 @@ FORM = "multipart/form-data"
 JSON = "application/json"
 
 _PARTS_PER_IMAGE = 2  # beside its file, a form may have as many fields
+_VALUES_PER_IMAGE = 4  # of JSON: a string, as a data URL with a comma in it; the rest is room
+_VALUES_AROUND = 64
+"""What JSON may hold besides its inputs; a request with a little too much gets to hear what is wrong with it."""
+
+_NUMBERS = frozenset({int, float})
 
 Image = bytes | Problem
 """An encoded image, or what is wrong with it; one bad image does not spoil its neighbours."""
@@ -31,7 +36,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
 
     Raises:
         BadRequest: the body is not what its content type says.
-        TooLarge: there are more than `max_images`.
+        TooLarge: there are more than `max_images`, or JSON holds more values than so many need.
         Unprocessable: JSON of another shape than `{"image": ...}` or `{"images": [...]}`.
         UnsupportedMediaType: a content type that is not taken.
     """
@@ -45,7 +50,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
         _check_count(len(found), max_images)
         return [*found]
     if kind == JSON:
-        return _from_json(json_body.parse(body), max_images)
+        return _from_json(json_body.parse(body, _VALUES_PER_IMAGE * max_images + _VALUES_AROUND), max_images)
     raise UnsupportedMediaType(
         f"content-type must be one of {', '.join(sorted(RAW_TYPES))}, {FORM} or {JSON}. Given: {content_type!r}"
     )
@@ -56,20 +61,21 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
 
     Raises:
         BadRequest: the body is not JSON.
-        TooLarge: there are more than `max_images`.
+        TooLarge: there are more than `max_images`, or JSON holds more values than so many need.
         Unprocessable: it is not `{"features": [[...]]}` with `F` finite numbers in each.
         UnsupportedMediaType: it does not claim to be JSON.
     """
     if media_type(content_type) != JSON:
         raise UnsupportedMediaType(f"a model of features takes {JSON}. Given: {content_type!r}")
-    rows = _only_key(json_body.parse(body), "features")
+    most = json_body.most_values(max_images, spec.shape) + _VALUES_AROUND
+    rows = _only_key(json_body.parse(body, most), "features")
     width = spec.shape[0]
     required = f'"features" must be a list of lists of {width} numbers'
     if not (isinstance(rows, list) and rows):
         raise Unprocessable(f"{required}. Given: {describe(rows)}")
     _check_count(len(rows), max_images)
     for row in rows:
-        if not (isinstance(row, list) and len(row) == width and all(type(x) in (int, float) for x in row)):
+        if not (isinstance(row, list) and len(row) == width and _NUMBERS.issuperset(map(type, row))):
             raise Unprocessable(f"{required}. Given: {describe(row)}")
     with np.errstate(over="ignore"):
         vectors = np.asarray(rows, np.float64).astype("<f4")

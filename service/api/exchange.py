@@ -73,7 +73,7 @@ class Exchange:
             query = front_end.query(request)
             model = self._served.resolve(query.model, query.version)
             seconds = min(timeout_seconds(request), self._timeout_seconds)
-            self._admission.admit(1, seconds)
+            self._admission.admit(model.key, 1, seconds)
         except Problem as problem:
             self._refused(request, model, type(problem))
             raise

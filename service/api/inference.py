@@ -106,7 +106,7 @@ class Inference:
         """
         submitted = time.monotonic()
         if size > 1:  # one image was admitted with its request
-            self.dispatcher.admission.admit(size, ask.deadline - submitted)
+            self.dispatcher.admission.admit(ask.model.key, size, ask.deadline - submitted)
         futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
         if len(futures) == 1:
             part = await futures[0]

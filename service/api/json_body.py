@@ -1,14 +1,15 @@
-"""JSON as requests bring it: parsed, but not before it is known to be shallow; and shown, but only the start of it."""
+"""JSON of requests: parsed once it is known to be small and shallow, and described by its start."""
 
 from __future__ import annotations
 
+import math
 import reprlib
 from typing import Any
 
 import numpy as np
 import orjson
 
-from service.problems import BadRequest
+from service.problems import BadRequest, TooLarge
 
 MAX_DEPTH = 32
 """Arrays and objects in each other; the deepest that any path takes has eight dimensions, four levels down."""
@@ -23,18 +24,30 @@ _short.maxstring = _short.maxother = _short.maxlong = 40
 _MOST_SHOWN = 60
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, max_values: int) -> Any:
     """Return the document in `body`.
+
+    An empty array takes three bytes of JSON and 64 of memory, so bytes alone are no limit.
 
     Raises:
         BadRequest: it is no JSON, or goes deeper than MAX_DEPTH.
+        TooLarge: it holds more than `max_values` numbers, strings, arrays and objects.
     """
+    values = 1 + body.count(b",") + body.count(b"[") + body.count(b"{")  # or a few more: strings hold commas, too
+    if values > max_values:
+        raise TooLarge(f"JSON must hold at most {max_values:,} numbers, strings, arrays and objects. Given: {values:,}")
     if _goes_too_deep(body):
         raise BadRequest(f"the body must be JSON of at most {MAX_DEPTH} arrays or objects in each other. Given: more")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body must be JSON. Given: {error}") from error
+
+
+def most_values(count: int, shape: tuple[int, ...]) -> int:
+    """Return how many values `count` inputs of `shape` make as JSON, with an array for each dimension."""
+    arrays = sum(math.prod(shape[:depth]) for depth in range(len(shape)))
+    return count * (arrays + math.prod(shape))
 
 
 def describe(value: Any) -> str:
@@ -49,5 +62,6 @@ def _goes_too_deep(body: bytes) -> bool:
     # Without a loop or a regular expression, either of which takes seconds for millions of small strings.
     unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     steps = np.frombuffer(unescaped.translate(_STEPS, _THE_REST), np.int8)
-    is_outside = np.cumsum(steps == 0, dtype=np.int32) % 2 == 0  # of strings
-    return bool(np.cumsum(steps * is_outside, dtype=np.int32).max(initial=0) > MAX_DEPTH)
+    is_quote = steps == 0
+    is_outside = ~(np.logical_xor.accumulate(is_quote) | is_quote)  # of strings
+    return bool(np.cumsum(steps[is_outside], dtype=np.int32).max(initial=0) > MAX_DEPTH)

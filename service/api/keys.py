@@ -1,9 +1,11 @@
-"""API keys: who may ask what. Knows nothing about HTTP beyond the value of one header.
+"""API keys: who may ask for what. Knows nothing about HTTP beyond the value of one header.
 
 The file holds a line for each key, `name scopes sha256`, where scopes are joined by commas and '#' begins a comment:
 
     ci      predict        5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
     deploy  predict,admin  2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+
+A file that deliberately holds no key says so with the line `none`; one without either is taken for half-written.
 
 Only hashes are stored. A key is 256 random bits, which no salt or slow hash would make harder to guess.
 """
@@ -11,11 +13,12 @@ Only hashes are stored. A key is 256 random bits, which no salt or slow hash wou
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
 import secrets
 import shutil
+import stat
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +26,15 @@ logger = logging.getLogger(__name__)
 
 SCOPES = frozenset({"predict", "admin"})
 
+MAX_FILE_BYTES = 4 * 2**20
+"""Of a file of keys; room for 40,000."""
+
+SETTLE_SECONDS = 0.5
+"""For which a file must stay as it is before keys that it no longer holds are refused: it may be half-written."""
+
 _PREFIX = "argmax_"
+_NO_KEYS = "none"
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 class KeysError(ValueError):
@@ -37,7 +48,10 @@ class Key(NamedTuple):
 
 
 class Keys:
-    """The keys in a file; `refresh` must be called now and then to notice that the file has changed.
+    """The keys in a file. `refresh` reads it again; whoever owns this calls it while `has_news`.
+
+    New keys count at once. Keys that are gone count until the file has settled, and if it is broken, or empty without
+    saying `none`, until it is whole again.
 
     Raises:
         KeysError: the file cannot be read or holds something else.
@@ -45,30 +59,46 @@ class Keys:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._signature = self._look()
-        self._keys = read(self._path)
+        self._seen = self._look()
+        self._known = _by_digest(read(self._path))
+        self._next: dict[str, Key] | None = None  # what counts alone once the file has settled
+        self._changed_at = 0.0  # on time.monotonic()'s clock
+        if not self._known:
+            logger.warning("%s holds no API key: every request that needs one is refused", self._path)
 
     def find(self, presented: str) -> Key | None:
-        """Return the entry of the key `presented`, compared with every one in the same time."""
-        digest = hashlib.sha256(presented.encode()).hexdigest()
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(digest, key.sha256):
-                found = key
-        return found
+        """Return the entry of the key `presented`, or None.
+
+        How long the look-up takes may tell something about a digest, but who cannot invert SHA-256 cannot choose
+        digests to learn from it: comparing with each key in constant time would only be slow.
+        """
+        return self._known.get(hashlib.sha256(presented.encode()).hexdigest())
+
+    def has_news(self) -> bool:
+        """Return whether `refresh` has something to do; costs one look at the file's status."""
+        return self._next is not None or self._look() != self._seen
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read changes nothing and is logged."""
-        signature = self._look()
-        if signature == self._signature:
-            return
-        self._signature = signature
-        try:
-            self._keys = read(self._path)
-        except KeysError as error:
-            logger.error("the keys stay as they were: %s", error)
-        else:
-            logger.info("read %d API key(s) from %s", len(self._keys), self._path)
+        """Read the file again if it has changed; one that cannot be read changes nothing and is logged.
+
+        May run on another thread than `find`: 20,000 keys take a tenth of a second.
+        """
+        looked = self._look()
+        if looked != self._seen:
+            self._seen, self._changed_at, self._next = looked, time.monotonic(), None
+            try:
+                text = _text(self._path)
+                found = _by_digest(_parse(text, self._path))
+                if not found and not _says_none(text):
+                    raise KeysError(f"a file of API keys must hold one, or the line '{_NO_KEYS}'. Given: neither")
+            except KeysError as error:
+                logger.error("the keys stay as they were: %s", error)
+            else:
+                self._known = self._known | found
+                self._next = found
+        elif self._next is not None and time.monotonic() - self._changed_at >= SETTLE_SECONDS:
+            self._known, self._next = self._next, None
+            logger.info("read %d API key(s) from %s", len(self._known), self._path)
 
     def _look(self) -> tuple[int, int, int]:
         """Return what changes with the file: a mounted secret is replaced through a link, so its inode does."""
@@ -85,22 +115,60 @@ def read(path: Path) -> list[Key]:
     Raises:
         KeysError: with the line that is wrong, but not what it says.
     """
+    return _parse(_text(path), path)
+
+
+def _text(path: Path) -> str:
+    """Return what a file says, without waiting for anything that is no file.
+
+    Raises:
+        KeysError: it cannot be read, is no regular file, too large, or no UTF-8.
+    """
     try:
-        lines = path.read_text().splitlines()
+        content = _content(path)
+        if len(content) > MAX_FILE_BYTES:
+            raise KeysError(f"the file of API keys must be at most {MAX_FILE_BYTES:,} bytes. Given: more")
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise KeysError(f"the file of API keys must be readable. Given: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file, of one that is too large the start."""
+    # A FIFO that nobody writes to would block without O_NONBLOCK.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise KeysError(f"the file of API keys must be a regular file. Given: {path}, which is none")
+        content = bytearray()
+        while len(content) <= MAX_FILE_BYTES and (piece := os.read(descriptor, MAX_FILE_BYTES)):
+            content += piece
+        return bytes(content)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(text: str, path: Path) -> list[Key]:
     keys = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         fields = line.partition("#")[0].split()
-        if not fields:
+        if not fields or fields == [_NO_KEYS]:
             continue
         scopes = frozenset(fields[1].split(",")) if len(fields) == 3 else frozenset()
         digest = fields[-1].lower()
-        if not scopes or not scopes <= SCOPES or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        if not scopes or not scopes <= SCOPES or len(digest) != 64 or not _HEXADECIMAL.issuperset(digest):
             known = ",".join(sorted(SCOPES))
             raise KeysError(f"line {number} of {path} must be: name, scopes of {known}, sha256 of the key in hex")
         keys.append(Key(fields[0], scopes, digest))
     return keys
+
+
+def _says_none(text: str) -> bool:
+    return any(line.partition("#")[0].strip() == _NO_KEYS for line in text.splitlines())
+
+
+def _by_digest(keys: list[Key]) -> dict[str, Key]:
+    return {key.sha256: key for key in keys}
 
 
 def make(name: str, scopes: frozenset[str]) -> tuple[str, str]:
@@ -133,6 +201,8 @@ def add(path: Path, name: str, scopes: frozenset[str]) -> str:
 def remove(path: Path, name: str) -> None:
     """Take the lines of the key `name` out of the file; comments and other lines stay as they are.
 
+    Without the last key, the file says `none`.
+
     Raises:
         KeysError: there is no such key, or the file holds something else.
         OSError: the file cannot be written.
@@ -142,6 +212,8 @@ def remove(path: Path, name: str) -> None:
         raise KeysError(f"the name must be one of {known} in {path}. Given: {name!r}")
     path = path.resolve()  # a link stays one
     kept = [line for line in path.read_text().splitlines() if line.partition("#")[0].split()[:1] != [name]]
+    if set(known) == {name}:
+        kept.append(_NO_KEYS)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text("".join(f"{line}\n" for line in kept))
     shutil.copymode(path, partial)

@@ -11,8 +11,9 @@ import orjson
 from service.api.body import Image, find_features, find_images
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.predictions import error_entry, prediction_entries
+from service.api.predictions import entry_bytes, error_entry, prediction_entries
 from service.api.request import Query, parse_query
+from service.api.response import check_answer_size
 from service.api.router import Route
 from service.contract.manifest import ImageInput
 from service.http.messages import Header, Request, Response, problem_response
@@ -54,7 +55,9 @@ class Predict:
         if not isinstance(spec, ImageInput):
             data = find_features(content_type, body, spec, self._max_images)
             size = len(data) // model.input_bytes
+            check_answer_size(size * entry_bytes(model, query))
         elif len(found := find_images(content_type, body, self._max_images)) > 1:
+            check_answer_size(len(found) * entry_bytes(model, query))
             decoded = await self._decode_several(ask, spec, found)
             good = [image for image in decoded if isinstance(image, bytes)]
             data, size = b"".join(good), len(good)

@@ -13,6 +13,7 @@ from service.engine.served_models import ServedModel
 from service.problems import ModelFailed, Problem
 
 _DECIMALS = 6
+_ENTRY_BYTES = 80  # a class id, a probability, and the names of all three
 
 
 def prediction_entries(model: ServedModel, part: Part, query: Query) -> list[dict[str, Any]]:
@@ -36,6 +37,18 @@ def prediction_entries(model: ServedModel, part: Part, query: Query) -> list[dic
                 entry["probabilities"] = probabilities.round(_DECIMALS).tolist()
         found.append(entry)
     return found
+
+
+def entry_bytes(model: ServedModel, query: Query) -> int:
+    """Return about how long an image's entry is as JSON, at most."""
+    size = _ENTRY_BYTES
+    if query.top_k is not None:
+        size += min(query.top_k, len(model.classes)) * (_ENTRY_BYTES + max(map(len, model.classes)))
+    if query.probabilities:
+        size += len(model.classes) * (_DECIMALS + 3)
+    if query.show_input:
+        size += 2 * model.input_bytes  # base64 of a PNG, which may be a little larger than its pixels
+    return size
 
 
 def error_entry(problem: Problem) -> dict[str, Any]:

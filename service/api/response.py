@@ -9,7 +9,24 @@ import orjson
 
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Response
+from service.problems import TooLarge
 from service.telemetry.metrics.recorder import Stages
+
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Of any answer: 1,024 images of 1,000 classes take 41 MB at most, as JSON."""
+
+
+def check_answer_size(size_bytes: int) -> None:
+    """Refuse a request whose answer would be of about `size_bytes`, before it is computed.
+
+    Raises:
+        TooLarge: that is over MAX_ANSWER_BYTES.
+    """
+    if size_bytes > MAX_ANSWER_BYTES:
+        raise TooLarge(
+            f"the answer must be at most {MAX_ANSWER_BYTES:,} bytes; ask for fewer inputs or less of each. "
+            f"Given: about {size_bytes:,}"
+        )
 
 
 def json_response(document: Any, status: int = 200, headers: tuple[Header, ...] = ()) -> Response:

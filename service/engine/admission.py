@@ -1,55 +1,128 @@
-"""Which requests one HTTP process accepts: those that fit its queue and can be answered in time."""
+"""Which requests one HTTP process accepts: those that fit its queue and can be answered in time.
+
+Fair between models and between requests, as the queues are: neither a flood for one model nor a few large requests take
+the places of all others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
+
+from service.engine.served_models import Key
 from service.problems import QueueFull
 
 _MAX_RETRY_SECONDS = 60
 _SMOOTHING = 0.1  # the weight of the newest measurement in a moving average
 
 
-class Admission:
-    """Counts what waits, learns how fast the workers are, and refuses what would not be answered in time."""
+class Backlog:
+    """What was accepted for one model and is not answered, and how fast that model is computed, lately."""
 
-    def __init__(self, max_queue: int) -> None:
+    __slots__ = ("answered", "compute_seconds", "image_seconds", "images", "rate", "requests")
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.requests = 0
+        self.answered = 0  # images since the last `learn_rates`
+        self.rate = 0.0  # images a second while more waits than is computed; 0 until that was seen
+        self.compute_seconds = 0.0  # of a block
+        self.image_seconds = 0.0  # of each image in it
+
+
+class Admission:
+    """Counts what waits, learns how fast each model is, and refuses what would not be answered in time.
+
+    `chunk_size` is how many inputs of a request may leave before others have their turn.
+    """
+
+    def __init__(self, max_queue: int, chunk_size: int = 1) -> None:
         self.max_queue = max_queue
         self.depth = 0
         """Images that were accepted and are not answered."""
-        self._answered = 0  # images since the last `learn`
-        self._was_busy = False
-        self._peak_rate = 0.0  # images a second, lately, of workers that have enough to do
-        self._compute_seconds = 0.0  # of a batch, lately
+        self._requests = 0
+        self._chunk_size = chunk_size
+        self._backlogs: dict[Key, Backlog] = {}
 
-    def admit(self, images: int, seconds: float) -> None:
+    def admit(self, key: Key, images: int, seconds: float) -> None:
         """Refuse now what would not fit into the queue, or would not be answered within `seconds`.
+
+        What is within a service's limits is always accepted while nothing of its model waits.
 
         Raises:
             QueueFull: with the seconds after which the backlog will be gone.
         """
-        backlog_seconds = self.depth / self._peak_rate if self._peak_rate else 0.0
-        computing = self._compute_seconds if backlog_seconds else 0.0  # behind the backlog its own batch is computed
-        if self.depth + images <= self.max_queue and backlog_seconds + computing <= seconds:
+        backlog = self._backlogs.get(key)
+        if backlog is None or not backlog.images:
             return
+        wait = 0.0
+        if backlog.rate:
+            # Requests take turns by the chunk: what is ahead is as many of each as this one has, not all they have.
+            own_turns = -(-images // self._chunk_size)
+            ahead = min(backlog.images, backlog.requests * own_turns * self._chunk_size)
+            wait = ahead / backlog.rate + backlog.compute_seconds  # behind the others its own block is computed
+        if wait <= seconds and self._has_room(backlog, images):
+            return
+        backlog_seconds = backlog.images / backlog.rate if backlog.rate else 0.0
         raise QueueFull(
             f"the queue must have room for {images} more image(s) and the answer come within {seconds:.3g} s. "
-            f"Given: {self.depth} of {self.max_queue} wait, for about {backlog_seconds + computing:.3g} s",
+            f"Given: {self.depth} of {self.max_queue} wait, for about {wait:.3g} s",
             retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
         )
 
-    def batch_computed(self, seconds: float) -> None:
-        """Learn how long a batch takes."""
-        self._compute_seconds += (seconds - self._compute_seconds) * _SMOOTHING
+    def _has_room(self, backlog: Backlog, images: int) -> bool:
+        """Return whether there are places for `images`; in a full queue, for a fair share of it.
 
-    def images_answered(self, number: int) -> None:
-        """Count images that got their predictions."""
-        self._answered += number
-
-    def learn_rate(self, seconds: float, *, is_busy: bool) -> None:
-        """Learn how fast the workers are from the `seconds` since the last call.
-
-        `is_busy` says whether more waits than connected workers can hold, so that what they answered is all they can.
+        The places are shared equally between the models of which something waits. As many again are kept for requests
+        that are smaller than the others: each takes at most its part of what is left. So a queue full of requests of a
+        thousand images takes single ones, and one full of single images takes none.
         """
-        if is_busy and self._was_busy:
-            rate = self._answered / seconds
-            self._peak_rate += (rate - self._peak_rate) * (_SMOOTHING if self._peak_rate else 1.0)
-        self._answered, self._was_busy = 0, is_busy
+        # A process's part of the queue may be smaller than a request may be.
+        needed = min(images, max(1, self.max_queue // 2))
+        if self.depth + needed <= self.max_queue:
+            return True
+        models = sum(1 for other in self._backlogs.values() if other.images)
+        if (backlog.images + needed) * models <= self.max_queue:
+            return True
+        return images * (self._requests + 1) <= 2 * self.max_queue - self.depth
+
+    # What the dispatcher tells
+
+    def backlog(self, key: Key) -> Backlog:
+        """Return the backlog of a model, an empty one if nothing has been asked of it."""
+        return self._backlogs.setdefault(key, Backlog())
+
+    def accepted(self, backlog: Backlog, images: int) -> None:
+        """Count a request that was queued."""
+        self.depth += images
+        self._requests += 1
+        backlog.images += images
+        backlog.requests += 1
+
+    def finished(self, backlog: Backlog, images: int, *, is_last: bool) -> None:
+        """Count images that no longer wait, with the last of which their request ends."""
+        self.depth -= images
+        self._requests -= is_last
+        backlog.images -= images
+        backlog.requests -= is_last
+
+    def block_computed(self, key: Key, seconds: float, images: int) -> None:
+        """Learn how long a block takes that is computed as one of so many `images`."""
+        backlog = self.backlog(key)
+        backlog.compute_seconds += (seconds - backlog.compute_seconds) * _SMOOTHING
+        backlog.image_seconds += (seconds / images - backlog.image_seconds) * _SMOOTHING
+
+    def learn_rates(self, seconds: float, busy: Set[Key]) -> None:
+        """Learn how fast models are computed from the `seconds` since the last call.
+
+        `busy` are those of which more waited all the time than workers could hold, so that what they answered is all
+        they can, beside whatever else was asked of them.
+        """
+        for key, backlog in self._backlogs.items():
+            if key in busy:
+                rate = backlog.answered / seconds
+                backlog.rate += (rate - backlog.rate) * (_SMOOTHING if backlog.rate else 1.0)
+            backlog.answered = 0
+
+    def keep(self, is_served: Callable[[Key], bool]) -> None:
+        """Forget models that are served no longer, once nothing of them waits."""
+        self._backlogs = {key: found for key, found in self._backlogs.items() if found.images or is_served(key)}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from service.engine import messages
-from service.engine.admission import Admission
+from service.engine.admission import Admission, Backlog
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Chunk, Client, Part, Queue, Queues
 from service.engine.served_models import Absent, Key, ServedModel, ServedModels
@@ -34,6 +34,10 @@ BULK_BLOCKS_IN_FLIGHT = 1
 
 CHUNKS_PER_BATCH = 4
 """Into so many chunks a batch's worth of one request is cut, so that others fit between them."""
+
+BLOCK_SECONDS = 0.1
+"""For about which a block may be computed, unless one chunk takes longer. CIFAR-10's network took 1.2 s for 128 images
+on two busy cores and 0.27 s for 32, so large blocks gained nothing, and made other models wait."""
 
 MAX_ATTEMPTS = 3
 """Workers that may die with a block before it is given up: it may be what kills them."""
@@ -88,14 +92,15 @@ class Dispatcher:
         short_seconds: float = SHORT_SECONDS,
     ) -> None:
         self.served = ServedModels(default_model)
-        self.admission = Admission(max_queue)
         self._max_batch_size = max_batch_size
         self._max_chunk_size = max(1, max_batch_size // CHUNKS_PER_BATCH)
+        self.admission = Admission(max_queue, self._max_chunk_size)
         self._on_answer = on_answer
         self._short_seconds = short_seconds
         self._workers = {WorkerLink(path, self): _Worker() for path in paths}
         self._queues = Queues()
         self._chunks: set[Chunk] = set()
+        self._queued_before: set[Queue] = set()  # at the last sweep
         self._block_ids = itertools.count(1)
         self._flush_is_due = False
         self._second_look: asyncio.TimerHandle | None = None
@@ -153,32 +158,34 @@ class Dispatcher:
         """
         step = self._max_chunk_size
         head = data if size <= step else data[: step * model.input_bytes]
-        first = last = self._chunk(head, min(size, step), deadline, client)
+        backlog = self.admission.backlog(model.key)
+        self.admission.accepted(backlog, size)
+        first = last = self._chunk(head, min(size, step), deadline, client, backlog)
         futures = [first.future]
         for start in range(step, size, step):
             following = data[start * model.input_bytes : (start + step) * model.input_bytes]
-            last.next = self._chunk(following, min(step, size - start), deadline, client)
+            last.next = self._chunk(following, min(step, size - start), deadline, client, backlog)
             last = last.next
             futures.append(last.future)
+        last.is_last = True
         self._queues.queue(model.key, bulk=bulk).add(first)
         self._flush_soon()
         return futures
 
-    def _chunk(self, data: bytes, size: int, deadline: float, client: Client) -> Chunk:
-        chunk = Chunk(data, size, deadline, client, self._loop.create_future())
+    def _chunk(self, data: bytes, size: int, deadline: float, client: Client, backlog: Backlog) -> Chunk:
+        chunk = Chunk(data, size, deadline, client, self._loop.create_future(), backlog)
         self._chunks.add(chunk)
-        self.admission.depth += size
         return chunk
 
     def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
         if chunk not in self._chunks:
             return
         self._chunks.remove(chunk)
-        self.admission.depth -= chunk.size
+        self.admission.finished(chunk.backlog, chunk.size, is_last=chunk.is_last)
         if chunk.future.done():
             return
         if isinstance(outcome, Part):
-            self.admission.images_answered(chunk.size)
+            chunk.backlog.answered += chunk.size
             chunk.future.set_result(outcome)
         else:
             chunk.future.set_exception(outcome)
@@ -226,7 +233,7 @@ class Dispatcher:
         return min(free, key=lambda link: len(self._workers[link].blocks), default=None)
 
     def _send_block(self, link: WorkerLink, queue: Queue) -> None:
-        chunks = queue.take(self._max_batch_size, self._is_wanted)
+        chunks = queue.take(self._most_in_a_block(queue.key), self._is_wanted)
         self._queues.had_turn(queue)
         if not chunks:
             return
@@ -237,6 +244,13 @@ class Dispatcher:
         deadline = max(chunk.deadline for chunk in chunks)
         payloads = [chunk.data for chunk in chunks]
         link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
+
+    def _most_in_a_block(self, key: Key) -> int:
+        """Return how many inputs a block may hold: of a slow model few, so that other models' turns come soon."""
+        image_seconds = self.admission.backlog(key).image_seconds
+        if image_seconds * self._max_batch_size <= BLOCK_SECONDS:
+            return self._max_batch_size
+        return max(self._max_chunk_size, int(BLOCK_SECONDS / image_seconds))
 
     # LinkListener
 
@@ -252,6 +266,7 @@ class Dispatcher:
             (model for worker in workers for model in worker.models.values()),
             (absent for worker in workers for absent in worker.absent),
         )
+        self.admission.keep(self.served.has)
         for chunk in self._queues.remove(lambda key: not self.served.has(key)):
             self._finish(chunk, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
         self._flush_soon()
@@ -260,7 +275,7 @@ class Dispatcher:
         worker = self._workers[link]
         block = worker.blocks.pop(block_id)
         self._on_answer(block.model, answer)
-        self.admission.batch_computed(answer.compute_seconds)
+        self.admission.block_computed(block.model.key, answer.compute_seconds, answer.batch_size)
         start = 0
         for chunk in block.chunks:
             self._finish(chunk, Part(answer, start, chunk.size))
@@ -298,7 +313,10 @@ class Dispatcher:
             await asyncio.sleep(_SWEEP_SECONDS)
             # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
             is_connected = any(worker.connected for worker in self._workers.values())
-            self.admission.learn_rate(_SWEEP_SECONDS, is_busy=bool(self._queues) and is_connected)
+            queued = set(self._queues.in_turn()) if is_connected else set()
+            # A queue that runs empty is dropped, so one that is still there has never been without something to send.
+            self.admission.learn_rates(_SWEEP_SECONDS, {queue.key for queue in queued & self._queued_before})
+            self._queued_before = queued
             now = time.monotonic()
             late = [chunk for chunk in self._chunks if chunk.deadline <= now]
             for chunk in late:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from service.engine.admission import Backlog
 from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key
 
@@ -34,16 +35,26 @@ class Client(Protocol):
 class Chunk:
     """Inputs of one request that travel in one block; `next` is the chunk that follows."""
 
-    __slots__ = ("attempts", "client", "data", "deadline", "future", "next", "size", "submitted")
+    __slots__ = ("attempts", "backlog", "client", "data", "deadline", "future", "is_last", "next", "size", "submitted")
 
-    def __init__(self, data: bytes, size: int, deadline: float, client: Client, future: asyncio.Future[Part]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        size: int,
+        deadline: float,
+        client: Client,
+        future: asyncio.Future[Part],
+        backlog: Backlog,
+    ) -> None:
         self.submitted = time.monotonic()
         self.data = data
         self.size = size
         self.deadline = deadline
         self.client = client
         self.future = future
+        self.backlog = backlog
         self.next: Chunk | None = None
+        self.is_last = False  # of its request
         self.attempts = 0
 
 

@@ -129,6 +129,6 @@ class HTTPProcess:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-            if self._keys:
-                self._keys.refresh()
+            if self._keys and self._keys.has_news():
+                await asyncio.to_thread(self._keys.refresh)
             self._observer.flush(self._dispatcher)

@@ -14,11 +14,21 @@ from service.api.inference import Computed
 from service.api.open_inference import tensors
 from service.api.predictions import softmax
 from service.api.request import whole_number
+from service.api.response import check_answer_size
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request
 from service.problems import BadRequest, ModelFailed, Unprocessable
 
 _HEADER_LENGTH = "inference-header-content-length"
+
+OUTPUTS = ("class_ids", "probabilities", "logits")
+"""The names of the outputs that every model has."""
+
+_VALUES_AROUND = 256
+"""What JSON may hold besides its inputs' elements: names, shapes, parameters."""
+
+_NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
+_SCORE_BYTES = 24  # of a class in a classification, without its label
 
 Parameters = dict[str, Any]
 
@@ -32,7 +42,7 @@ class InputTensor(BaseModel):
     shape: list[int] = Field(min_length=1, max_length=8)
     datatype: str
     parameters: Parameters | None = None
-    data: list[Any] | None = None
+    data: Any = None  # `tensors.read_numbers` looks at it; a list would be copied
 
 
 class RequestedOutput(BaseModel):
@@ -52,7 +62,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = None
+    outputs: list[RequestedOutput] | None = Field(None, max_length=len(OUTPUTS))
 
 
 class Tensor(NamedTuple):
@@ -77,17 +87,23 @@ Outputs = list[tuple[Tensor, bool]]
 """The tensors of an answer, and whether each is to be raw bytes behind its JSON."""
 
 
-def parse(request: Request, body: bytes) -> tuple[InferRequest, tensors.Binary]:
+def most_values(model: ServedModel, max_images: int) -> int:
+    """Return how many values the JSON of a request for `model` may hold."""
+    return json_body.most_values(max_images, model.manifest.input.shape) + _VALUES_AROUND
+
+
+def parse(request: Request, body: bytes, max_values: int) -> tuple[InferRequest, tensors.Binary]:
     """Parse a request's JSON; return it and the raw bytes behind it.
 
     Raises:
         BadRequest: it breaks the protocol.
+        TooLarge: it holds more than `max_values` values.
     """
     length = request.header(_HEADER_LENGTH)
     end = len(body) if length is None else whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
-    return validated(json_body.parse(body[:end])), tensors.Binary(body[end:])
+    return validated(json_body.parse(body[:end], max_values)), tensors.Binary(body[end:])
 
 
 def validated(document: Any) -> InferRequest:
@@ -97,13 +113,34 @@ def validated(document: Any) -> InferRequest:
         BadRequest: it breaks the protocol.
     """
     try:
-        return InferRequest.model_validate(document)
+        request = InferRequest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise BadRequest(
             f"{where} must be as the protocol says: {first['msg']}. Given: {json_body.describe(first['input'])}"
         ) from error
+    names = [output.name for output in request.outputs or ()]
+    if len(set(names)) < len(names):
+        raise BadRequest(f"outputs must name each output at most once. Given: {json_body.describe(names)}")
+    return request
+
+
+def check_outputs(model: ServedModel, asked: InferRequest, images: int) -> None:
+    """Refuse outputs that no model has or that would be too large, before anything is computed.
+
+    Raises:
+        TooLarge: the answer would be over its limit.
+        Unprocessable: there is no such output.
+    """
+    size = 0
+    for output in asked.outputs or ():
+        if output.name not in OUTPUTS:
+            raise Unprocessable(f"output must be one of {list(OUTPUTS)}. Given: {json_body.describe(output.name)}")
+        is_classification = (output.parameters or {}).get("classification") is not None
+        longest_label = max(map(len, model.classes)) if is_classification else 0
+        size += _SCORE_BYTES + longest_label if is_classification else _NUMBER_BYTES
+    check_answer_size(images * len(model.classes) * (size or 2 * _NUMBER_BYTES))
 
 
 def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outputs:
@@ -111,20 +148,18 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
 
     Raises:
         ModelFailed: the model cannot compute one of the inputs.
-        Unprocessable: there is no such output, or it cannot be classified so.
+        Unprocessable: one cannot be classified so.
     """
     class_ids, logits = _gather(computed, len(model.classes))
     if (class_ids < 0).any():
         raise ModelFailed(f"the model must compute every input. Given: it fails on input {int(class_ids.argmin())}")
     probabilities = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
-    numbers = {"class_ids": class_ids, "probabilities": probabilities, "logits": logits}
+    numbers = dict(zip(OUTPUTS, (class_ids, probabilities, logits), strict=True))
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
     wanted = asked.outputs or [RequestedOutput(name=name) for name in numbers]
     found = []
     for output in wanted:
         parameters = output.parameters or {}
-        if output.name not in numbers:
-            raise Unprocessable(f"output must be one of {list(numbers)}. Given: {output.name!r}")
         values = numbers[output.name]
         top = parameters.get("classification")
         if top is not None:

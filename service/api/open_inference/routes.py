@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import orjson
-
+from service.api import json_body
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, metadata
@@ -18,7 +17,7 @@ from service.api.router import Route
 from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Request, Response, problem_headers
-from service.problems import BadRequest, Problem, Unavailable
+from service.problems import Problem, Unavailable
 
 
 class OpenInference:
@@ -93,7 +92,8 @@ class OpenInference:
         return Query(request.parameters["model"], request.parameters.get("version"))
 
     async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[InferAnswer, Computed]:
-        asked, binary = messages.parse(request, body)
+        most = messages.most_values(ask.model, self._settings.max_images)
+        asked, binary = messages.parse(request, body, most)
         outputs, computed = await self._tensors.run(ask, asked, binary)
         return messages.answer(ask.model, asked, outputs), computed
 
@@ -109,10 +109,10 @@ def error_response(problem: Problem, *headers: Header) -> Response:
     return json_response({"error": problem.detail}, problem.status, (*headers, *problem_headers(problem)))
 
 
+_INDEX_VALUES = 16  # the body of an index has one key
+
+
 def _asks_for_ready(body: bytes) -> bool:
     """Return whether an index of ready versions alone is asked for."""
-    try:
-        document = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body must be JSON. Given: {error}") from error
+    document = json_body.parse(body or b"{}", _INDEX_VALUES)
     return isinstance(document, dict) and document.get("ready") is True

@@ -25,6 +25,8 @@ class TensorInference:
             Problem, ClientGone: the request is wrong, or not answered.
         """
         data, size = await self._read_input(ask, asked.inputs[0], binary)
+        asked.inputs[0].data = None  # it may take 25 times the space, and the request may wait long
+        messages.check_outputs(ask.model, asked, size)
         computed = await self._inference.compute(ask, data, size)
         return messages.outputs(ask.model, computed, asked), computed
 
@@ -38,7 +40,7 @@ class TensorInference:
         if size > limit:
             raise TooLarge(f"a request must hold at most {limit} inputs. Given: {size}")
         spec = model.manifest.input
-        raw = tensor.model_dump(exclude_none=True)
+        raw = dict(tensor)  # not a copy of what is in it
         if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(raw, binary)
             binary.expect_end()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from service.api import json_body
 from service.problems import BadRequest, Unprocessable
 
 DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT32": "<i4"}
@@ -91,19 +92,27 @@ class Binary:
 
 
 def _from_json(tensor: dict[str, Any], dtype: np.dtype[Any], count: int) -> bytes:
-    name = tensor["name"]
-    try:
-        values: npt.NDArray[Any] = np.asarray(tensor["data"], dtype=object).ravel()
-    except (KeyError, ValueError) as error:
-        raise BadRequest(f"input {name!r} must have data of its shape. Given: {error!r}") from error
+    name, values = tensor["name"], tensor["data"]
+    if not isinstance(values, list):
+        raise BadRequest(f"input {name!r} must have data, a list. Given: {json_body.describe(values)}")
+    while values and type(values[0]) is list:
+        if set(map(type, values)) != {list} or len(set(map(len, values))) > 1:
+            raise BadRequest(f"input {name!r} must have data of its shape. Given: lists of several lengths")
+        values = list(itertools.chain.from_iterable(values))
     if len(values) != count:
         raise BadRequest(f"input {name!r} must hold {count} elements. Given: {len(values)}")
-    whole = dtype.kind == "u"
-    kinds = (int,) if whole else (int, float)
-    if not all(type(value) in kinds and (not whole or 0 <= value <= 255) for value in values):
-        raise Unprocessable(f"input {name!r} must hold {'whole numbers from 0 to 255' if whole else 'numbers'} alone")
-    with np.errstate(over="ignore"):
-        return values.astype(np.float64).astype(dtype).tobytes()
+    kinds = set(map(type, values))
+    if dtype.kind != "u":
+        if not kinds <= {int, float}:
+            raise Unprocessable(f"input {name!r} must hold numbers alone")
+        with np.errstate(over="ignore"):
+            return np.array(values, np.float64).astype(dtype).tobytes()
+    try:
+        if kinds == {int}:
+            return bytes(values)
+    except ValueError:
+        pass
+    raise Unprocessable(f"input {name!r} must hold whole numbers from 0 to 255 alone")
 
 
 def _split(data: bytes, name: str) -> Iterator[bytes]:

@@ -46,6 +46,22 @@ END = b"--cut--\r\n"
 # Images
 
 
+@pytest.mark.parametrize("piece", [b"[]", b"{}", b'""', b"7", b"[[]]"])
+def test_json_of_many_small_values_is_refused_by_their_number_before_it_is_parsed(piece: bytes) -> None:
+    many = b",".join([piece] * 1000)
+
+    with pytest.raises(TooLarge, match="JSON must hold at most 76 numbers"):
+        images(JSON, b'{"images":[' + many + b"]}")
+    with pytest.raises(TooLarge, match="JSON must hold at most 73 numbers"):
+        features(b'{"features":[' + many + b"]}")
+
+
+def test_as_many_data_urls_as_are_taken_are_not_too_many_values() -> None:
+    body = json.dumps({"images": ["data:image/png;base64," + text(b"x")] * 1024}).encode()
+
+    assert find_images(JSON, body, 1024) == [b"x"] * 1024
+
+
 @pytest.mark.parametrize("content_type", [*sorted(RAW_TYPES), "IMAGE/PNG; charset=binary"])
 def test_an_image_is_taken_as_it_is(content_type: str) -> None:
     assert images(content_type, b"\x89PNG") == [b"\x89PNG"]

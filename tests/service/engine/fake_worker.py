@@ -79,7 +79,7 @@ class FakeWorker:
     def announce(self, models: Mapping[int, ServedModel], absent: tuple[Absent, ...] = ()) -> None:
         self.send(messages.pack_models(models, absent))
 
-    def answer(self, block: Received) -> None:
+    def answer(self, block: Received, compute_seconds: float = 2**-8) -> None:
         """Answer with each image's first byte as its class."""
         size = len(block.images)
         columns = (
@@ -89,7 +89,12 @@ class FakeWorker:
         )
         self.send(
             messages.pack_answer(
-                block.block_id, columns, classes=2, batch_size=size, queue_seconds=0.25, compute_seconds=0.5
+                block.block_id,
+                columns,
+                classes=2,
+                batch_size=size,
+                queue_seconds=0.25,
+                compute_seconds=compute_seconds,
             )
         )
 

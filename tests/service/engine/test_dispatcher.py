@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engine.admission import Backlog
 from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Part
@@ -22,6 +23,7 @@ from tests.waiting import until
 BATCH = 16
 QUEUE = 100
 CHUNK = BATCH // 4
+ROWS = ("rows", 1)
 
 
 class Caller:
@@ -229,7 +231,7 @@ def test_who_is_told_of_answers_hears_of_each_block(run: Run) -> None:
         await classes(request)
 
         ((name, answer),) = house.answers
-        assert (name, answer.class_ids, answer.queue_seconds, answer.compute_seconds) == ("rows", [3, 4], 0.25, 0.5)
+        assert (name, answer.class_ids, answer.queue_seconds, answer.compute_seconds) == ("rows", [3, 4], 0.25, 2**-8)
 
     run(story)
 
@@ -297,6 +299,19 @@ def test_bulk_leaves_after_what_is_urgent_and_one_block_at_a_time(run: Run) -> N
         assert bulk.images == [1] * BATCH
         assert while_bulk_is_held == []
         assert (await house.worker.block()).images == [3]
+
+    run(story)
+
+
+def test_blocks_for_a_slow_model_are_small_so_that_other_models_have_their_turns_soon(run: Run) -> None:
+    async def story(house: House) -> None:
+        house.ask(0)
+        house.worker.answer(await house.worker.block(), compute_seconds=60)
+        held = await house.fill()
+        house.ask(*range(2 * BATCH))
+        house.worker.answer(held[0], compute_seconds=60)
+
+        assert len((await house.worker.block()).images) == CHUNK
 
     run(story)
 
@@ -499,80 +514,102 @@ def test_what_is_late_in_the_queue_never_reaches_a_worker(run: Run) -> None:
     run(story)
 
 
-def test_the_queue_refuses_what_does_not_fit_and_says_when_to_come_again(run: Run) -> None:
-    async def story(house: House) -> None:
-        house.ask(*range(QUEUE - 1))
-        house.dispatcher.admission.admit(1, 10)
-
-        with pytest.raises(QueueFull, match=rf"room for 2 more .* Given: {QUEUE - 1} of {QUEUE} wait") as refusal:
-            house.dispatcher.admission.admit(2, 10)
-
-        assert int(refusal.value.headers["retry-after"]) >= 1
-
-    run(story)
-
-
-def test_the_queue_takes_again_once_it_was_answered(run: Run) -> None:
-    async def story(house: House) -> None:
-        request = house.ask(*range(BATCH))
-        with pytest.raises(QueueFull):
-            house.dispatcher.admission.admit(QUEUE, 10)
-
-        house.worker.answer(await house.worker.block())
-        await classes(request)
-
-        house.dispatcher.admission.admit(QUEUE, 10)
-
-    run(story)
-
-
-async def keep_busy_until_the_rate_is_known(house: House) -> None:
+async def keep_busy_until_the_rate_is_known(house: House) -> Backlog:
+    """Answer while more waits, so that the dispatcher learns how fast the model is."""
+    admission = house.dispatcher.admission
+    backlog = admission.backlog(ROWS)
     async with asyncio.timeout(SECONDS):
-        while (
-            not house.dispatcher.admission._peak_rate
-        ):  # answered while more waits: the dispatcher learns how fast it goes
-            while house.dispatcher.admission.depth < QUEUE - 1:
+        while not backlog.rate:
+            while admission.depth < QUEUE - 1:
                 house.ask(1)
             house.worker.answer(await house.worker.block())
+    return backlog
 
 
 def test_a_backlog_that_would_outlast_the_deadline_is_refused_before_the_queue_is_full(run: Run) -> None:
     async def story(house: House) -> None:
         await keep_busy_until_the_rate_is_known(house)
 
-        house.dispatcher.admission.admit(1, 3600)
+        house.dispatcher.admission.admit(ROWS, 1, 3600)
         with pytest.raises(QueueFull, match="answer come within") as refusal:
-            house.dispatcher.admission.admit(1, 0.001)
+            house.dispatcher.admission.admit(ROWS, 1, 0.001)
 
         assert 1 <= int(refusal.value.headers["retry-after"]) <= 60
 
     run(story)
 
 
-def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: Run) -> None:
+def test_how_fast_one_model_is_says_nothing_about_another(run: Run) -> None:
     async def story(house: House) -> None:
         await keep_busy_until_the_rate_is_known(house)
-        assert house.dispatcher.admission.depth
-        house.dispatcher.admission._peak_rate = 1e6  # the backlog alone is nothing
-        computing = house.dispatcher.admission._compute_seconds
+        house.ask(1, model="photos")
 
-        house.dispatcher.admission.admit(1, 2 * computing)
+        house.dispatcher.admission.admit(("photos", 1), 1, 0.001)
+
+        assert house.dispatcher.admission.backlog(("photos", 1)).rate == 0
+
+    run(story)
+
+
+def test_a_batch_behind_a_backlog_must_be_computed_before_the_deadline_too(run: Run) -> None:
+    async def story(house: House) -> None:
+        backlog = await keep_busy_until_the_rate_is_known(house)
+        assert backlog.images
+        backlog.rate = 1e6  # the backlog alone is nothing
+        computing = backlog.compute_seconds
+
+        house.dispatcher.admission.admit(ROWS, 1, 2 * computing)
         with pytest.raises(QueueFull, match="answer come within"):
-            house.dispatcher.admission.admit(1, computing / 2)
+            house.dispatcher.admission.admit(ROWS, 1, computing / 2)
+
+    run(story)
+
+
+def test_a_model_whose_queue_runs_empty_is_not_taken_for_slow(run: Run) -> None:
+    async def story(house: House) -> None:
+        end = time.monotonic() + 0.35  # three looks at what was answered
+        while time.monotonic() < end:
+            (request,) = house.ask(1)
+            house.worker.answer(await house.worker.block())
+            await request
+            await asyncio.sleep(0.01)
+
+        assert house.dispatcher.admission.backlog(ROWS).rate == 0
 
     run(story)
 
 
 def test_while_a_worker_is_being_replaced_its_silence_is_not_taken_for_slowness(run: Run) -> None:
     async def story(house: House) -> None:
-        await keep_busy_until_the_rate_is_known(house)
-        rate = house.dispatcher.admission._peak_rate
+        backlog = await keep_busy_until_the_rate_is_known(house)
+        rate = backlog.rate
 
         await house.worker.close()
         await asyncio.sleep(0.5)  # five looks at what was answered
 
-        assert house.dispatcher.admission.depth
-        assert house.dispatcher.admission._peak_rate == rate
+        assert backlog.images
+        assert backlog.rate == rate
+
+    run(story)
+
+
+def test_what_waits_is_counted_until_each_request_has_ended_however_it_ends(run: Run) -> None:
+    async def story(house: House) -> None:
+        backlog = house.dispatcher.admission.backlog(ROWS)
+        answered, late = house.ask(*range(3 * CHUNK)), house.ask(1, 2, seconds=0.05)
+        leaving = Caller()
+        house.ask(*range(2 * CHUNK), caller=leaving)
+        counted = backlog.requests, backlog.images
+
+        for _ in range(2):
+            house.worker.answer(await house.worker.block())
+        await classes(answered)
+        leaving.disconnected = True
+        await asyncio.gather(*late, return_exceptions=True)
+        await until(lambda: not backlog.images)
+
+        assert counted == (3, 5 * CHUNK + 2)
+        assert (backlog.requests, house.dispatcher.admission.depth) == (0, 0)
 
     run(story)
 

@@ -103,6 +103,13 @@ def test_a_stream_that_is_no_request_is_refused_however_it_is_split(stream: byte
     assert read(*(stream[i : i + 1] for i in range(len(stream)))) == Read([], statuses)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "QUERY"])
+def test_every_standard_method_is_read_so_that_a_path_can_say_which_it_takes(method: str) -> None:
+    ((given, *_),) = read(f"{method} / HTTP/1.1\r\nHost: x\r\n\r\n".encode()).requests
+
+    assert given == method
+
+
 def test_a_head_counts_only_once_its_empty_line_has_come() -> None:
     unfinished = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nX-Junk: a"
 

@@ -10,18 +10,19 @@ from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from service.api.auth import ApiKeyAuth
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.open_inference import metadata
+from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
 from service.api.open_inference.tensor_inference import TensorInference
 from service.api.request import Query
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request
-from service.problems import Problem
+from service.problems import BadRequest, Problem
 from service.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
@@ -84,15 +85,17 @@ class Servicer:
         }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                partial(self._answer, f"/{SERVICE}/{name}", handle),
-                request_deserializer=CLASSES[f"{name}Request"].FromString,
+                # Without a deserializer: a message is parsed only once its caller has shown a key.
+                partial(self._answer, f"/{SERVICE}/{name}", handle, CLASSES[f"{name}Request"].FromString),
                 response_serializer=CLASSES[f"{name}Response"].SerializeToString,
             )
             for name, handle in methods.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    async def _answer(self, path: str, handle: Handle, message: Message, context: Context) -> Message:
+    async def _answer(
+        self, path: str, handle: Handle, parse: Callable[[bytes], Message], data: bytes, context: Context
+    ) -> Message:
         """Return the answer of `handle`, or abort the call with the status of the problem that it raises."""
         request = _request_of(path, context)
         request_id = request.id
@@ -101,6 +104,10 @@ class Servicer:
             if self._auth and (refusal := self._auth.refusal(request)):
                 self._observer.turned_away(refusal)
                 raise refusal
+            try:
+                message = parse(data)
+            except DecodeError:
+                raise BadRequest(f"the message must be of {path}. Given: one that does not parse") from None
             return await handle(message, request, context)
         except Problem as error:
             problem = error
@@ -143,7 +150,7 @@ class Servicer:
     # Inference
 
     async def _infer(self, message: Message, request: Request, context: Context) -> Message:
-        call = _InferCall(self._tensors, message, context)
+        call = _InferCall(self._tensors, message, context, self._settings.max_images)
         self._exchange.begin(call, request)
         try:
             return await self._exchange.run(call, request)
@@ -155,8 +162,9 @@ class Servicer:
 class _InferCall:
     """The front end of one call of ModelInfer; see `FrontEnd`. The message is the body."""
 
-    def __init__(self, tensor_inference: TensorInference, message: Message, context: Context) -> None:
+    def __init__(self, tensor_inference: TensorInference, message: Message, context: Context, max_images: int) -> None:
         self._tensors = tensor_inference
+        self._max_images = max_images
         self._message = message
         self._context = context
 
@@ -164,7 +172,8 @@ class _InferCall:
         return Query(self._message.model_name, self._message.model_version or None)
 
     async def compute(self, ask: Ask, _request: Request, _body: bytes) -> tuple[Message, Computed]:
-        asked, binary = translation.parse(self._message)
+        most = messages.most_values(ask.model, self._max_images)
+        asked, binary = translation.parse(self._message, most)
         outputs, computed = await self._tensors.run(ask, asked, binary)
         return translation.answer(ask.model, asked, outputs), computed
 

@@ -8,18 +8,24 @@ from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
 from service.api.open_inference.messages import InferRequest, Outputs, Parameters
 from service.engine.served_models import ServedModel
-from service.problems import BadRequest
+from service.problems import BadRequest, TooLarge
 
 _CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
 """Where the elements of a datatype that some model takes are, when they are not raw bytes."""
 
 
-def parse(message: Message) -> tuple[InferRequest, tensors.Binary]:
+def parse(message: Message, max_values: int) -> tuple[InferRequest, tensors.Binary]:
     """Return a ModelInferRequest, and the raw bytes of its inputs.
 
     Raises:
         BadRequest: it is not as the protocol says.
+        TooLarge: an input holds more than `max_values` elements outside the raw bytes.
     """
+    # Counted before anything is made of them: a message of 16 MB may hold eight million.
+    if len(message.inputs) != 1:
+        raise BadRequest(f"inputs must be one tensor. Given: {len(message.inputs)}")
+    if len(message.outputs) > len(messages.OUTPUTS):
+        raise BadRequest(f"outputs must be at most {len(messages.OUTPUTS)}. Given: {len(message.outputs)}")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(
@@ -30,6 +36,8 @@ def parse(message: Message) -> tuple[InferRequest, tensors.Binary]:
     for number, tensor in enumerate(message.inputs):
         described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         contents = _contents(tensor)
+        if len(contents) > max_values:
+            raise TooLarge(f"input {tensor.name!r} must hold at most {max_values} elements. Given: {len(contents)}")
         if raw and len(contents):
             raise BadRequest(f"input {tensor.name!r} must have contents or raw contents. Given: both")
         if raw or tensor.datatype == "BYTES":

@@ -165,6 +165,12 @@ WRONG = {
         400,
     ),
     "an unknown output": ({"inputs": [IMAGE], "outputs": [{"name": "boxes"}]}, 422),
+    "an output named twice": ({"inputs": [IMAGE], "outputs": [{"name": "logits"}] * 2}, 400),
+    "more outputs than there are": ({"inputs": [IMAGE], "outputs": [{"name": "logits"}] * 1500}, 400),
+    "more numbers than any request needs": ({"inputs": [{**IMAGE, "data": [0] * 900_000}]}, 413),
+    "lists of several lengths": ({"inputs": [{**IMAGE, "data": [[0] * 783, [0]]}]}, 400),
+    "data that is no list": ({"inputs": [{**IMAGE, "data": {}}]}, 400),
+    "words for numbers": ({"inputs": [{**IMAGE, "data": ["0"] * 784}]}, 422),
     "a classification of none": (
         {"inputs": [IMAGE], "outputs": [{"name": "logits", "parameters": {"classification": 0}}]},
         422,
@@ -185,6 +191,13 @@ def test_a_wrong_request_is_refused_in_the_protocols_shape(service: Service, doc
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
     assert "Given: " in answer.json()["error"] or "alone" in answer.json()["error"]
+
+
+def test_the_index_takes_a_small_document_alone(service: Service) -> None:
+    answer = service.client.post("/v2/repository/index", content=b'{"ready":[' + b"[]," * 99 + b"[]]}")
+
+    assert answer.status_code == 413
+    assert "at most 16 numbers" in answer.json()["error"]
 
 
 def test_an_unknown_model_is_refused_in_the_protocols_shape(service: Service) -> None:

@@ -205,7 +205,20 @@ def test_contents_that_contradict_themselves_are_refused(calling: Calling) -> No
     more.raw_input_contents.extend([bytes(784)] * 2)
     nothing = triton.service_pb2.ModelInferRequest(model_name="rows")
 
-    for request, words in ((both, "Given: both"), (more, "each of 1 inputs. Given: 2"), (nothing, "inputs must be")):
+    outputs = triton.service_pb2.ModelInferRequest.InferRequestedOutputTensor
+    twice = typed("images", "UINT8", [1, 1, 28, 28], uint_contents=[0] * 784)
+    twice.outputs.extend([outputs(name="logits")] * 2)
+    many = typed("images", "UINT8", [1, 1, 28, 28], uint_contents=[0] * 784)
+    many.outputs.extend([outputs(name="logits")] * 1500)
+    wrong = (
+        (both, "Given: both"),
+        (more, "each of 1 inputs. Given: 2"),
+        (nothing, "inputs must be"),
+        (twice, "outputs must name each output at most once"),
+        (many, "outputs must be at most 3. Given: 1500"),
+    )
+
+    for request, words in wrong:
         with pytest.raises(triton.grpc.RpcError) as refused:
             ask(calling, request)
         assert refused.value.code() is triton.grpc.StatusCode.INVALID_ARGUMENT
@@ -221,6 +234,19 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
                 with pytest.raises(triton.InferenceServerException) as refused:
                     call(headers=headers)
                 assert refused.value.status() == f"StatusCode.{code}"
+
+
+@pytest.mark.parametrize(("key", "code"), [(None, "UNAUTHENTICATED"), (KEY, "INVALID_ARGUMENT")])
+def test_a_message_that_does_not_parse_is_refused_after_its_key_was_looked_at(
+    calling: Calling, key: str | None, code: str
+) -> None:
+    with triton.grpc.insecure_channel(calling.address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", bytes, bytes)
+        with pytest.raises(triton.grpc.RpcError) as refused:
+            call(b"\xff" * 50, metadata=(("x-api-key", key),) if key else ())
+
+    assert refused.value.code().name == code
+    assert "Traceback" not in calling.service.text
 
 
 def test_calls_are_counted_with_the_others(calling: Calling, client: Any) -> None:
