@@ -76,6 +76,19 @@ def test_a_module_a_target_and_a_setting_exist(page: Path) -> None:
     assert settings <= known
 
 
+def test_each_promise_about_security_is_held_by_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    promises = re.findall(r"^\| .* \| (`tests/.*) \|$", text, re.MULTILINE)
+    held_by = [part for promise in promises for part in promise.split("; ")]
+
+    assert len(promises) > 20
+    for part in held_by:
+        path, *names = re.findall(r"`([^`]+)`", part)
+        defined = re.findall(r"^def (\w+)\(", (ROOT / path).read_text(), re.MULTILINE)
+        assert names
+        assert set(names) <= set(defined), part
+
+
 def test_the_index_has_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from service.api import request as request_module
 from service.api.request import Query, media_type, parse_query, timeout_seconds, whole_number
 from service.http.messages import Request
 from service.problems import BadRequest
@@ -70,3 +71,14 @@ def test_what_is_no_whole_number_is_refused(text: str) -> None:
         whole_number(text, "top_k")
 
     assert len(refusal.value.detail) < 120
+
+
+def test_what_is_remembered_of_queries_is_limited_in_bytes() -> None:
+    for number in range(2000):
+        parse_query(b"model=" + b"m" * 240 + b"%d" % number)
+    before = request_module._parse_again.cache_info()
+
+    parse_query(b"model=" + b"m" * 10_000)
+
+    assert before.currsize * request_module._REMEMBERED_BYTES <= 2**20
+    assert request_module._parse_again.cache_info() == before
