@@ -57,6 +57,27 @@ ELSEWHERE = {
     "service/telemetry/metrics/snapshots.py": "tests/service/telemetry/metrics/test_recorder.py",
     "service/telemetry/metrics/totals.py": "tests/service/telemetry/metrics/test_recorder.py",
     "service/telemetry/observer.py": "tests/end_to_end/test_observability.py",
+    # Modules of training/: the commands are tested as a person types them.
+    "training/__main__.py": "tests/training/cli/test_command_line.py",
+    "training/cli/common.py": "tests/training/cli/test_command_line.py",
+    "training/cli/list_recipes.py": "tests/training/cli/test_command_line.py",
+    "training/cli/listing.py": "tests/training/cli/test_command_line.py",
+    "training/cli/models.py": "tests/training/cli/test_command_line.py",
+    "training/cli/options.py": "tests/training/cli/test_command_line.py",
+    "training/cli/promote.py": "tests/training/cli/test_command_line.py",
+    "training/cli/rollback.py": "tests/training/cli/test_command_line.py",
+    "training/cli/run.py": "tests/training/test_job.py",
+    "training/cli/show.py": "tests/training/cli/test_command_line.py",
+    "training/cli/summary.py": "tests/training/cli/test_command_line.py",
+    "training/cli/train.py": "tests/training/cli/test_command_line.py",
+    "training/data/downloads.py": "tests/training/data/test_sources.py",
+    "training/networks/preprocessing.py": "tests/training/publishing/test_export.py",
+    "training/publishing/card.py": "tests/training/publishing/test_report.py",
+    "training/publishing/latency.py": "tests/training/publishing/test_report.py",
+    "training/publishing/plots.py": "tests/training/publishing/test_report.py",
+    "training/publishing/promotion.py": "tests/training/test_job.py",
+    "training/publishing/republish.py": "tests/training/cli/test_republish.py",
+    "training/settings.py": "tests/training/cli/test_command_line.py",
 }
 
 WITHOUT = {
@@ -64,6 +85,7 @@ WITHOUT = {
     "service/engine/line_up.py": "two records without behaviour",
     "service/http/limits.py": "a record without behaviour",
     "service/problems.py": "records; tests/service/api check how each is answered",
+    "training/errors.py": "exceptions; their exit codes are tested with the commands",
     "service/telemetry/metrics/families.py": "a table; end_to_end/test_observability.py compares it with /metrics",
 }
 
@@ -87,7 +109,7 @@ def mirror_of(module: str) -> str:
     return str(Path("tests", path.parent, f"test_{path.stem.strip('_')}.py"))
 
 
-@pytest.mark.parametrize("module", modules("service"))
+@pytest.mark.parametrize("module", [*modules("service"), *modules("training")])
 def test_every_module_has_a_mirror_of_its_name_or_a_stated_reason(module: str) -> None:
     has_own = (ROOT / mirror_of(module)).exists()
     elsewhere = ELSEWHERE.get(module)

@@ -18,6 +18,8 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.training import fake_graphs
+
 FREE_BYTES = 80 * 2**30
 aten = torch.ops.aten
 _ONES = {torch.float32: 1.0, torch.float64: 1.0, torch.bool: True}
@@ -151,6 +153,8 @@ def cuda() -> Iterator[None]:
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
             patch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)
+        fake_graphs.replace(patch)
+        patch.setattr(nn.init, "dirac_", lambda tensor: tensor.zero_())  # sets 1,000 values one by one: 15 s
         patch.setattr(Tensor, "to", _tensor_to)
         patch.setattr(nn.Module, "to", _to)
         patch.setattr(torch, "tensor", _tensor)

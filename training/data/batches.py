@@ -5,7 +5,7 @@ Knows nothing about networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +33,14 @@ class Feed:
 
 GATHERED = Feed()
 
-GATHERED_TOGETHER = 1024
-"""Examples gathered in one call when they are not varied; small batches cost mostly the call."""
+GATHERED_TOGETHER = 512
+"""Examples gathered and prepared in one call when they are not varied; small batches cost mostly the call."""
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+def _as_they_are(inputs: Tensor) -> Tensor:
+    return inputs
 
 
 def batches(
@@ -43,20 +49,26 @@ def batches(
     epoch: int,
     augmentation: Augmentation | None = None,
     feed: Feed = GATHERED,
+    *,
+    prepare: Prepare = _as_they_are,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs and labels of each iteration of an epoch, the same whichever way they are fed.
+
+    `prepare` makes the inputs ready for the network, on the device that trains.
 
     Order and augmentation depend on seed, epoch and iteration alone.
     """
     prepared = _Epoch(data, hyper, epoch, augmentation)
     if feed.takes_from(data):
-        yield from prepared
+        for inputs, labels in prepared.gathered():
+            size = hyper.batch_size
+            yield from zip(torch.split(prepare(inputs), size), torch.split(labels, size), strict=True)
         return
     device = feed.device or data.inputs.device
     pinned = feed.pin_memory and device.type == "cuda"
     loader = DataLoader(prepared, batch_size=None, num_workers=feed.workers, pin_memory=pinned)
     for inputs, labels in loader:
-        yield inputs.to(device, non_blocking=pinned), labels.to(device, non_blocking=pinned)
+        yield prepare(inputs.to(device, non_blocking=pinned)), labels.to(device, non_blocking=pinned)
 
 
 class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -77,17 +89,15 @@ class _Epoch(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all batches in order, gathering several at once where images are not varied."""
+    def gathered(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all batches in order, several of them in one pair of tensors where images are not varied."""
         if self._augmentation is not None or self._shrinks:
             yield from (self[iteration] for iteration in range(len(self)))
             return
         together = max(1, GATHERED_TOGETHER // self._hyper.batch_size)
         for first in range(0, len(self), together):
             chosen = torch.cat(self._chosen[first : first + together])
-            inputs, labels = self._data.inputs.index_select(0, chosen), self._data.labels.index_select(0, chosen)
-            size = self._hyper.batch_size
-            yield from zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
+            yield self._data.inputs.index_select(0, chosen), self._data.labels.index_select(0, chosen)
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         chosen = self._chosen[iteration]

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from training.hyper_parameters import HyperParameters
 
@@ -47,10 +46,45 @@ def build_optimiser(weights: Iterable[nn.Parameter], hyper: HyperParameters) -> 
     return Muon(weights, hyper)
 
 
-def build_schedule(optimiser: Optimizer, hyper: HyperParameters, *, steps: int) -> LambdaLR:
-    """Return the learning-rate schedule of a run of that many steps; step it after every optimiser step."""
-    factor = _FACTORS[hyper.lr_schedule]
-    return LambdaLR(optimiser, lambda step: factor(step, steps))
+class Schedule:
+    """Learning rates that change after every step of the optimiser.
+
+    torch's LambdaLR does the same and took 0.02 ms of a step of `neural_net`, whose rate is constant.
+    """
+
+    def __init__(self, optimiser: Optimizer, hyper: HyperParameters, *, steps: int) -> None:
+        """Set the rates of the first step of a run of `steps` steps."""
+        self._optimiser = optimiser  # and not its groups, which it replaces when it is restored
+        self._first = [group["lr"] for group in optimiser.param_groups]
+        self._factor = _FACTORS[hyper.lr_schedule]
+        self._steps = steps
+        self._taken = 0
+        self._set()
+
+    def step(self) -> None:
+        """Set the rates of the next step."""
+        self._taken += 1
+        if self._factor(self._taken, self._steps) != self._now:
+            self._set()
+
+    def _set(self) -> None:
+        self._now = self._factor(self._taken, self._steps)
+        for group, first in zip(self._optimiser.param_groups, self._first, strict=True):
+            if isinstance(group["lr"], Tensor):  # a CUDA graph reads it
+                group["lr"].fill_(first * self._now)
+            else:
+                group["lr"] = first * self._now
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._taken = state["taken"]
+        for group in self._optimiser.param_groups:
+            group["lr"] = 0.0  # a number again, if it was saved as a tensor
+        self._set()
 
 
 def _linear(step: int, steps: int) -> float:

@@ -18,7 +18,9 @@ from training.networks.logits import class_logits
 class Step(Protocol):
     """A function that trains on one batch and returns its summed loss and its float32 [N, K] logits."""
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """`inputs` are float32, ready for the network; of both, each process of the world takes its part."""
+        ...
 
 
 class EagerStep:
@@ -27,7 +29,6 @@ class EagerStep:
     def __init__(
         self,
         network: nn.Module,
-        preprocessing: nn.Module,
         optimiser: Optimizer,
         hyper: HyperParameters,
         *,
@@ -35,7 +36,6 @@ class EagerStep:
         world: World,
     ) -> None:
         self.network = network
-        self.preprocessing = preprocessing
         self.optimiser = optimiser
         self._label_smoothing = hyper.label_smoothing
         half = hyper.precision == "bfloat16"
@@ -43,16 +43,23 @@ class EagerStep:
         self._world = world
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on a batch, of which each process of the world takes its part."""
+        """Train on one batch."""
         n = len(labels)
         inputs, labels = self._world.part(inputs), self._world.part(labels)
 
         self.optimiser.zero_grad()
         with self._autocast:
-            logits = self.network(self.preprocessing(inputs))
+            logits = self.network(inputs)
         logits = class_logits(logits.float())
-        loss = cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum")
-        (loss / n).backward()  # type: ignore[no-untyped-call]
+        loss = self._loss(logits, labels, n)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._world.sum_gradients(self.network.parameters())
         self.optimiser.step()
-        return loss.detach(), logits.detach()
+        return loss.detach() * n, logits.detach()
+
+    def _loss(self, logits: Tensor, labels: Tensor, n: int) -> Tensor:
+        """Return the mean loss of the batch, or this process's share of it."""
+        if self._world.size == 1:
+            return cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+        # A sum, because this process's part may be empty and its mean then no number.
+        return cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum") / n

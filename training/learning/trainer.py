@@ -14,8 +14,9 @@ from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.checkpoint import Checkpoints, Stateful
 from training.learning.distributed import World
+from training.learning.graphed_step import fastest_step
 from training.learning.meter import Meter
-from training.learning.optimisers import build_optimiser, build_schedule
+from training.learning.optimisers import Schedule, build_optimiser
 from training.learning.progress import Progress
 from training.learning.step import EagerStep
 from training.networks.preprocessing import Preprocessing
@@ -66,8 +67,8 @@ def train(
         )
     device = feed.device or data.inputs.device
     optimiser = build_optimiser((weight for weight in network.parameters() if weight.requires_grad), hyper)
-    schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
-    step = EagerStep(network, preprocessing, optimiser, hyper, device=device, world=world)
+    schedule = Schedule(optimiser, hyper, steps=hyper.epochs * iterations)
+    step = fastest_step(EagerStep(network, optimiser, hyper, device=device, world=world), device, world)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
@@ -78,7 +79,7 @@ def train(
             started = time.perf_counter()
             meter = Meter(epoch, iterations, device)
             progress.start_epoch(epoch, hyper.epochs, iterations)
-            for inputs, labels in batches(data, hyper, epoch, augmentation, feed):
+            for inputs, labels in batches(data, hyper, epoch, augmentation, feed, prepare=preprocessing):
                 loss, logits = step(inputs, labels)
                 schedule.step()
                 meter.add(loss, logits, world.part(labels))

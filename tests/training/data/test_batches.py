@@ -10,6 +10,7 @@ from training.data.augmentation import Deform
 from training.data.batches import Feed, batches
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
+from training.networks.preprocessing import Preprocessing
 
 CPU = torch.device("cpu")
 
@@ -69,6 +70,18 @@ def test_batches_that_other_processes_prepare_are_the_same_bits_in_the_same_orde
 
     assert len(here) == len(there) == quick.iterations(300)
     assert all(torch.equal(a, b) for pair in zip(here, there, strict=True) for a, b in zip(*pair, strict=True))
+
+
+@pytest.mark.parametrize("feed", [Feed(), Feed(CPU, workers=1)], ids=["gathered", "loader"])
+def test_inputs_are_prepared_for_the_network_however_they_are_fed(
+    feed: Feed, digits: Dataset, quick: HyperParameters
+) -> None:
+    preprocessing = Preprocessing((0.1,), (0.3,))
+
+    plain = torch.cat([inputs for inputs, _ in batches(digits, quick, 1)])
+    prepared = torch.cat([inputs for inputs, _ in batches(digits, quick, 1, None, feed, prepare=preprocessing)])
+
+    assert torch.equal(prepared, preprocessing(plain))
 
 
 def test_with_workers_batches_are_prepared_outside_this_process(digits: Dataset, quick: HyperParameters) -> None:

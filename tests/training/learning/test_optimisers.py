@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 from training.hyper_parameters import HyperParameters
-from training.learning.optimisers import build_optimiser, build_schedule, orthogonalise
+from training.learning.optimisers import Schedule, build_optimiser, orthogonalise
 
 MUON = HyperParameters(
     epochs=1, batch_size=1, optimiser="muon", lr=0.1, momentum=0.9, filter_lr=0.2, filter_momentum=0.6
 )
 
 
-def rates(schedule: str, steps: int) -> list[float]:
+def rates(name: str, steps: int) -> list[float]:
     """The learning rate of each step, as a share of lr."""
-    hyper = HyperParameters(epochs=1, batch_size=1, optimiser="sgd", lr=2.0, lr_schedule=schedule)
+    hyper = HyperParameters(epochs=1, batch_size=1, optimiser="sgd", lr=2.0, lr_schedule=name)
     weight = nn.Parameter(torch.zeros(1))
     optimiser = build_optimiser([weight], hyper)
-    schedule = build_schedule(optimiser, hyper, steps=steps)
+    schedule = Schedule(optimiser, hyper, steps=steps)
     seen = []
     for _ in range(steps):
         weight.data.zero_()
@@ -138,7 +138,7 @@ def test_a_restored_optimiser_and_schedule_continue_as_if_never_stopped(hyper: H
     class Run:
         def __init__(self, weight: nn.Parameter) -> None:
             self.weight, self.optimiser = weight, build_optimiser([weight], hyper)
-            self.schedule = build_schedule(self.optimiser, hyper, steps=4)
+            self.schedule = Schedule(self.optimiser, hyper, steps=4)
 
         def steps(self, seeds: range) -> None:
             for seed in seeds:
