@@ -48,11 +48,14 @@ class EagerStep:
         inputs, labels = self._world.part(inputs), self._world.part(labels)
 
         self.optimiser.zero_grad()
-        with self._autocast:
-            logits = self.network(self.preprocessing(inputs))
-        logits = class_logits(logits.float())
-        loss = cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum")
+        loss, logits = self._forward(inputs, labels)
         (loss / n).backward()  # type: ignore[no-untyped-call]
         self._world.sum_gradients(self.network.parameters())
         self.optimiser.step()
         return loss.detach(), logits.detach()
+
+    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._autocast:
+            logits = self.network(self.preprocessing(inputs))
+        logits = class_logits(logits.float())
+        return cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum"), logits

@@ -13,9 +13,10 @@ from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.checkpoint import Checkpoints, Stateful
+from training.learning.closure_step import ClosureStep
 from training.learning.distributed import World
 from training.learning.meter import Meter
-from training.learning.optimisers import build_optimiser, build_schedule
+from training.learning.optimisers import build_optimiser, build_schedule, use_average
 from training.learning.progress import Progress
 from training.learning.step import EagerStep
 from training.networks.preprocessing import Preprocessing
@@ -65,9 +66,12 @@ def train(
             f"Given: {hyper.batch_size}"
         )
     device = feed.device or data.inputs.device
-    optimiser = build_optimiser((weight for weight in network.parameters() if weight.requires_grad), hyper)
-    schedule = build_schedule(optimiser, hyper, steps=hyper.epochs * iterations)
-    step = EagerStep(network, preprocessing, optimiser, hyper, device=device, world=world)
+    steps = hyper.epochs * iterations
+    weights = (weight for weight in network.parameters() if weight.requires_grad)
+    optimiser = build_optimiser(weights, hyper, steps=steps)
+    schedule = build_schedule(optimiser, hyper, steps=steps)
+    kind = ClosureStep if hyper.optimiser == "lbfgs" else EagerStep
+    step = kind(network, preprocessing, optimiser, hyper, device=device, world=world)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
@@ -89,4 +93,5 @@ def train(
             progress.end_epoch(results[-1].loss, results[-1].accuracy, examples=meter.examples)
             if checkpoints is not None:
                 checkpoints.save(parts, [asdict(result) for result in results], last=epoch == hyper.epochs)
+    use_average(optimiser)
     return results
