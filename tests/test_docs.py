@@ -14,7 +14,7 @@ from tests.k8s.conftest import kustomize, pod_templates
 from training.settings import JobSettings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = {path.name for path in ROOT.iterdir()}
 GENERATED = {".venv", ".venv-lowest", "data", "runs", ".peers"}
 OTHER_SETTINGS = {"SERVICE_URL"}  # of the commands that ask a service

@@ -18,9 +18,10 @@ _ONLY_WITH = {
     "nesterov": ("sgd",),
     "filter_lr": ("muon",),
     "filter_momentum": ("muon",),
-    "betas": ("adam",),
-    "eps": ("adam",),
+    "betas": ("adam", "radam"),
+    "eps": ("adam", "radam"),
     "amsgrad": ("adam",),
+    "weight_decay": ("sgd", "adam", "muon", "radam", "asgd"),
 }
 """Hyper-parameters that one optimiser has and another does not: given to the wrong one they would do nothing."""
 
@@ -30,7 +31,11 @@ class HyperParameters(BaseModel):
 
     epochs: int = Field(ge=1, description="Times that every training example is seen.")
     batch_size: int = Field(ge=1, description="Examples in one optimiser step.")
-    optimiser: Literal["sgd", "adam", "muon"] = Field(description="Rule that turns gradients into steps.")
+    limit: int = Field(0, ge=0, description="Most batches in an epoch, to try something out; 0 for no limit.")
+    optimiser: Literal["sgd", "adam", "muon", "radam", "asgd", "lbfgs"] = Field(
+        description="Rule that turns gradients into steps. asgd ends with the average of its second half; lbfgs "
+        "computes each batch up to 20 times."
+    )
     lr: float = Field(gt=0, allow_inf_nan=False, description="Learning rate: the size of a step.")
     lr_schedule: Literal["constant", "linear", "one_cycle", "warm_restart"] = Field(
         "constant",
@@ -49,12 +54,15 @@ class HyperParameters(BaseModel):
     filter_momentum: float = Field(0.6, ge=0, lt=1, description="Muon: momentum of convolution filters.")
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="L2 penalty on the weights.")
     betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.999), description="Adam: decay of the averages of the gradient and of its square."
+        (0.9, 0.999), description="Adam and RAdam: decay of the averages of the gradient and of its square."
     )
-    eps: float = Field(1e-8, gt=0, allow_inf_nan=False, description="Adam: added to the denominator.")
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False, description="Adam and RAdam: added to the denominator.")
     amsgrad: bool = Field(False, description="Adam: keep the largest average of the squared gradient.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of the target that is spread evenly over the classes."
+    )
+    activation: Literal["own", "relu", "sigmoid", "tanh"] = Field(
+        "own", description="Function after each hidden layer; own is the network's."
     )
     augment: bool = Field(True, description="Vary the training images as the recipe says, if it does.")
     small_share: float = Field(
@@ -136,4 +144,5 @@ class HyperParameters(BaseModel):
 
     def iterations(self, examples: int) -> int:
         """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""
-        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+        whole = examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+        return min(whole, self.limit) if self.limit else whole

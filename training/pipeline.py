@@ -23,7 +23,7 @@ from training.learning import device as devices
 from training.learning.checkpoint import Checkpoints
 from training.learning.distributed import World
 from training.learning.progress import Progress
-from training.learning.tensorboard import BoardProgress
+from training.learning.tensorboard import BoardProgress, Details
 from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing.calibrate import fit_temperature
 from training.publishing.equivalence import UNTESTED, equivalence
@@ -100,12 +100,15 @@ def run(
         logger.info("%s, %s, on %s", train_data.title, _counted(train_data, held_out), where)
 
     torch.manual_seed(hyper.seed)
-    network = recipe.build(train_data).to(device)
+    network = recipe.build(train_data, activation=hyper.activation).to(device)
     preprocessing = recipe.preprocessing(train_data).to(device)
+    if world.leads:
+        logger.info("%s", network)
 
     folder = settings.runs_dir / run_name(recipe, hyper, data=data, digest=whole.digest)
     checkpoints = Checkpoints(folder, seconds=settings.checkpoint_seconds, resume=resume, write=world.leads)
-    with BoardProgress(progress, folder, resume=resume) if world.leads else progress as shown:
+    details = Details(preprocessing, network, train_data) if settings.tensorboard_details else None
+    with BoardProgress(progress, folder, resume=resume, details=details) if world.leads else progress as shown:
         history = train(
             network,
             preprocessing,

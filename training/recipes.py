@@ -18,6 +18,7 @@ from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.device import has_bfloat16
+from training.networks.activations import replace_activations
 from training.networks.digit_net import DigitNet
 from training.networks.preprocessing import Preprocessing
 from training.networks.tutorials import NeuralNet, SimpleNet, SimpleNN, Xigua
@@ -56,9 +57,15 @@ class Recipe:
             else self.hyper
         )
 
-    def build(self, data: Dataset) -> nn.Module:
-        """A network with fresh weights, of the shape that `data` needs."""
+    def build(self, data: Dataset, *, activation: str = "own") -> nn.Module:
+        """A network with fresh weights, of the shape that `data` needs.
+
+        Raises:
+            OptionError: the network has no activation to replace by `activation`.
+        """
         network = self.network(tuple(data.inputs.shape[1:]), len(data.classes))
+        if activation != "own" and not replace_activations(network, activation):
+            raise OptionError(f"activation must be own with {self.name}, which has none. Given: {activation}")
         if isinstance(network, WhitenedNet):
             network.whiten_from(self.preprocessing(data)(data.inputs[:2000].cpu()))
         return network

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
         0.005, ge=0, le=1, description="How far below production's accuracy a version may be and still be published."
     )
     runs_dir: Path = Field(Path("runs"), description="Folder of checkpoints and TensorBoard logs.")
+    log_every: int = Field(0, ge=0, description="Print loss and accuracy every so many batches; 0 for every epoch.")
+    tensorboard_details: bool = Field(
+        False,
+        description="For TensorBoard, besides the curves: example images, the graph of the network, and a histogram of "
+        "each weight after every epoch.",
+    )
     checkpoint_seconds: float = Field(10, ge=0, description="Time between checkpoints; each waits for an epoch's end.")
     commit: str = Field(
         "",

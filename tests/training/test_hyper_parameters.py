@@ -25,11 +25,16 @@ def test_text_from_a_command_line_becomes_values_and_the_rest_stays() -> None:
         ({"lr": "fast"}, r"lr: .*number.*\. Given: fast$"),
         ({"epochs": "0"}, r"epochs: .*greater than or equal to 1\. Given: 0$"),
         ({"batch_size": "1.5"}, r"batch-size: .*integer.* Given: 1\.5$"),
-        ({"optimiser": "lion"}, r"optimiser: .*'sgd', 'adam' or 'muon'\. Given: lion$"),
+        ({"optimiser": "lion"}, r"optimiser: .*'adam', .* or 'lbfgs'\. Given: lion$"),
         ({"betas": ["0.9", "1"]}, r"betas: .*less than 1"),
         ({"seed": "-1"}, r"seed: .*Given: -1$"),
         ({"momentum": "0.9"}, r"momentum must be given with the optimiser sgd or muon\. Given: 0\.9 with adam$"),
         ({"filter_lr": "0.5"}, r"filter_lr must be given with the optimiser muon\. Given: 0\.5 with adam$"),
+        (
+            {"optimiser": "lbfgs", "weight_decay": "0.1"},
+            r"weight_decay must be given with the optimiser sgd or .*",
+        ),
+        ({"limit": "-1"}, r"limit: .*Given: -1$"),
         (
             {"optimiser": "sgd", "nesterov": True},
             r"nesterov must be given with a momentum above 0\. Given: momentum 0$",
@@ -52,6 +57,8 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
     assert hyper.effective() == {
         "epochs": 10,
         "batch_size": 64,
+        "limit": 0,
+        "activation": "own",
         "small_share": 0.0,
         "gentle_share": 0.0,
         "optimiser": "sgd",

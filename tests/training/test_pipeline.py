@@ -281,3 +281,41 @@ def test_one_epoch_on_real_mnist_gives_a_plausible_classifier(tmp_path: Path, mn
     assert outcome.evaluation.n == 10_000
     assert outcome.evaluation.accuracy > 0.95
     assert Registry(tmp_path).versions("neural_net") == [1]
+
+
+def test_another_activation_is_trained_published_and_named_on_the_card(tmp_path: Path, quick: HyperParameters) -> None:
+    losses = [run(tmp_path, quick.override({"activation": name})).history[-1].loss for name in ("own", "relu")]
+
+    run(tmp_path, quick.override({"activation": "relu"}), publish_as="relu", force=True)
+
+    assert losses[0] != losses[1]
+    assert Registry(tmp_path).manifest("relu", 1).provenance.hyper_parameters["activation"] == "relu"
+    card = Registry(tmp_path).file("relu", 1, "card.md").decode()
+    assert "784-128-256-10, sigmoid; each activation replaced by relu. 10 classes" in card
+    assert "--activation relu" in card
+
+
+def test_an_activation_is_refused_where_the_network_has_none(tmp_path: Path) -> None:
+    recipe = find("xigua")
+
+    with pytest.raises(OptionError, match=r"activation must be own with xigua, which has none\. Given: relu"):
+        run(tmp_path, recipe.hyper.override({"activation": "relu"}), recipe=recipe)
+
+
+def test_the_log_of_a_run_shows_its_network(
+    tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, quick)
+
+    assert "(1): Linear(in_features=784, out_features=128, bias=True)\n    (2): Sigmoid()" in caplog.text
+
+
+def test_details_for_tensorboard_come_with_their_setting(tmp_path: Path, quick: HyperParameters) -> None:
+    for details in (False, True):
+        folder = tmp_path / f"runs-{details}"
+        settings = Settings(device="cpu", runs_dir=folder, tensorboard_details=details)
+        pipeline.run(NET, quick, settings=settings, progress=Silent(), data="digits")
+
+        (file,) = folder.rglob("events.out.tfevents.*")
+        assert (b"weights/layers.1.weight" in file.read_bytes()) == details

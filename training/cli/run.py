@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
                 recipe,
                 hyper,
                 settings=settings,
-                progress=open_progress(sys.stdout),
+                progress=open_progress(sys.stdout, log_every=settings.log_every),
                 data=arguments.data,
                 publish_as=name if arguments.publish else None,
                 promote=arguments.promote_if_better,

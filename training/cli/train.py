@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             recipe,
             hyper,
             settings=settings,
-            progress=open_progress(sys.stdout) if world.leads else NoProgress(),
+            progress=open_progress(sys.stdout, log_every=settings.log_every) if world.leads else NoProgress(),
             data=arguments.data,
             publish_as=model_name(arguments, recipe) if arguments.publish and world.leads else None,
             force=arguments.force,

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules from hyper-parameters: torch's SGD and Adam, and Muon."""
+"""Optimisers and learning-rate schedules from hyper-parameters: torch's own, and Muon."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import ASGD, LBFGS, SGD, Adam, Optimizer, RAdam
 
 from training.hyper_parameters import HyperParameters
 
@@ -21,8 +21,11 @@ Warm restarts are from Loshchilov and Hutter, "SGDR", arXiv 1608.03983; theirs f
 """
 
 
-def build_optimiser(weights: Iterable[nn.Parameter], hyper: HyperParameters) -> Optimizer:
-    """Return the optimiser that `hyper` names, for `weights` on one device."""
+def build_optimiser(weights: Iterable[nn.Parameter], hyper: HyperParameters, *, steps: int = 0) -> Optimizer:
+    """Return the optimiser that `hyper` names, for `weights` on one device and a run of `steps` steps.
+
+    ASGD averages the weights of the second half of the steps; `use_average` puts the averages into the network.
+    """
     if hyper.optimiser == "sgd":
         return SGD(
             weights,
@@ -43,7 +46,20 @@ def build_optimiser(weights: Iterable[nn.Parameter], hyper: HyperParameters) -> 
             amsgrad=hyper.amsgrad,
             fused=True,
         )
+    if hyper.optimiser == "radam":
+        return RAdam(weights, lr=hyper.lr, betas=hyper.betas, eps=hyper.eps, weight_decay=hyper.weight_decay)
+    if hyper.optimiser == "asgd":
+        return ASGD(weights, lr=hyper.lr, t0=steps / 2 - 1, weight_decay=hyper.weight_decay)
+    if hyper.optimiser == "lbfgs":
+        return LBFGS(weights, lr=hyper.lr)
     return Muon(weights, hyper)
+
+
+def use_average(optimiser: Optimizer) -> None:
+    """Replace the weights of ASGD by their averages; other optimisers have none."""
+    if isinstance(optimiser, ASGD):
+        for weight, state in optimiser.state.items():
+            weight.detach().copy_(state["ax"])
 
 
 class Schedule:

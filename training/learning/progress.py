@@ -33,9 +33,10 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-def open_progress(stream: TextIO) -> Progress:
-    """Return bars if `stream` is a terminal, else lines."""
-    return BarProgress(Console(file=stream)) if stream.isatty() else LineProgress(stream)
+def open_progress(stream: TextIO, *, log_every: int = 0) -> Progress:
+    """Return bars if `stream` is a terminal and no line every `log_every` iterations is wanted, else lines."""
+    bars = stream.isatty() and not log_every
+    return BarProgress(Console(file=stream)) if bars else LineProgress(stream, log_every=log_every)
 
 
 class NoProgress:
@@ -60,21 +61,31 @@ class NoProgress:
 
 
 class LineProgress(NoProgress):
-    """One line of plain text when an epoch ends."""
+    """One line of plain text when an epoch ends, and every `log_every` iterations: the means since its beginning."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, log_every: int = 0) -> None:
         self._stream = stream
+        self._log_every = log_every
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
-        self._title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {iterations:,} iterations"
+        self._epoch = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        self._iterations, self._iteration = iterations, 0
         self._started = time.perf_counter()
 
+    def due(self) -> bool:
+        self._iteration += 1
+        return bool(self._log_every) and self._iteration % self._log_every == 0
+
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
-        raise NotImplementedError("never due")
+        self._line(f"iteration {self._iteration:,}/{self._iterations:,}", loss, accuracy, examples)
 
     def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+        self._line(f"{self._iterations:,} iterations", loss, accuracy, examples)
+
+    def _line(self, where: str, loss: float, accuracy: float, examples: int) -> None:
         seconds = time.perf_counter() - self._started
-        self._stream.write(f"{self._title}  {_numbers(loss, accuracy, examples / seconds)}  {seconds:.1f} s\n")
+        numbers = _numbers(loss, accuracy, examples / seconds)
+        self._stream.write(f"{self._epoch}  {where}  {numbers}  {seconds:.1f} s\n")
         self._stream.flush()
 
 

@@ -48,18 +48,18 @@ class EagerStep:
         inputs, labels = self._world.part(inputs), self._world.part(labels)
 
         self.optimiser.zero_grad()
-        with self._autocast:
-            logits = self.network(inputs)
-        logits = class_logits(logits.float())
-        loss = self._loss(logits, labels, n)
+        loss, logits = self.forward(inputs, labels, n)
         loss.backward()  # type: ignore[no-untyped-call]
         self._world.sum_gradients(self.network.parameters())
         self.optimiser.step()
         return loss.detach() * n, logits.detach()
 
-    def _loss(self, logits: Tensor, labels: Tensor, n: int) -> Tensor:
-        """Return the mean loss of the batch, or this process's share of it."""
+    def forward(self, inputs: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a batch of `n`, or this process's share of it, and the logits."""
+        with self._autocast:
+            logits = self.network(inputs)
+        logits = class_logits(logits.float())
         if self._world.size == 1:
-            return cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+            return cross_entropy(logits, labels, label_smoothing=self._label_smoothing), logits
         # A sum, because this process's part may be empty and its mean then no number.
-        return cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum") / n
+        return cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum") / n, logits

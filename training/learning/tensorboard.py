@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+import copy
 import time
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+from torch import nn
+
+from training.data.dataset import Dataset
 from training.learning.progress import Progress
+
+IMAGES = 16
+"""Training images that are shown."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """The network and data of a run, to be logged as images, a graph and histograms. Logging changes none of them."""
+
+    preprocessing: nn.Module
+    network: nn.Module
+    data: Dataset
+
+    def log_start(self, writer: Any) -> None:
+        """Log the first training images and the network's graph."""
+        inputs = self.data.inputs[:IMAGES].cpu()
+        if self.data.images:
+            writer.add_images("train/images", inputs)
+        # Of a copy, whose batch norms may see these inputs.
+        model = copy.deepcopy(nn.Sequential(self.preprocessing, self.network)).cpu().eval()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # add_graph calls torch.jit.trace, which torch calls deprecated
+            writer.add_graph(model, inputs)
+
+    def log_epoch(self, writer: Any, epoch: int) -> None:
+        """Log a histogram of each weight."""
+        for name, weight in self.network.named_parameters():
+            writer.add_histogram(f"weights/{name}", weight.detach().cpu(), epoch)
 
 
 class BoardProgress:
     """A progress that forwards to another one and logs every epoch for TensorBoard."""
 
-    def __init__(self, shown: Progress, folder: Path, *, resume: bool = False) -> None:
+    def __init__(self, shown: Progress, folder: Path, *, resume: bool = False, details: Details | None = None) -> None:
         """Log to `folder`, replacing what was logged there, except the epochs before a resumed one."""
-        self._shown, self._folder, self._resume = shown, folder, resume
+        self._shown, self._folder, self._resume, self._details = shown, folder, resume, details
         self._writer: Any = None
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
-        self._epoch, self._started = epoch, time.perf_counter()
         if self._writer is None:
             self._writer = self._open(epoch)
+            if self._details is not None:
+                self._details.log_start(self._writer)
+        self._epoch, self._started = epoch, time.perf_counter()
         self._shown.start_epoch(epoch, epochs, iterations)
 
     def due(self) -> bool:
@@ -34,6 +71,8 @@ class BoardProgress:
         speed = examples / (time.perf_counter() - self._started)
         for name, value in (("loss", loss), ("accuracy", accuracy), ("examples_per_second", speed)):
             self._writer.add_scalar(f"train/{name}", value, self._epoch)
+        if self._details is not None:
+            self._details.log_epoch(self._writer, self._epoch)
         self._writer.flush()
         self._shown.end_epoch(loss, accuracy, examples=examples)
 

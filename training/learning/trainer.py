@@ -13,12 +13,13 @@ from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.checkpoint import Checkpoints, Stateful
+from training.learning.closure_step import ClosureStep
 from training.learning.distributed import World
 from training.learning.graphed_step import fastest_step
 from training.learning.meter import Meter
-from training.learning.optimisers import Schedule, build_optimiser
+from training.learning.optimisers import Schedule, build_optimiser, use_average
 from training.learning.progress import Progress
-from training.learning.step import EagerStep
+from training.learning.step import EagerStep, Step
 from training.networks.preprocessing import Preprocessing
 
 ALONE = World()
@@ -66,9 +67,15 @@ def train(
             f"Given: {hyper.batch_size}"
         )
     device = feed.device or data.inputs.device
-    optimiser = build_optimiser((weight for weight in network.parameters() if weight.requires_grad), hyper)
-    schedule = Schedule(optimiser, hyper, steps=hyper.epochs * iterations)
-    step = fastest_step(EagerStep(network, optimiser, hyper, device=device, world=world), device, world)
+    steps = hyper.epochs * iterations
+    weights = (weight for weight in network.parameters() if weight.requires_grad)
+    optimiser = build_optimiser(weights, hyper, steps=steps)
+    schedule = Schedule(optimiser, hyper, steps=steps)
+    step: Step
+    if hyper.optimiser == "lbfgs":
+        step = ClosureStep(network, optimiser, hyper, device=device, world=world)
+    else:
+        step = fastest_step(EagerStep(network, optimiser, hyper, device=device, world=world), device, world)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
@@ -90,4 +97,5 @@ def train(
             progress.end_epoch(results[-1].loss, results[-1].accuracy, examples=meter.examples)
             if checkpoints is not None:
                 checkpoints.save(parts, [asdict(result) for result in results], last=epoch == hyper.epochs)
+    use_average(optimiser)
     return results

@@ -37,9 +37,11 @@ class Report:
         }
         if self.test.images:
             pictures["Worst mistakes"] = ("worst_mistakes.png", worst_mistakes(self.evaluations[0], self.test))
+        activation = manifest.provenance.hyper_parameters.get("activation", "own")
+        replaced = "" if activation == "own" else f"; each activation replaced by {activation}"
         text = card(
             manifest,
-            network=self.recipe.summary,
+            network=self.recipe.summary + replaced,
             command=self.command,
             evaluations=self.evaluations,
             history=self.history,

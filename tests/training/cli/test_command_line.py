@@ -70,6 +70,13 @@ def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
 
 
+def test_a_loss_line_comes_every_so_many_batches_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    main(quick("--log-every", "2", "--limit", "5"))
+
+    shown = capsys.readouterr().out
+    assert re.findall(r"^epoch 1/1  (.*?)  loss", shown, re.M) == ["iteration 2/5", "iteration 4/5", "5 iterations"]
+
+
 def test_publishing_says_what_and_where_and_how_to_serve_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(quick("--publish", "--registry", "here"))
 
@@ -331,4 +338,6 @@ def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path
     )
 
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"digits/train, 1,294 examples and 139 held out, on cpu \(.*\)\n", done.stderr)
+    assert re.fullmatch(
+        r"digits/train, 1,294 examples and 139 held out, on cpu \(.*\)\nNeuralNet\(\n(  .*\n)+\)\n", done.stderr
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from training.hyper_parameters import HyperParameters
-from training.learning.optimisers import Schedule, build_optimiser, orthogonalise
+from training.learning.optimisers import Schedule, build_optimiser, orthogonalise, use_average
 
 MUON = HyperParameters(
     epochs=1, batch_size=1, optimiser="muon", lr=0.1, momentum=0.9, filter_lr=0.2, filter_momentum=0.6
@@ -101,10 +101,12 @@ def test_muon_is_nesterov_sgd_for_everything_but_filters() -> None:
         ({"optimiser": "adam"}, torch.optim.Adam),
         ({"optimiser": "adam", "weight_decay": 0.1, "amsgrad": True}, torch.optim.Adam),
         ({"optimiser": "adam", "betas": (0.5, 0.9), "eps": 0.1}, torch.optim.Adam),
+        ({"optimiser": "radam", "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.1}, torch.optim.RAdam),
+        ({"optimiser": "asgd", "weight_decay": 0.1}, torch.optim.ASGD),
     ],
     ids=str,
 )
-def test_sgd_and_adam_step_as_their_hyper_parameters_say(
+def test_torchs_optimisers_step_as_their_hyper_parameters_say(
     options: dict[str, Any], torchs: Callable[..., torch.optim.Optimizer]
 ) -> None:
     torch.manual_seed(0)
@@ -131,6 +133,8 @@ def test_sgd_and_adam_step_as_their_hyper_parameters_say(
         MUON,
         HyperParameters(epochs=1, batch_size=1, optimiser="adam", lr=0.1, amsgrad=True, lr_schedule="linear"),
         HyperParameters(epochs=1, batch_size=1, optimiser="sgd", lr=0.1, momentum=0.9, lr_schedule="one_cycle"),
+        HyperParameters(epochs=1, batch_size=1, optimiser="radam", lr=0.1),
+        HyperParameters(epochs=1, batch_size=1, optimiser="asgd", lr=0.1),
     ],
     ids=lambda hyper: hyper.optimiser,
 )
@@ -158,3 +162,29 @@ def test_a_restored_optimiser_and_schedule_continue_as_if_never_stopped(hyper: H
     second.steps(range(2, 4))
 
     assert torch.equal(unbroken, stopped)
+
+
+def test_asgd_ends_with_the_average_of_the_weights_of_its_second_half() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = build_optimiser([weight], HyperParameters(epochs=1, batch_size=1, optimiser="asgd", lr=1.0), steps=4)
+    weights = []
+    for gradient in (-1.0, -2.0, -3.0, -4.0):
+        weight.grad = torch.tensor([gradient])
+        optimiser.step()
+        weights.append(weight.item())
+
+    use_average(optimiser)
+
+    assert weight.item() == pytest.approx(sum(weights[2:]) / 2)
+
+
+def test_the_other_optimisers_keep_their_last_weights() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = build_optimiser([weight], HyperParameters(epochs=1, batch_size=1, optimiser="radam", lr=1.0))
+    weight.grad = torch.ones(1)
+    optimiser.step()
+    before = weight.item()
+
+    use_average(optimiser)
+
+    assert weight.item() == before != 0

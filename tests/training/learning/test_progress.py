@@ -56,3 +56,24 @@ def test_numbers_are_read_ten_times_a_second_and_not_at_every_iteration() -> Non
         due = sum(progress.due() for _ in range(1000))
 
     assert due == 0
+
+
+def test_a_line_comes_every_so_many_iterations_when_that_is_asked_for() -> None:
+    stream = io.StringIO()
+    progress = open_progress(stream, log_every=2)
+    with progress:
+        progress.start_epoch(1, 10, 5)
+        for iteration in range(1, 6):
+            if progress.due():
+                progress.show(1 / iteration, 0.5, examples=iteration)
+        progress.end_epoch(0.2, 0.5, examples=5)
+
+    assert re.findall(r"^epoch  1/10  (.*?)  loss ([\d.]+)", stream.getvalue(), re.MULTILINE) == [
+        ("iteration 2/5", "0.5000"),
+        ("iteration 4/5", "0.2500"),
+        ("5 iterations", "0.2000"),
+    ]
+
+
+def test_a_terminal_gets_the_lines_too_in_place_of_bars() -> None:
+    assert isinstance(open_progress(Terminal(), log_every=2), LineProgress)

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tests.training.conftest import Silent
-from training.learning.tensorboard import BoardProgress
+from training.data.dataset import Dataset
+from training.learning.tensorboard import BoardProgress, Details
+from training.networks.digit_net import DigitNet
+from training.networks.preprocessing import Preprocessing
 
 
-def log(folder: Path, epochs: list[int], *, resume: bool = False) -> Silent:
+def log(folder: Path, epochs: list[int], *, resume: bool = False, details: Details | None = None) -> Silent:
     shown = Silent()
-    with BoardProgress(shown, folder, resume=resume) as progress:
+    with BoardProgress(shown, folder, resume=resume, details=details) as progress:
         for epoch in epochs:
             progress.start_epoch(epoch, 4, 10)
             progress.due()
@@ -18,13 +24,16 @@ def log(folder: Path, epochs: list[int], *, resume: bool = False) -> Silent:
     return shown
 
 
-def logged(folder: Path, tag: str) -> list[tuple[int, float]]:
+def read(folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        events = EventAccumulator(str(folder)).Reload()
-        return [(event.step, round(event.value, 4)) for event in events.Scalars(tag)]
+        return EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()  # 0: keep all
+
+
+def logged(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, round(event.value, 4)) for event in read(folder).Scalars(tag)]
 
 
 def test_each_epoch_is_logged_and_shown(tmp_path: Path) -> None:
@@ -57,3 +66,39 @@ def test_nothing_is_written_when_there_is_nothing_to_train(tmp_path: Path) -> No
     log(tmp_path / "run", [])
 
     assert not (tmp_path / "run").exists()
+
+
+def test_images_graph_and_histograms_are_logged_when_asked_for_and_change_nothing(
+    tmp_path: Path, digits: Dataset
+) -> None:
+    network = DigitNet(widths=(4, 8, 8))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    log(tmp_path, [1, 2], details=Details(Preprocessing(), network, digits))
+
+    events = read(tmp_path)
+    assert [image.step for image in events.Images("train/images")] == [0]
+    assert b"head" in events.Graph().SerializeToString()
+    assert [histogram.step for histogram in events.Histograms("weights/head.weight")] == [1, 2]
+    assert events.Histograms("weights/head.bias")[0].histogram_value.num == 10
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_feature_vectors_are_no_images(tmp_path: Path) -> None:
+    data = Dataset("points", "train", torch.ones(3, 2), torch.tensor([0, 1, 0]), ("a", "b"))
+
+    log(tmp_path, [1], details=Details(Preprocessing(images=False), torch.nn.Linear(2, 2), data))
+
+    tags = read(tmp_path).Tags()
+    assert tags["graph"]
+    assert not tags["images"]
+
+
+def test_neither_images_nor_graph_nor_histograms_are_logged_by_default(tmp_path: Path) -> None:
+    log(tmp_path, [1])
+
+    tags = read(tmp_path).Tags()
+    assert not tags["images"]
+    assert not tags["graph"]
+    assert not tags["histograms"]

@@ -93,6 +93,28 @@ def test_50_000_images_in_batches_of_256_are_196_iterations_and_the_last_one_is_
     assert [len(labels) for _, labels in batches(data, hyper.override({"drop_last": True}), 1)] == [256] * 195
 
 
+def test_a_limit_ends_every_epoch_after_so_many_batches(digits: Dataset, quick: HyperParameters) -> None:
+    progress = Silent()
+    hyper = quick.override({"limit": 3})
+
+    train(NeuralNet(), Preprocessing(), data=digits, hyper=hyper, progress=progress)
+
+    assert progress.iterations == [3, 3]
+    assert [len(labels) for _, labels in batches(digits, hyper, 1)] == [64, 64, 64]
+    assert hyper.override({"limit": 100}).iterations(len(digits)) == 23
+
+
+def test_asgd_evaluates_the_averaged_weights(digits: Dataset) -> None:
+    weights = {}
+    for optimiser in ("asgd", "sgd"):
+        torch.manual_seed(0)
+        network = NeuralNet()
+        fit(network, digits, HyperParameters(epochs=1, batch_size=64, optimiser=optimiser, lr=0.5))
+        weights[optimiser] = network.layers[5].bias.detach()
+
+    assert not torch.allclose(weights["asgd"], weights["sgd"], atol=1e-3)
+
+
 def test_the_numbers_shown_are_the_mean_over_the_examples_seen(digits: Dataset, quick: HyperParameters) -> None:
     progress = Silent(always_due=True)
     uniform = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
@@ -131,6 +153,9 @@ def test_a_linear_schedule_ends_where_a_constant_one_overshoots(digits: Dataset,
         ("adam", {"drop_last": True}),
         ("adam", {"label_smoothing": 0.1}),
         ("adam", {"lr_schedule": "one_cycle"}),
+        ("adam", {"limit": 5}),
+        ("radam", {"betas": (0.5, 0.9)}),
+        ("asgd", {"weight_decay": 0.1}),
     ],
     ids=str,
 )
