@@ -39,10 +39,10 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
         RegistryError: the registry cannot be read or written.
     """
     before = registry.manifest(name, registry.resolve(name))
+    test = _test_split(before, data_dir)
     artifact = registry.artifact(before)
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
-    test = _test_split(before, data_dir)
     _expect_same_accuracy(before, artifact, test, device)
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))
     forms, half_precision = equivalence(artifact, device, test)
