@@ -1,6 +1,6 @@
 """The hyper-parameters of a run: declared once, here, for recipes, the command line and the manifest.
 
-Knows nothing about torch; what they do is the business of `optimisers` and `trainer`.
+Knows nothing about torch; `optimisers` and `trainer` apply them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ONLY_WITH = {
     "amsgrad": ("adam",),
     "weight_decay": ("sgd", "adam", "muon", "radam", "asgd"),
 }
-"""Hyper-parameters that one optimiser has and another does not: given to the wrong one they would do nothing."""
+"""Hyper-parameters of certain optimisers only; with any other they would have no effect."""
 
 
 class HyperParameters(BaseModel):
@@ -114,7 +114,7 @@ class HyperParameters(BaseModel):
         return self
 
     def override(self, given: dict[str, Any]) -> HyperParameters:
-        """These values with those in `given`, as text or as values, in place of their own.
+        """Return a copy with the values in `given`, which may be text.
 
         Raises:
             OptionError: a value is out of bounds, or does not belong to the optimiser.
@@ -129,20 +129,20 @@ class HyperParameters(BaseModel):
             raise option_error(error) from error
 
     def effective(self) -> dict[str, JsonValue]:
-        """Those that have a meaning with this optimiser, as JSON values, without the seed: what a manifest records."""
+        """Return the values that this optimiser uses, except the seed, as JSON for the manifest."""
         values: dict[str, JsonValue] = self.model_dump(mode="json", exclude={"seed"})
         return {k: v for k, v in values.items() if self.optimiser in _ONLY_WITH.get(k, (self.optimiser,))}
 
     def is_small(self, epoch: int) -> bool:
-        """Whether `epoch`, counted from 1, is one of those with smaller images."""
+        """Return whether `epoch`, counted from 1, uses smaller images."""
         return epoch <= self.small_share * self.epochs
 
     @property
     def gentle_epochs(self) -> int:
-        """How many epochs at the end vary their images less."""
+        """The number of final epochs that vary their images less."""
         return int(self.gentle_share * self.epochs)
 
     def iterations(self, examples: int) -> int:
-        """Optimiser steps in one epoch over `examples`: the last batch is a partial one, unless dropped."""
+        """Return the optimiser steps in an epoch over `examples`, including a partial batch unless it is dropped."""
         whole = examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
         return min(whole, self.limit) if self.limit else whole

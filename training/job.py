@@ -1,7 +1,7 @@
-"""A run as a job: it may be started again after any end, or twice at once, and does its work once.
+"""A run as a job that does its work once, however often it is started, or twice at the same time.
 
-What it leaves tells how far it came: its checkpoint, the version that it has published, the decision on that version.
-Knows nothing about who starts it; a Kubernetes Job, a timer and a person are all the same.
+Its checkpoint, its published version and the decision about promotion record how far it got. Knows nothing about who
+starts it: a Kubernetes Job, a timer or a person.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from training.settings import Settings
 logger = logging.getLogger(__name__)
 
 REFUSED = 3
-"""The exit code of a run that the gate refused: the same run would be refused again."""
+"""The exit code of a run that the quality gate refused, and would refuse again."""
 
 TRY_AGAIN = 75
 """The exit code of a run that may succeed if it is started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class Stopped(BaseException):
-    """SIGTERM came; no error, so that nothing but what cleans up stands in its way."""
+    """SIGTERM arrived. Not an Exception, so that only cleanup code handles it."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gave."""
+    """The result of a job."""
 
     outcome: Outcome | None  # None when the version was there already
     manifest: ModelManifest | None  # None when nothing was to be published, or the gate refused it
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """What was measured of the artifact, published or not."""
+        """The measurements of the artifact, published or not."""
         if self.manifest is not None:
             return self.manifest.metrics
         measured = self.outcome.evaluations if self.outcome is not None else ()
@@ -68,10 +68,10 @@ def run(
     publish_as: str | None = None,
     promote: bool = False,
 ) -> Result:
-    """Train `recipe`, publish it as `publish_as` and promote it if it is better, whatever of that is still to be done.
+    """Do the missing steps: train `recipe`, publish it as `publish_as`, promote it if it is better.
 
-    Another process at the same run with the same `runs_dir` is waited for; then there is nothing left to do. Elsewhere,
-    both train, and the one that ends later finds the version.
+    A process doing the same run with the same `runs_dir` is waited for, after which nothing is left to do. With another
+    `runs_dir` both train, and the one that ends later finds the version.
 
     Raises:
         OptionError, TrainingError, RegistryError: as `pipeline.run`; see `exit_code`.
@@ -114,7 +114,7 @@ def run(
 
 
 def exit_code(error: TrainingError | RegistryError) -> int:
-    """What a job that `error` ended exits with: whether the same run might succeed another time."""
+    """Return the exit code for `error`, which says whether the same run may succeed later."""
     if isinstance(error, CorruptVersionError):
         return TrainingError.exit_code
     if isinstance(error, RegistryError | UnreachableError):
@@ -124,7 +124,7 @@ def exit_code(error: TrainingError | RegistryError) -> int:
 
 @contextlib.contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Inside the block no other process has `file`, wherever its folder is mounted; the death of one frees it."""
+    """Hold an exclusive lock on `file` inside the block; it is released if the process dies."""
     import fcntl  # not on Windows, where the rest of the package may be imported
 
     try:
@@ -136,7 +136,7 @@ def alone(file: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("another process is at this run: waiting for its end")
+            logger.info("another process is doing this run: waiting for it to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             raise TrainingError(f"runs_dir must be on a file system that locks files. Given: {error}") from error
@@ -145,7 +145,7 @@ def alone(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Inside the block SIGTERM raises `Stopped`, once; the first process of a container would ignore it."""
+    """Raise `Stopped` on the first SIGTERM inside the block. A container's first process would ignore the signal."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

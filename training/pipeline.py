@@ -1,4 +1,4 @@
-"""The one story of the training half, read top to bottom: data, train, export, evaluate, publish."""
+"""A training run from top to bottom: load data, train, export, evaluate, publish."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave."""
+    """The result of a run."""
 
     history: list[EpochResult]
     evaluation: Evaluation  # of the exported artifact, on the test split
@@ -50,11 +50,11 @@ class Outcome:
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
     manifest: ModelManifest | None = None  # None when nothing was published
-    refusal: str | None = None  # why the gate would not have it published
+    refusal: str | None = None  # why the quality gate refused to publish it
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """All of them, that on the test split first."""
+        """All evaluations, that on the test split first."""
         return (self.evaluation, *self.others, *([] if self.held_out is None else [self.held_out]))
 
 
@@ -74,13 +74,14 @@ def run(
 ) -> Outcome:
     """Train `recipe` with `hyper` on its data, or on `data`, and publish it when `publish_as` names a model.
 
-    What the gate refuses is published with `force` alone, and then its manifest says so. With `resume` the run goes on
-    from its checkpoint, where there is one; with `once` it gives the version that the same run has published meanwhile,
-    elsewhere, in place of another. `train_split` is that of the data, where it has been loaded already. Of several
-    processes that train together, each runs this; all of them measure the same network, and one is told to publish.
+    With `force`, a model that the quality gate refuses is published and its manifest says so. With `resume` the run
+    continues from its checkpoint, if there is one. With `once` it returns the version that the same run published
+    elsewhere in the meantime, instead of publishing another. `train_split` is the training data if it is loaded
+    already. When several processes train together, each calls this; all measure the same network, and only one is told
+    to publish.
 
     Raises:
-        OptionError: something that was asked for cannot be; nothing was trained.
+        OptionError: an option cannot be satisfied; nothing was trained.
         TrainingError: the data is missing, the loss is not finite, or the artifact is not the network.
         RegistryError: the registry cannot be read or written.
     """
@@ -178,7 +179,7 @@ def run(
 
 
 def run_name(recipe: Recipe, hyper: HyperParameters, *, data: str | None, digest: str) -> str:
-    """A name that a run with the same recipe, hyper-parameters and data has again, and no other."""
+    """Return a name that is unique to this recipe, these hyper-parameters and this data."""
     kind = (data or recipe.data).partition(":")[0]
     identity = f"{recipe.name} {hyper.model_dump_json()} {digest}"
     return f"{recipe.name}-{kind}-seed{hyper.seed}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
@@ -190,7 +191,7 @@ def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
 
 
 def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterator[Dataset]:
-    """Those of the recipe's other splits whose files are there."""
+    """Yield the recipe's other splits whose files exist."""
     for split in splits:
         try:
             yield sources.load(recipe.data, split, settings.data_dir, cache=Cache(settings.cache_dir))
@@ -199,7 +200,7 @@ def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterat
 
 
 def _production(registry: Registry, name: str) -> ModelManifest | None:
-    """The manifest of what is served as `name`, when something is that can be read."""
+    """Return the manifest of the served version of `name`, or None if none can be read."""
     try:
         return registry.manifest(name, registry.resolve(name))
     except NotInRegistryError:
@@ -210,10 +211,10 @@ def _production(registry: Registry, name: str) -> ModelManifest | None:
 
 
 def open_registry(url: str) -> Registry:
-    """The registry at `url`.
+    """Open the registry at `url`.
 
     Raises:
-        OptionError: it is no folder and no URL that fsspec can open here.
+        OptionError: `url` is neither a folder nor a URL that fsspec can open.
     """
     try:
         return Registry(url)
@@ -222,7 +223,7 @@ def open_registry(url: str) -> Registry:
 
 
 def registry_for(url: str, publish_as: str | None) -> Registry | None:
-    """The registry to publish to; a name or URL that cannot work is found before hours of training, not after."""
+    """Open the registry to publish to, so that a wrong name or URL fails before training, not after."""
     if publish_as is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The recipes: which network learns from which data, how, and what to expect of it.
+"""The recipes: networks, their data, hyper-parameters and expected accuracy.
 
 They are values; nothing is built or read before `pipeline.run`.
 """
@@ -27,7 +27,7 @@ from training.networks.whitened_net import WhitenedNet
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one classifier is made."""
+    """A recipe for one classifier."""
 
     name: str
     summary: str  # of the network, for people
@@ -50,7 +50,7 @@ class Recipe:
         return f"{self.data}/{self.splits[0]}"
 
     def hyper_on(self, device: torch.device) -> HyperParameters:
-        """Its hyper-parameters on `device`: in bfloat16 where that pays."""
+        """Return the hyper-parameters for `device`, with bfloat16 where that is faster."""
         return (
             self.hyper.override({"precision": "bfloat16"})
             if self.bfloat16_pays and has_bfloat16(device)
@@ -58,7 +58,7 @@ class Recipe:
         )
 
     def build(self, data: Dataset, *, activation: str = "own") -> nn.Module:
-        """A network with fresh weights, of the shape that `data` needs.
+        """Build a network with fresh weights and the shape that `data` needs.
 
         Raises:
             OptionError: the network has no activation to replace by `activation`.
@@ -89,7 +89,7 @@ class Recipe:
         return InTurn(self.augmentation, until=hyper.epochs - hyper.gentle_epochs, then=self.gentle)
 
     def as_sent(self, data: Dataset) -> Dataset:
-        """`data`, followed by the same once more in the other way that clients send it, where there is one."""
+        """Return `data`, followed by a copy in the other form that clients send, if the recipe has one."""
         if self.sent is None:
             return data
         places = torch.arange(len(data), device=data.inputs.device)
@@ -97,14 +97,14 @@ class Recipe:
         return replace(data, inputs=torch.cat([data.inputs, changed]), labels=data.labels.repeat(2))
 
     def preprocessing(self, data: Dataset) -> Preprocessing:
-        """What stands before the network, on the CPU."""
+        """Build the preprocessing for the network, on the CPU."""
         if not self.standardise:
             return Preprocessing(images=data.images)
         return Preprocessing(*data.moments(), images=data.images)
 
 
 def find(name: str) -> Recipe:
-    """The recipe `name`.
+    """Return the recipe `name`.
 
     Raises:
         OptionError: there is none.

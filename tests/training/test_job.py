@@ -211,7 +211,7 @@ def test_two_at_the_same_run_take_turns(tmp_path: Path, caplog: pytest.LogCaptur
     with job.alone(tmp_path / "run" / "lock"):
         thread = threading.Thread(target=second)
         thread.start()
-        while "waiting for its end" not in caplog.text:
+        while "waiting for it to end" not in caplog.text:
             time.sleep(0.01)
         order.append("first")
     thread.join()

@@ -1,4 +1,4 @@
-"""A run's own figures, as Prometheus gets them from what ends: a file for the node exporter, or a Pushgateway.
+"""Metrics of a finished run for Prometheus: a file for the node exporter, or a Pushgateway.
 
 Best effort: a run that cannot tell its figures has not failed. Knows nothing about how they came to be.
 """
@@ -32,7 +32,7 @@ _PUSH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run tells when it ends."""
+    """The metrics of a run that has ended."""
 
     model: str
     exit_code: int
@@ -41,7 +41,7 @@ class Figures:
     version: int | None = None  # that it published
 
     def send(self, settings: JobSettings) -> None:
-        """Write and push them where `settings` say; what cannot be reached is a warning."""
+        """Write and push the metrics as `settings` say; log a warning if that fails."""
         if settings.metrics_textfile is not None:
             try:
                 # The file is all that Prometheus sees, so it remembers the success before a failure; a gateway does.
@@ -62,7 +62,7 @@ class Figures:
                 logger.warning("the figures are not at %s: %s", settings.pushgateway, error)
 
     def collected(self, *, former_success: float | None = None) -> CollectorRegistry:
-        """The figures as gauges of their own registry."""
+        """Return the metrics as gauges in a registry of their own."""
         registry = CollectorRegistry()
 
         def gauge(name: str, text: str, value: float | None, **labels: str) -> None:

@@ -11,7 +11,7 @@ from training.recipes import RECIPES
 
 
 def recipes() -> Table:
-    """Every recipe with what to expect of it."""
+    """List every recipe with its expected accuracy."""
     table = _table("recipe", "network", "data", "optimiser", "epochs", "expected")
     for recipe in RECIPES.values():
         hyper = recipe.hyper
@@ -22,7 +22,7 @@ def recipes() -> Table:
 
 
 def models(registry: Registry) -> Table:
-    """Every version of every model, the one that is served marked."""
+    """List every version of every model, and mark the served one."""
     table = _table("model", "version", "served", "accuracy", "recipe", "size", "created")
     for model in registry.models():
         served = registry.resolve(model)
@@ -33,7 +33,7 @@ def models(registry: Registry) -> Table:
 
 
 def version(registry: Registry, manifest: ModelManifest) -> Table:
-    """All that a person asks of one version, a line each."""
+    """Show the facts about one version, one per line."""
     aliases = [alias for alias, number in registry.aliases(manifest.name).items() if number == manifest.version]
     provenance = manifest.provenance
     table = Table(box=None, show_header=False, pad_edge=False)

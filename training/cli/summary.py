@@ -1,4 +1,4 @@
-"""What a run gave, in the words that a person reads at its end. Knows nothing about the command line."""
+"""The summary of a run, for people. Knows nothing about the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.settings import Settings
 
 
 def measured(outcome: Outcome, recipe: Recipe) -> str:
-    """How long it trained, and a line for each measurement."""
+    """Return how long it trained, and a line for each measurement."""
     lines = [f"trained in {outcome.training_seconds:.1f} s"]
     for evaluation in outcome.evaluations:
         floor = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
@@ -24,7 +24,7 @@ def measured(outcome: Outcome, recipe: Recipe) -> str:
 
 
 def published(manifest: ModelManifest | None, settings: Settings) -> str:
-    """Which version lies where, and how to ask it."""
+    """Return which version was published where, and how to query it."""
     if manifest is None:
         return "not published; run it again with --publish --resume to write it to the registry"
     body = {

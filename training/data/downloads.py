@@ -1,4 +1,4 @@
-"""The published datasets that torchvision knows, in their official order; downloaded when they are not there.
+"""The published datasets that torchvision knows, in their official order, downloaded if missing.
 
 Knows nothing about other sources. torchvision is imported when it has to download, or to read what is not IDX.
 """
@@ -30,22 +30,22 @@ HOLDOUT = 0.1
 
 
 def mnist(split: str, data_dir: Path) -> Dataset:
-    """MNIST, 60,000 and 10,000 images, uint8 [N, 1, 28, 28]."""
+    """Load MNIST: 60,000 and 10,000 images, uint8 [N, 1, 28, 28]."""
     return _grey("mnist", "MNIST", split, data_dir, TEN_DIGITS)
 
 
 def fashion_mnist(split: str, data_dir: Path) -> Dataset:
-    """FashionMNIST: ten kinds of clothing, as many and as large as MNIST."""
+    """Load FashionMNIST: ten kinds of clothing, as many and as large as MNIST."""
     return _grey("fashion_mnist", "FashionMNIST", split, data_dir, CLOTHING)
 
 
 def kmnist(split: str, data_dir: Path) -> Dataset:
-    """KMNIST: ten cursive Japanese characters, as many and as large as MNIST."""
+    """Load KMNIST: ten cursive Japanese characters, as many and as large as MNIST."""
     return _grey("kmnist", "KMNIST", split, data_dir, CHARACTERS)
 
 
 def cifar100(split: str, data_dir: Path) -> Dataset:
-    """CIFAR-100, 50,000 and 10,000 images, uint8 [N, 3, 32, 32]."""
+    """Load CIFAR-100: 50,000 and 10,000 images, uint8 [N, 3, 32, 32]."""
     return _colour("cifar100", "CIFAR100", split, data_dir)
 
 
@@ -88,7 +88,7 @@ _KINDS = ("images-idx3", "labels-idx1")
 
 
 def _colour(name: str, source: str, split: str, data_dir: Path) -> Dataset:
-    """As torchvision has it; the folder of its files says whether they are there."""
+    """Load a colour dataset with torchvision, whose folder shows whether it must be downloaded."""
     from torchvision import datasets
 
     kind = getattr(datasets, source)
@@ -111,7 +111,7 @@ def _unreadable(source: str, folder: Path, error: Exception) -> TrainingError:
 
 
 def _download(source: str, folder: Path, data_dir: Path, *, train: bool) -> Any:
-    """The dataset `source` of torchvision, e.g. "MNIST", whose files are in `folder` from now on.
+    """Return the dataset `source` of torchvision, e.g. "MNIST", whose files are in `folder` from now on.
 
     Raises:
         UnreachableError: they cannot be downloaded.

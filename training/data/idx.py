@@ -16,7 +16,7 @@ BYTES = 8
 
 
 def read(file: Path) -> Tensor:  # uint8, of the shape that the file declares
-    """The array in `file`.
+    """Return the array in `file`.
 
     Raises:
         OSError: it cannot be read.

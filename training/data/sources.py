@@ -1,4 +1,4 @@
-"""Where datasets come from: a name, or folder:PATH, or csv:PATH, becomes a `Dataset`.
+"""The sources of datasets: load a `Dataset` by name, folder:PATH or csv:PATH.
 
 Knows nothing about training. torchvision and scikit-learn are imported by the datasets alone that cannot do without.
 """
@@ -36,7 +36,7 @@ def load(
     fit: Fit = "stretch",
     cache: Cache = NO_CACHE,
 ) -> Dataset:
-    """The split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
+    """Load a split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
 
     Pictures become inputs by `style` and `fit`, which the dataset keeps, so that they are served in the same way. Of
     the published datasets only those of ink can have the style "mnist".
@@ -71,7 +71,7 @@ def digits(split: str, data_dir: Path) -> Dataset:  # noqa: ARG001 - a source li
 
 
 def _in_scikit_learn(file: str) -> Path:
-    """A file that comes with scikit-learn, found without importing it, which takes a second.
+    """Find a file that comes with scikit-learn without importing it, which takes a second.
 
     Raises:
         OptionError: it is not installed.

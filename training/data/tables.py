@@ -12,7 +12,7 @@ from training.errors import TrainingError
 
 
 def moons(split: str) -> Dataset:
-    """1,000 noisy points, float32 [N, 2], on two half circles that interlock; the test points are others."""
+    """Generate 1,000 noisy points, float32 [N, 2], on two interlocking half circles; test points differ."""
     from sklearn.datasets import make_moons
 
     points, labels = make_moons(n_samples=1000, noise=0.2, random_state=0 if split == "train" else 1)

@@ -24,6 +24,9 @@ from training.networks.preprocessing import Preprocessing
 
 ALONE = World()
 
+_CAPTURED = ("sgd", "adam", "muon")
+"""Optimisers whose steps may become CUDA graphs; RAdam and ASGD decide by a step count that they keep on the CPU."""
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -75,7 +78,9 @@ def train(
     if hyper.optimiser == "lbfgs":
         step = ClosureStep(network, optimiser, hyper, device=device, world=world)
     else:
-        step = fastest_step(EagerStep(network, optimiser, hyper, device=device, world=world), device, world)
+        step = EagerStep(network, optimiser, hyper, device=device, world=world)
+        if hyper.optimiser in _CAPTURED:
+            step = fastest_step(step, device, world)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)

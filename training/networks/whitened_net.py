@@ -63,14 +63,14 @@ class ConvolutionGroup(nn.Module):
 
 
 def _identity_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution whose first filters hand their input on, so that the signal reaches the end from the first step."""
+    """Build a convolution whose first filters are the identity, so that signals pass from the first step."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:inputs])
     return convolution.to(memory_format=torch.channels_last)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm with a bias and no scale, whose averages forget fast: a run has few steps."""
+    """Build a batch norm with bias but no scale, whose averages adapt fast because a run has few steps."""
     norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,4 +1,4 @@
-"""How far a classifier's probabilities can be believed, and the one number that puts them right.
+"""Calibration: measure how reliable probabilities are, and fit the temperature that corrects them.
 
 Temperature scaling and the expected calibration error are those of Guo et al., "On Calibration of Modern Neural
 Networks", ICML 2017 (https://arxiv.org/abs/1706.04599). Knows nothing about networks: logits and labels come in.
@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy, one_hot
 
 BINS = 15
 COLDEST, HOTTEST = 0.1, 10.0
-"""Where the temperature is looked for."""
+"""Bounds of the search for the temperature."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the probabilities softmax(logits / temperature) are worth on some examples."""
+    """The quality of the probabilities softmax(logits / temperature) on some examples."""
 
     temperature: float
     nll: float  # mean of -log(probability of the label)
@@ -42,7 +42,7 @@ def calibration(logits: Tensor, labels: Tensor, *, temperature: float) -> Calibr
 
 
 def expected_calibration_error(confidences: Tensor, correct: Tensor, *, bins: int = BINS) -> float:
-    """Sum over equal bins (a, b] of confidence, of the share of the examples times |accuracy - mean confidence|."""
+    """Return the sum over equal bins (a, b] of confidence of share of examples * |accuracy - mean confidence|."""
     bin_of = (confidences * bins).ceil().long().clamp(1, bins) - 1
     gaps = torch.zeros(bins, dtype=torch.float64, device=confidences.device)
     gaps.index_add_(0, bin_of, correct.double() - confidences.double())
@@ -50,7 +50,7 @@ def expected_calibration_error(confidences: Tensor, correct: Tensor, *, bins: in
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature under which `labels` are the most probable, to four digits.
+    """Return the temperature that makes `labels` most probable, to four digits.
 
     Each of the N labels counts for 1 - 1/(N + 2), and the rest for all classes alike, as in Platt, "Probabilistic
     outputs for support vector machines", 1999: twenty examples without a mistake do not make a classifier certain.

@@ -1,4 +1,4 @@
-"""The card of a version, in Markdown: what a person wants to know before using or repeating it."""
+"""The card of a version, in Markdown, for people who want to use or reproduce it."""
 
 from __future__ import annotations
 

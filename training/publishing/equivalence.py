@@ -26,7 +26,7 @@ from training.publishing.export import load
 
 LEAST_AGREEMENT = 0.999
 LARGEST_LOSS = 0.0005
-"""Of accuracy, as a share: 0.05 points."""
+"""The largest loss of accuracy, as a share: 0.05 points."""
 
 _MUCH_SLOWER = 2.0
 _SETTING_UP_SECONDS = 1.0  # of a form, in its first calls
@@ -34,7 +34,7 @@ _PART = 256
 
 
 class Equivalence(NamedTuple):
-    """What was found out about the forms of an artifact."""
+    """The forms of an artifact that may serve, and the evidence."""
 
     forms: tuple[FormName, ...]  # those that may serve
     half_precision: tuple[FormEvidence, ...]  # of each that was measured, whether it passed or not
@@ -72,7 +72,7 @@ def equivalence(artifact: bytes, device: torch.device, test: Dataset) -> Equival
 
 
 def suffices(evidence: FormEvidence) -> bool:
-    """Whether a form in half precision may serve."""
+    """Return whether a form in half precision may serve."""
     return evidence.agreement >= LEAST_AGREEMENT and evidence.accuracy_difference >= -LARGEST_LOSS
 
 
@@ -90,7 +90,7 @@ def _evidence(name: FormName, test: Dataset, *, given: Tensor, expected: Tensor)
 
 
 def _all_equal(parts: Iterator[Tensor], expected: Tensor) -> bool:
-    """Whether the classes in `parts` are all of `expected`; stops at the first part that differs."""
+    """Return whether the classes in `parts` equal `expected`; stop at the first part that differs."""
     compared = 0
     for part in parts:
         if not torch.equal(part, expected[compared : compared + len(part)]):
@@ -100,7 +100,7 @@ def _all_equal(parts: Iterator[Tensor], expected: Tensor) -> bool:
 
 
 def _parts(classifier: nn.Module, inputs: Tensor, until: float) -> Iterator[Tensor]:
-    """The classes of `inputs`, a part at a time; ends early once this process has computed `until` that time."""
+    """Yield the classes of `inputs` in parts, ending early once this process has computed until `until`."""
     for part in torch.split(inputs, _PART):
         if time.process_time() > until:
             return
@@ -108,6 +108,6 @@ def _parts(classifier: nn.Module, inputs: Tensor, until: float) -> Iterator[Tens
 
 
 def _classes(classifier: nn.Module, inputs: Tensor) -> Tensor:
-    """int64 [N]; -1 where a logit is not finite, which float16 overflows to."""
+    """Return classes, int64 [N]; -1 where a logit is not finite because float16 overflowed."""
     logits = logits_of(classifier, inputs)
     return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)

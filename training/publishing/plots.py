@@ -20,7 +20,7 @@ MOST_CLASSES = 20
 
 
 def learning_curve(history: Sequence[EpochResult]) -> bytes:
-    """Loss and accuracy of every epoch, measured while the weights were changing."""
+    """Draw loss and accuracy of every epoch, measured while the weights were changing."""
     figure = _figure(7, 4)
     loss = figure.add_subplot()
     epochs = [result.epoch for result in history]
@@ -35,7 +35,7 @@ def learning_curve(history: Sequence[EpochResult]) -> bytes:
 
 
 def confusion_matrix(evaluation: Evaluation) -> bytes:
-    """How often each class was taken for each other; the shade is the share of the row."""
+    """Draw how often each class was taken for another, shaded by the share of its row."""
     classes = len(evaluation.classes)
     few = classes <= MOST_CLASSES
     side = max(4.0, 1.5 + 0.5 * classes) if few else 8.0
@@ -56,7 +56,7 @@ def confusion_matrix(evaluation: Evaluation) -> bytes:
 
 
 def worst_mistakes(evaluation: Evaluation, data: Dataset) -> bytes:
-    """The images that were wrong with the greatest confidence: label, then what it was taken for and how surely."""
+    """Draw the most confident mistakes, each with its label, the predicted class and the probability."""
     wrong = evaluation.mistakes[:MISTAKES]
     rows = max(1, -(-len(wrong) // COLUMNS))
     figure = _figure(1.3 * COLUMNS, 1.6 * rows)

@@ -1,4 +1,4 @@
-"""Whether a published version goes into production: when it is better than what is there, on the same data.
+"""Promotion of a published version that is better than production on the same data.
 
 Knows nothing about training; a manifest says how good a version is.
 """
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def hold_production(registry: Registry, name: str) -> None:
-    """Have what is served stay served when the next version is published: until then the newest is served."""
+    """Pin the version being served, so that publishing another does not switch traffic to it."""
     if registry.versions(name) and PRODUCTION not in registry.aliases(name):
         registry.promote(
             name, registry.resolve(name), when=lambda served: PRODUCTION not in registry.aliases(name) and bool(served)
@@ -23,7 +23,7 @@ def hold_production(registry: Registry, name: str) -> None:
 
 
 def promote_if_better(registry: Registry, manifest: ModelManifest) -> str:
-    """Promote the version, once, if it is better than production, and return what was decided, in words.
+    """Promote the version once if it is better than production, and return the decision in words.
 
     A decision is final: a version that somebody has rolled back since is not promoted again.
     """
@@ -43,7 +43,7 @@ def promote_if_better(registry: Registry, manifest: ModelManifest) -> str:
 
 
 def compare(manifest: ModelManifest, served: ModelManifest | None) -> tuple[bool, str]:
-    """Whether the version may take the place of what is served, and why, on the data that it was first measured on."""
+    """Return whether the version may replace the served one on the data of its first metric, and why."""
     if served is None:
         return True, "nothing in production can be read"
     if served.version == manifest.version:

@@ -1,4 +1,4 @@
-"""Where a version comes from: the commit of this repository, and whether two versions come from the same run."""
+"""The origin of a version: the commit of this repository and the run that made it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve()
 
 
 def commit(file: Path = HERE) -> str:
-    """The commit that `file` belongs to, with '-dirty' when tracked files differ from it, or 'unknown'."""
+    """Return the commit of `file`, with '-dirty' if tracked files differ from it, or 'unknown'."""
     try:
         # Installed into somebody else's repository, that one's commit would say nothing of this code.
         _git(file, "ls-files", "--error-unmatch", file.name)
@@ -29,7 +29,7 @@ def commit(file: Path = HERE) -> str:
 def provenance(
     recipe: Recipe, hyper: HyperParameters, data: Dataset, *, commit: str, device: str, seconds: float = 0.0
 ) -> Provenance:
-    """What a manifest says of the run that trains `recipe` with `hyper` on `data`, whole."""
+    """Return the manifest's record of a run of `recipe` with `hyper` on all of `data`."""
     return Provenance(
         recipe=recipe.name,
         hyper_parameters=hyper.effective(),
@@ -44,7 +44,7 @@ def provenance(
 
 
 def same_run(one: Provenance, other: Provenance) -> bool:
-    """Whether both tell of the same run: all but where it happened and how long it took."""
+    """Return whether both describe the same run, whatever its device and duration."""
     apart = {"device", "seconds"}
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 

@@ -1,4 +1,4 @@
-"""Whether a model is good enough to publish: it reaches its recipe's floor and does not fall behind production.
+"""The quality gate: a model must reach its recipe's floor and not fall behind production.
 
 Knows nothing about the registry; what is in production is given.
 """
@@ -13,7 +13,7 @@ from training.recipes import Recipe
 def refusal(
     evaluation: Evaluation, *, recipe: Recipe, production: ModelManifest | None, tolerance: float
 ) -> str | None:
-    """Why the model must not be published, with both numbers, or None when it may.
+    """Return why the model must not be published, with both numbers, or None if it may.
 
     Only accuracies on the same data are compared: a recipe on other data has no floor, and a production model that was
     measured on other data is no yardstick.
@@ -33,6 +33,6 @@ def refusal(
 
 
 def accuracy_of(manifest: ModelManifest | None, data: str) -> float | None:
-    """The accuracy on `data` that a manifest records, if it does."""
+    """Return the accuracy on `data` that a manifest records, or None."""
     metrics = manifest.metrics if manifest is not None else ()
     return next((metric.value for metric in metrics if (metric.name, metric.data) == ("accuracy", data)), None)

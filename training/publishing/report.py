@@ -20,7 +20,7 @@ CARD = "card.md"
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a run when its artifact is made; `files` makes a version's files of it."""
+    """The facts of a run that the card and pictures of its version show."""
 
     recipe: Recipe
     command: str
@@ -30,7 +30,7 @@ class Report:
     latencies: Mapping[int, float]
 
     def files(self, manifest: ModelManifest) -> dict[str, bytes]:
-        """The files by name."""
+        """Return the files by name."""
         pictures = {
             "Learning curve": ("learning_curve.png", learning_curve(self.history)),
             "Confusion matrix": ("confusion_matrix.png", confusion_matrix(self.evaluations[0])),
@@ -53,7 +53,7 @@ class Report:
 
 
 def command(recipe: Recipe, hyper: HyperParameters, data: str | None) -> str:
-    """What to type to make it again: the recipe, whatever differs from it, and what another device would choose."""
+    """Return the command that reproduces a run: recipe, changed options, and what depends on the device."""
     words = ["python", "-m", "training", "train", recipe.name]
     if data not in (None, recipe.data):
         kind, separator, _ = str(data).partition(":")

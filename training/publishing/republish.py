@@ -39,8 +39,8 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
         RegistryError: the registry cannot be read or written.
     """
     before = registry.manifest(name, registry.resolve(name))
-    artifact = registry.artifact(before)
     test = _test_split(before, data_dir)
+    artifact = registry.artifact(before)
     _expect_same_accuracy(before, artifact, test, device)
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
@@ -58,7 +58,7 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
 
 
 def _test_split(manifest: ModelManifest, data_dir: Path) -> Dataset:
-    """The split that the version's first metric was measured on."""
+    """Load the split that the version's first metric was measured on."""
     if not manifest.metrics or manifest.input.kind != "image":
         raise TrainingError(
             f"only an image model with metrics has forms to compare. Given: {manifest.name}@{manifest.version}"
@@ -79,7 +79,7 @@ def _expect_same_accuracy(manifest: ModelManifest, artifact: bytes, test: Datase
 
 
 def _copied(registry: Registry, manifest: ModelManifest) -> dict[str, bytes]:
-    """The files beside the artifact that hold for the new version too."""
+    """Return the files beside the artifact that are true of the new version too."""
     found = {}
     for file in _FILES:
         try:

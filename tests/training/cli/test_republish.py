@@ -74,7 +74,8 @@ def test_a_version_whose_accuracy_here_is_another_is_not_published(
     def describe(version: int, file: object) -> ModelManifest:
         return before.model_copy(update={"version": version, "artifact": file, "metrics": metrics})
 
-    registry.publish("digits", Registry(trained).artifact(before), describe)
+    card = {"card.md": Registry(trained).file("digits", 1, "card.md")}
+    registry.publish("digits", Registry(trained).artifact(before), describe, files=lambda manifest: card)
 
     code = main(["republish", "digits", "--registry", str(tmp_path), "--device", "cpu"])
 
