@@ -50,8 +50,13 @@ def service_of(folder: Path) -> Iterator[Callable[[], Service]]:
             if not running:
                 options = ("--poll-seconds", "0.2", "--http-processes", "1")
                 running.append(stack.enter_context(serving(registry, *options, traced=False)))
-            for model in Registry(registry).models():
-                wait_until(lambda m=model: running[0].client.get(f"/v2/models/{m}/ready").status_code == 200, 30)  # type: ignore[misc]
+            models = Registry(registry).models()
+
+            def all_ready() -> bool:
+                statuses = {running[0].client.get(f"/v2/models/{model}/ready").status_code for model in models}
+                return statuses == {200}
+
+            wait_until(all_ready, 30)
             return running[0]
 
         yield service
