@@ -92,7 +92,7 @@ class Service:
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(request)
             answer = b""
-            while not (found := re.search(rb"content-length: (\d+)\r\n.*?\r\n\r\n(.*)", answer, re.DOTALL)) or len(
+            while not (found := re.search(rb"content-length: (\d+)\r\n(?:.*?\r\n)?\r\n(.*)", answer, re.DOTALL)) or len(
                 found[2]
             ) < int(found[1]):
                 received = connection.recv(65536)
