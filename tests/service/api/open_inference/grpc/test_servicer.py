@@ -236,7 +236,9 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
                 assert refused.value.status() == f"StatusCode.{code}"
 
 
-@pytest.mark.parametrize(("key", "code"), [(None, "UNAUTHENTICATED"), (KEY, "INVALID_ARGUMENT")])
+@pytest.mark.parametrize(
+    ("key", "code"), [(None, "UNAUTHENTICATED"), (KEY, "INVALID_ARGUMENT")], ids=["no key", "a key"]
+)
 def test_a_message_that_does_not_parse_is_refused_after_its_key_was_looked_at(
     calling: Calling, key: str | None, code: str
 ) -> None:
