@@ -159,7 +159,7 @@ class Visit:
     def wait_for(self, selector: str, text: str) -> None:
         """Until the element says exactly `text`."""
         self.page.wait_for_function(
-            "([selector, text]) => document.querySelector(selector).innerText.trim() === text", arg=[selector, text]
+            "([selector, text]) => document.querySelector(selector)?.innerText.trim() === text", arg=[selector, text]
         )
 
     def wait_for_answer(self, label: str) -> None:
@@ -520,7 +520,7 @@ def test_the_documentation_sends_a_request_and_shows_the_answer(visit: Open, gal
     )
     operation.get_by_label("model (optional)").fill("photos")
     operation.get_by_role("button", name="Send", exact=True).click()
-    page.page.wait_for_function("() => document.querySelector('#post-predict .result').innerText.includes('top_k')")
+    page.page.wait_for_function("() => document.querySelector('#post-predict .result')?.innerText.includes('top_k')")
 
     assert "POST /predict?model=sign" in answered
     assert "200 OK" in answered

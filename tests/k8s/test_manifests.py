@@ -190,7 +190,7 @@ def test_a_pod_has_the_time_that_its_end_may_take() -> None:
         float(pause)
         + float(given["SERVICE_DRAIN_SECONDS"])
         + float(given["SERVICE_SHUTDOWN_SECONDS"])
-        + supervisor._KILL_SECONDS
+        + supervisor.KILL_SECONDS
     )
 
     assert command == "sleep"
