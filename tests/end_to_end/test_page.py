@@ -631,7 +631,8 @@ def test_the_code_that_is_shown_repeats_the_request(
     page.wait_for_answer("positive" if given == "numbers" else "4")
     page.page.click("#code summary")
     page.page.click(f"#as-{language}")
-    page.page.wait_for_function("() => document.getElementById('command').textContent.includes('/predict?')")
+    written = {"curl": "curl -H", "python": "urlopen(", "javascript": "await fetch("}[language]
+    page.page.wait_for_function(f"() => document.getElementById('command').textContent.includes('{written}')")
     script = tmp_path / {"curl": "ask.sh", "python": "ask.py", "javascript": "ask.mjs"}[language]
     script.write_text(page.page.text_content("#command") or "")
     ran = subprocess.run([program, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path)
