@@ -11,7 +11,7 @@ VERSION  = $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types tests test-lowest format fuzz bench bench-peers train image image-check clean
+.PHONY: help serve test check lint types tests test-thorough test-lowest format fuzz bench bench-peers train image image-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ lint: $(VENV)/.dev $(VENV)/.javascript  ## Check style, the page's JavaScript, t
 types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
-tests: $(VENV)/.dev  ## Run the tests and print the coverage
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term $(ARGS)
+tests: $(VENV)/.dev  ## Run the tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-thorough: $(VENV)/.dev  ## Run the tests with five times the requests and swaps, and print the coverage
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --thorough --cov --cov-report=term $(ARGS)
 
 test-lowest: .venv-lowest/.dev  ## Run the tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(ARGS)

@@ -28,6 +28,10 @@ EVIDENCE = FormEvidence(form="float16", agreement=0.9985, accuracy_difference=-0
 """What the manifest of `photos` says about float16, which may therefore not serve."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="five times the requests and swaps where tests count them")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_mnist = (MNIST_ROOT / "MNIST" / "raw" / "t10k-images-idx3-ubyte").exists()
     has_browser = bool(shutil.which("chromium") and importlib.util.find_spec("playwright"))
@@ -45,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
         if item.get_closest_marker("data") and not has_mnist:
             item.add_marker(pytest.mark.skip(reason=f"needs MNIST under {MNIST_ROOT}; set MNIST_ROOT"))
+
+
+@pytest.fixture(scope="session")
+def times(request: pytest.FixtureRequest) -> int:
+    """How many times as much a test of load does: 1, or 5 with --thorough."""
+    return 5 if request.config.getoption("--thorough") else 1
 
 
 @pytest.fixture(scope="session")
