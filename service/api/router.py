@@ -50,10 +50,10 @@ class Router:
     ) -> None:
         """`refuse_below` maps path prefixes to the shape of refusals there."""
         self._routes: dict[tuple[str, str], Route] = {}
-        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        self._patterns: dict[str, list[tuple[re.Pattern[str], Route]]] = {}  # by method
         for route in routes:
             if "{" in route.path:
-                self._patterns.append((_pattern(route.path), route))
+                self._patterns.setdefault(route.method, []).append((_pattern(route.path), route))
             else:
                 self._routes[route.method, route.path] = route
                 if route.method == "GET":
@@ -136,17 +136,18 @@ class Router:
         Raises:
             NotFound, MethodNotAllowed: there is none.
         """
-        method = "GET" if request.method == "HEAD" else request.method
-        allowed = {known for known, path in self._routes if path == request.path}
-        for pattern, route in self._patterns:
-            if found := pattern.fullmatch(request.path):
-                if route.method == method:
-                    request.parameters = found.groupdict()
-                    return route
-                allowed |= {route.method, "HEAD"} if route.method == "GET" else {route.method}
+        path, method = request.path, "GET" if request.method == "HEAD" else request.method
+        for pattern, route in self._patterns.get(method, ()):
+            if found := pattern.fullmatch(path):
+                request.parameters = found.groupdict()
+                return route
+        allowed = {known for known, own in self._routes if own == path}
+        for known, patterns in self._patterns.items():
+            if any(pattern.fullmatch(path) for pattern, _ in patterns):
+                allowed |= {known, "HEAD"} if known == "GET" else {known}
         if not allowed:
-            raise NotFound(f"the path must be one that /docs lists. Given: {request.path[:200]!r}")
-        raise MethodNotAllowed(request.path, request.method, sorted(allowed))
+            raise NotFound(f"the path must be one that /docs lists. Given: {path[:200]!r}")
+        raise MethodNotAllowed(path, request.method, sorted(allowed))
 
 
 def _id_header(request: Request) -> Header:

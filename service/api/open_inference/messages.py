@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.api import json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
+from service.api.open_inference.tensors import InputTensor, Parameters
 from service.api.predictions import softmax
 from service.api.request import whole_number
 from service.api.response import check_answer_size
@@ -30,20 +31,6 @@ _VALUES_AROUND = 256
 _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
 
-Parameters = dict[str, Any]
-
-
-class InputTensor(BaseModel):
-    """A tensor of a request: its data is here, or behind the JSON if it has the parameter `binary_data_size`."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: str
-    shape: list[int] = Field(min_length=1, max_length=8)
-    datatype: str
-    parameters: Parameters | None = None
-    data: Any = None  # `tensors.read_numbers` looks at it; a list would be copied
-
 
 class RequestedOutput(BaseModel):
     """An output that is asked for: `classification` gives the top k as strings, `binary_data` raw bytes."""
@@ -52,6 +39,9 @@ class RequestedOutput(BaseModel):
 
     name: str
     parameters: Parameters | None = None
+
+
+_EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS]
 
 
 class InferRequest(BaseModel):
@@ -150,17 +140,17 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
         ModelFailed: the model cannot compute one of the inputs.
         Unprocessable: one cannot be classified so.
     """
-    class_ids, logits = _gather(computed, len(model.classes))
-    if (class_ids < 0).any():
-        raise ModelFailed(f"the model must compute every input. Given: it fails on input {int(class_ids.argmin())}")
-    probabilities = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
-    numbers = dict(zip(OUTPUTS, (class_ids, probabilities, logits), strict=True))
+    found_ids, logits = _gather(computed, len(model.classes))
+    if min(found_ids) < 0:
+        raise ModelFailed(f"the model must compute every input. Given: it fails on input {found_ids.index(-1)}")
+    class_ids = np.asarray(found_ids, np.int32)
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
-    wanted = asked.outputs or [RequestedOutput(name=name) for name in numbers]
     found = []
-    for output in wanted:
+    for output in asked.outputs or _EVERY_OUTPUT:
         parameters = output.parameters or {}
-        values = numbers[output.name]
+        values: npt.NDArray[Any] = class_ids if output.name == "class_ids" else logits
+        if output.name == "probabilities":
+            values = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
         top = parameters.get("classification")
         if top is not None:
             tensor = _classification(model, output.name, values, top)
@@ -171,13 +161,14 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
     return found
 
 
-def _gather(computed: Computed, classes: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Return int32 [N] class ids and float32 [N, K] logits of all parts."""
-    class_ids, logits = [], []
+def _gather(computed: Computed, classes: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """Return the N class ids and float32 [N, K] logits of all parts."""
+    class_ids: list[int] = []
+    logits = []
     for answer, start, size in computed.parts:
         class_ids += answer.class_ids[start : start + size]
         logits.append(np.asarray(answer.logits[start * classes : (start + size) * classes], np.float32))
-    return np.asarray(class_ids, np.int32), np.concatenate(logits).reshape(-1, classes)
+    return class_ids, (logits[0] if len(logits) == 1 else np.concatenate(logits)).reshape(-1, classes)
 
 
 def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top: Any) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, tensors
-from service.api.open_inference.messages import InferRequest, InputTensor, Outputs
+from service.api.open_inference.messages import InferRequest, Outputs
 from service.api.open_inference.metadata import inputs_of
+from service.api.open_inference.tensors import InputTensor
 from service.contract.manifest import ImageInput
+from service.engine.served_models import ServedModel
 from service.problems import Problem, TooLarge, Unprocessable
-
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
 class TensorInference:
@@ -32,22 +34,27 @@ class TensorInference:
 
     async def _read_input(self, ask: Ask, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
         model = ask.model
-        described = {d["name"]: d for d in inputs_of(model)}.get(tensor.name)
-        if described is None:
-            names = [d["name"] for d in inputs_of(model)]
+        datatype = _datatypes(model).get(tensor.name)
+        if datatype is None:
+            names = list(_datatypes(model))
             raise Unprocessable(f"input of {model.name} must be one of {names}. Given: {tensor.name!r}")
         size, limit = tensor.shape[0], self._inference.settings.max_images
         if size > limit:
             raise TooLarge(f"a request must hold at most {limit} inputs. Given: {size}")
         spec = model.manifest.input
-        raw = dict(tensor)  # not a copy of what is in it
-        if described["datatype"] == "BYTES" and isinstance(spec, ImageInput):
-            files = tensors.read_bytes(raw, binary)
+        if datatype == "BYTES" and isinstance(spec, ImageInput):
+            files = tensors.read_bytes(tensor, binary)
             binary.expect_end()
             return b"".join(map(_expect_good, await self._inference.decode_all(files, spec, ask))), len(files)
-        data = tensors.read_numbers(raw, _DATATYPES[spec.dtype], spec.shape, binary)
+        data = tensors.read_numbers(tensor, datatype, spec.shape, binary)
         binary.expect_end()
         return data, size
+
+
+@lru_cache(maxsize=256)
+def _datatypes(model: ServedModel) -> dict[str, str]:
+    """Return the datatype of each input that a model takes, by its name."""
+    return {described["name"]: described["datatype"] for described in inputs_of(model)}
 
 
 def _expect_good(decoded: bytes | Problem) -> bytes:

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import json_body
 from service.problems import BadRequest, Unprocessable
 
-DTYPES = {"UINT8": "<u1", "FP32": "<f4", "INT32": "<i4"}
+DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 
 
-def read_numbers(tensor: dict[str, Any], datatype: str, shape: tuple[int, ...], binary: Binary) -> bytes:
+Parameters = dict[str, Any]
+
+
+class InputTensor(BaseModel):
+    """A tensor of a request: its data is here, or behind the JSON if it has the parameter `binary_data_size`."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    shape: list[int] = Field(min_length=1, max_length=8)
+    datatype: str
+    parameters: Parameters | None = None
+    data: Any = None  # `read_numbers` looks at it; a list would be copied
+
+
+def read_numbers(tensor: InputTensor, datatype: str, shape: tuple[int, ...], binary: Binary) -> bytes:
     """Return the elements of an input tensor [N, *shape], back to back, little-endian.
 
     Raises:
         BadRequest: its data is not of its own shape.
         Unprocessable: it is not of the datatype and shape that the model takes.
     """
-    name, given = tensor["name"], tensor["shape"]
-    if tensor["datatype"] != datatype:
-        raise Unprocessable(f"input {name!r} must be {datatype}. Given: {tensor['datatype']}")
+    name, given = tensor.name, tensor.shape
+    if tensor.datatype != datatype:
+        raise Unprocessable(f"input {name!r} must be {datatype}. Given: {tensor.datatype}")
     if len(given) != len(shape) + 1 or tuple(given[1:]) != shape or given[0] < 1:
         raise Unprocessable(f"input {name!r} must be of shape {[-1, *shape]}, N at least 1. Given: {given}")
-    dtype = np.dtype(DTYPES[datatype])
-    count = int(np.prod(given, dtype=object))
+    dtype, count = DTYPES[datatype], math.prod(given)
     data = binary.take(tensor)
     if data is None:
         data = _from_json(tensor, dtype, count)
@@ -39,13 +55,13 @@ def read_numbers(tensor: dict[str, Any], datatype: str, shape: tuple[int, ...], 
     return data
 
 
-def read_bytes(tensor: dict[str, Any], binary: Binary) -> list[bytes]:
+def read_bytes(tensor: InputTensor, binary: Binary) -> list[bytes]:
     """Return the elements of a BYTES tensor of shape [N].
 
     Raises:
         BadRequest: its data is not of its own shape, or JSON of something else than strings.
     """
-    name, shape = tensor["name"], tensor["shape"]
+    name, shape = tensor.name, tensor.shape
     if len(shape) != 1 or shape[0] < 1:
         raise Unprocessable(f"input {name!r} must be of shape [-1], N at least 1. Given: {shape}")
     data = binary.take(tensor)
@@ -68,18 +84,18 @@ class Binary:
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
 
-    def take(self, tensor: dict[str, Any]) -> bytes | None:
+    def take(self, tensor: InputTensor) -> bytes | None:
         """Return the tensor's bytes, or None if its data is in the JSON.
 
         Raises:
             BadRequest: there are fewer than its `binary_data_size` says.
         """
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        size = (tensor.parameters or {}).get("binary_data_size")
         if size is None:
             return None
         if type(size) is not int or not 0 <= size <= len(self._data):
             raise BadRequest(
-                f"binary_data_size of {tensor['name']!r} must be at most the {len(self._data)} bytes that are left. "
+                f"binary_data_size of {tensor.name!r} must be at most the {len(self._data)} bytes that are left. "
                 f"Given: {size!r}"
             )
         taken, self._data = bytes(self._data[:size]), self._data[size:]
@@ -91,8 +107,8 @@ class Binary:
             raise BadRequest(f"every byte must belong to an input. Given: {len(self._data)} bytes more")
 
 
-def _from_json(tensor: dict[str, Any], dtype: np.dtype[Any], count: int) -> bytes:
-    name, values = tensor["name"], tensor["data"]
+def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
+    name, values = tensor.name, tensor.data
     if not isinstance(values, list):
         raise BadRequest(f"input {name!r} must have data, a list. Given: {json_body.describe(values)}")
     while values and type(values[0]) is list:
