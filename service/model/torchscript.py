@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from service.contract.variants import FormName
+from service.model import operators
 
 _PRECISIONS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _CHANNELS_LAST = ("channels_last", "float16")
@@ -71,21 +72,26 @@ def load(data: bytes, device: torch.device, form: FormName | Literal["published"
     From then on, convolutions in this process do not use TF32.
 
     Raises:
-        TorchScriptError: `data` holds no TorchScript module, or none that can take that form.
+        TorchScriptError: `data` holds no TorchScript module, or none that can take that form, or one that does
+            something else than compute with tensors (see `operators`).
     """
     # A model published in float32 is served in float32. TF32, cuDNN's default, has 10 bits of mantissa instead of 23:
     # with it the golden logits of cifar10 would be off by 0.0065.
     torch.backends.cudnn.allow_tf32 = False
     with without_deprecations():
         try:
+            operators.check_archive(data)
             module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 io.BytesIO(data), map_location=device
             )
+            operators.check_graph(module)
             if not _is_frozen(module):
                 module = torch.jit.freeze(module.eval())
             if form == "prepacked":
                 module = torch.jit.optimize_for_inference(module)
             return Network(module, form)
+        except operators.ForbiddenOperatorError as error:
+            raise TorchScriptError(str(error)) from error
         # The last three come from damaged names, maps and sizes.
         except (RuntimeError, LookupError, ValueError, MemoryError) as error:
             raise TorchScriptError(f"the artifact must be a TorchScript module. Given: {error}") from error
