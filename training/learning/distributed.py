@@ -31,7 +31,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # on this machine: which of its GPUs
-    talk: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)  # for objects, not for tensors
+    talk: Any = field(default=None, compare=False, repr=False)  # the group for objects; tensors have another
 
     @property
     def leads(self) -> bool:
@@ -57,10 +57,10 @@ class World:
             except Exception as error:  # noqa: BLE001 - the others would wait for ever
                 told[1] = error
         dist.broadcast_object_list(told, 0, group=self.talk)
-        value, error = told
-        if error is not None:
-            raise error
-        result: Value = value
+        result: Value
+        result, failure = told
+        if failure is not None:
+            raise failure
         return result
 
     def sum(self, tensor: Tensor) -> None:
