@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.logs import Format
+
+_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+"""A model's name, as the manifest has it."""
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -30,6 +33,13 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port for gRPC, answered by one more process; 0 is none.")
     registry: str = Field("models", description="Folder or fsspec URL of the model registry.")
+    model_dir: str | None = Field(
+        None,
+        description="Folder of one version (model.pt, manifest.json), served in place of a registry and never polled.",
+    )
+    model_name: str | None = Field(
+        None, pattern=_NAME, description="What the model in --model-dir is called; by default as in its manifest."
+    )
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Versions that stay servable by ?version= after the next one.")
     default_model: str = Field(
@@ -65,11 +75,20 @@ class Settings(BaseSettings):
     trial_memory_bytes: int = Field(4 * 2**30, gt=0, description="Memory that a version may take to be loaded.")
     drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
     shutdown_seconds: float = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
+    torchserve: bool = Field(
+        False, description="Whether POST /predictions/NAME answers too, as TorchServe's image classifier does."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
     log_format: Format = Field("text", description="How log lines look: text, or json for an object a line.")
     log_requests: float = Field(
         0.0, ge=0, description="Request lines a second, at most, failures first; 0 logs no requests."
     )
+
+    @model_validator(mode="after")
+    def _name_has_a_folder(self) -> Self:
+        if self.model_name is not None and self.model_dir is None:
+            raise ValueError("--model-name must be given with --model-dir. Given: alone")
+        return self
 
     @property
     def front_processes(self) -> int:

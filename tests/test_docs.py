@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -97,11 +98,31 @@ def test_the_index_has_every_page() -> None:
     }
 
 
-def test_the_patch_for_mig_in_the_docs_replaces_the_whole_gpu() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
-    (patches,) = (block for block in map(yaml.safe_load, blocks) if "patches" in block)
+def patches_in(page: str, word: str) -> list[dict[str, Any]]:
+    """Return the patches of the one YAML block in a page of docs/ that has `word` and patches."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    (found,) = (yaml.safe_load(block)["patches"] for block in blocks if word in block and "patches:" in block)
+    patches: list[dict[str, Any]] = found
+    return patches
 
-    manifests = kustomize({"resources": ["overlays/production-gpu"], **patches})
+
+def test_the_patch_for_another_port_of_the_bucket_opens_it_for_the_service_and_the_job() -> None:
+    components = ["components/registry-bucket", "components/training-to-bucket"]
+    patches = patches_in("deploy.md", "to-bucket")
+
+    manifests = kustomize({"resources": ["base", "training"], "components": components})
+    patched = kustomize({"resources": ["base", "training"], "components": components, "patches": patches})
+
+    before, after = (
+        {m["metadata"]["name"]: m["spec"]["egress"] for m in found if m["metadata"]["name"].endswith("-to-bucket")}
+        for found in (manifests, patched)
+    )
+    assert len(before) == 2
+    assert after == {name: [*egress, {"ports": [{"port": 8333}]}] for name, egress in before.items()}
+
+
+def test_the_patch_for_mig_in_the_docs_replaces_the_whole_gpu() -> None:
+    manifests = kustomize({"resources": ["overlays/production-gpu"], "patches": patches_in("deploy.md", "mig-")})
 
     (container,) = pod_templates(manifests)["Deployment"]["spec"]["containers"]
     for kind in ("requests", "limits"):

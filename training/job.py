@@ -20,7 +20,9 @@ from training.data import sources
 from training.data.cache import Cache
 from training.errors import TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
+from training.learning.distributed import World
 from training.learning.progress import Progress
+from training.learning.trainer import ALONE
 from training.pipeline import Outcome
 from training.publishing.promotion import hold_production, promote_if_better
 from training.publishing.provenance import commit, provenance
@@ -67,8 +69,11 @@ def run(
     data: str | None = None,
     publish_as: str | None = None,
     promote: bool = False,
+    world: World = ALONE,
 ) -> Result:
     """Do the missing steps: train `recipe`, publish it as `publish_as`, promote it if it is better.
+
+    When several processes train together, each calls this; only the first takes turns, publishes and promotes.
 
     A process doing the same run with the same `runs_dir` is waited for, after which nothing is left to do. With another
     `runs_dir` both train, and the one that ends later finds the version.
@@ -91,24 +96,33 @@ def run(
     settings = settings.model_copy(update={"runs_dir": settings.runs_dir / code, "commit": code})
     folder = settings.runs_dir / pipeline.run_name(recipe, hyper, data=data, digest=train_split.digest)
     outcome = decision = None
-    with alone(folder / "lock"):
-        manifest = published(registry, publish_as, origin) if registry is not None and publish_as else None
-        if manifest is None:
-            if registry is not None and publish_as is not None and promote:
+    with contextlib.ExitStack() as turn:
+
+        def begin() -> ModelManifest | None:
+            turn.enter_context(alone(folder / "lock"))
+            if registry is None or publish_as is None:
+                return None
+            found = published(registry, publish_as, origin)
+            if found is None and promote:
                 hold_production(registry, publish_as)
+            return found
+
+        manifest = world.first(begin)
+        if manifest is None:
             outcome = pipeline.run(
                 recipe,
                 hyper,
                 settings=settings,
                 progress=progress,
                 data=data,
-                publish_as=publish_as,
+                publish_as=publish_as if world.leads else None,
                 resume=True,
                 once=True,
                 train_split=train_split,
+                world=world,
             )
             manifest = outcome.manifest
-        if registry is not None and manifest is not None and promote:
+        if registry is not None and manifest is not None and promote and world.leads:
             decision = promote_if_better(registry, manifest)
     return Result(outcome, manifest, decision)
 

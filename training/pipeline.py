@@ -107,7 +107,7 @@ def run(
         logger.info("%s", network)
 
     folder = settings.runs_dir / run_name(recipe, hyper, data=data, digest=whole.digest)
-    checkpoints = Checkpoints(folder, seconds=settings.checkpoint_seconds, resume=resume, write=world.leads)
+    checkpoints = Checkpoints(folder, seconds=settings.checkpoint_seconds, resume=resume, world=world)
     details = Details(preprocessing, network, train_data) if settings.tensorboard_details else None
     with BoardProgress(progress, folder, resume=resume, details=details) if world.leads else progress as shown:
         history = train(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 
 import orjson
 
-from service.api import cards, openapi, static
+from service.api import cards, openapi, static, torchserve
 from service.api.auth import ApiKeyAuth
 from service.api.open_inference.routes import OpenInference, error_response
 from service.api.predict import Predict
 from service.api.probes import Probes
 from service.api.router import Route, Router
+from service.api.torchserve import TorchServe
+from service.contract.model_folder import open_registry
 from service.http.messages import Request, Response, problem_response
 from service.settings import Settings
 from service.telemetry.observer import Observer
@@ -22,6 +24,7 @@ def build_router(
     probes: Probes,
     predict: Predict,
     open_inference: OpenInference,
+    torch_serve: TorchServe | None,
     auth: ApiKeyAuth | None,
     observer: Observer,
     settings: Settings,
@@ -32,10 +35,12 @@ def build_router(
         *open_inference.routes(),
         *probes.routes(),
         *static.routes(),
-        cards.route(settings.registry),
+        *(torch_serve.routes() if torch_serve else []),
+        cards.route(partial(open_registry, settings.registry, settings.model_dir, settings.model_name)),
         _openapi_route(settings),
     ]
-    return Router(routes, auth, observer, refuse=problem_response, refuse_below={"/v2": error_response})
+    refuse_below = {"/v2": error_response, "/predictions": torchserve.error_response}
+    return Router(routes, auth, observer, refuse=problem_response, refuse_below=refuse_below)
 
 
 def _openapi_route(settings: Settings) -> Route:

@@ -11,6 +11,7 @@ OPEN_PATHS = frozenset(
         "/livez",
         "/readyz",
         "/health",
+        "/ping",
         "/metrics",
         "/v2/health/live",
         "/v2/health/ready",

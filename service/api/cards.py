@@ -24,9 +24,9 @@ _HEADERS = (
 )
 
 
-def route(registry_url: str) -> Route:
+def route(open_registry: Callable[[], Registry]) -> Route:
     """Return the route that serves the cards of a registry, which is opened with the first request."""
-    open_registry = cache(lambda: Registry(registry_url))
+    open_registry = cache(open_registry)
 
     async def send(request: Request) -> Response:
         name, version, file = (request.parameters[key] for key in ("name", "version", "file"))

@@ -7,6 +7,7 @@ COMMANDS = {
     "health": "Say whether a service is ready; for scripts and container health checks.",
     "models": "List what a service serves.",
     "bench": "Put a service under load and measure it.",
+    "seed": "Copy the models that a registry lacks into it from another one.",
     "keys": "Make, list and remove the API keys of a file.",
 }
 """Each has a module of its name here, with a function `main(arguments) -> exit code`."""

@@ -21,15 +21,23 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; return the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
+    settings = read_settings(arguments)
+    return 2 if settings is None else serve(settings)
+
+
+def read_settings(arguments: Sequence[str]) -> Settings | None:
+    """Return the settings of the options and the environment; None, and a line for each, if any is wrong."""
     options = vars(_parser().parse_args(arguments))
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+        return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         for problem in error.errors():
-            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            if not problem["loc"]:  # a rule between several
+                print(problem["msg"].removeprefix("Value error, "), file=sys.stderr)
+                continue
+            name = str(problem["loc"][0])
             print(f"--{name.replace('_', '-')}: {problem['msg']}. Given: {problem['input']!r}", file=sys.stderr)
-        return 2
-    return serve(settings)
+    return None
 
 
 def serve(settings: Settings) -> int:

@@ -21,6 +21,7 @@ from service.api.keys import Keys
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.api.probes import Probes
+from service.api.torchserve import TorchServe
 from service.engine.dispatcher import Dispatcher
 from service.heartbeats import Heartbeats
 from service.http.limits import Limits
@@ -64,7 +65,12 @@ class HTTPProcess:
         self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
         self._open_inference = OpenInference(self._exchange, self._inference, self._probes.is_ready)
-        self._router = build_router(self._probes, self._predict, self._open_inference, self._auth, observer, settings)
+        torch_serve = (
+            TorchServe(self._exchange, self._inference, self._probes.is_ready) if settings.torchserve else None
+        )
+        self._router = build_router(
+            self._probes, self._predict, self._open_inference, torch_serve, self._auth, observer, settings
+        )
 
     @property
     def asks_for_keys(self) -> bool:

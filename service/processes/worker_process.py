@@ -14,7 +14,8 @@ import litserve as ls
 import torch
 from litserve.loops.base import LitLoop
 
-from service.contract.registry import Registry, RegistryError
+from service.contract.model_folder import open_registry
+from service.contract.registry import RegistryError
 from service.engine.line_up import LineUp
 from service.engine.worker import Worker
 from service.heartbeats import Heartbeats
@@ -79,7 +80,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
         self._catalogue = Catalogue(
-            Registry(settings.registry),
+            open_registry(settings.registry, settings.model_dir, settings.model_name),
             loader.load,
             keep_versions=settings.keep_versions,
             on_load=self._recorder.load,
@@ -106,8 +107,9 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             beat=functools.partial(self._heartbeats.beat, self.number),
             self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
-        poll_seconds = self._settings.poll_seconds
-        watch(self._catalogue, self._line_up, worker.offer, poll_seconds=poll_seconds, settled=self._settled)
+        if not self._settings.model_dir:  # what is in it never changes
+            poll_seconds = self._settings.poll_seconds
+            watch(self._catalogue, self._line_up, worker.offer, poll_seconds=poll_seconds, settled=self._settled)
         try:
             worker.run(stop=parent.sentinel)
         except UnsoundWorkerError as error:

@@ -18,8 +18,10 @@ COMPONENTS = {path.name for path in (K8S / "components").iterdir()}
 OVERLAYS = tuple(f"overlays/{path.name}" for path in sorted((K8S / "overlays").iterdir()))
 TO_BUCKET = "base and training and registry-bucket and training-to-bucket"
 TO_BUCKET_ON_GPU = f"{TO_BUCKET} and training-gpu"
-ALONE = sorted(COMPONENTS - {"training-gpu", "training-to-bucket"})  # these two patch the manifests of k8s/training
-BUILDS = (*OVERLAYS, *(f"base and {name}" for name in ALONE), TO_BUCKET, TO_BUCKET_ON_GPU)
+ON_NODES = "base and training and registry-volume and training-gpu and training-kubeflow"
+OF_TRAINING = {name for name in COMPONENTS if name.startswith("training-")}  # they patch the manifests of k8s/training
+ALONE = sorted(COMPONENTS - OF_TRAINING)
+BUILDS = (*OVERLAYS, *(f"base and {name}" for name in ALONE), TO_BUCKET, TO_BUCKET_ON_GPU, ON_NODES)
 
 Manifest = dict[str, Any]
 
@@ -43,7 +45,8 @@ def kustomize(kustomization: Manifest) -> tuple[Manifest, ...]:
     with tempfile.TemporaryDirectory() as folder:
         up = Path(os.path.relpath(K8S, Path(folder).resolve()))
         folders = {
-            kind: [f"{up / part}" for part in kustomization.get(kind, [])] for kind in ("resources", "components")
+            kind: [f"{up / part}" for part in kustomization.get(kind, [])]
+            for kind in ("resources", "components", "transformers")
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization | folders))
         command = ["kubectl", "kustomize", folder]
@@ -57,9 +60,13 @@ def of_kind(manifests: tuple[Manifest, ...], *kinds: str) -> list[Manifest]:
 
 
 def pod_templates(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
-    """Return the pod template of each Deployment, Job and CronJob, by kind."""
-    jobs = {m["kind"]: m["spec"]["template"] for m in of_kind(manifests, "Deployment", "Job")}
-    return jobs | {m["kind"]: m["spec"]["jobTemplate"]["spec"]["template"] for m in of_kind(manifests, "CronJob")}
+    """Return the pod template of each Deployment, Job, CronJob and TrainingRuntime, by kind."""
+    found = {m["kind"]: m["spec"]["template"] for m in of_kind(manifests, "Deployment", "Job")}
+    found |= {m["kind"]: m["spec"]["jobTemplate"]["spec"]["template"] for m in of_kind(manifests, "CronJob")}
+    for runtime in of_kind(manifests, "TrainingRuntime"):
+        (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+        found[runtime["kind"]] = job["template"]["spec"]["template"]
+    return found
 
 
 def settings(manifests: tuple[Manifest, ...], name: str) -> dict[str, str]:

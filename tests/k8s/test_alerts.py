@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 import yaml
 
-RULES = Path(__file__).parents[2] / "k8s" / "base" / "prometheusrule.yaml"
+K8S = Path(__file__).parents[2] / "k8s"
+RULES = (K8S / "base" / "prometheusrule.yaml", K8S / "training" / "prometheusrule.yaml")
 CASES = Path(__file__).parent / "prometheusrule_test.yaml"
 
 
+def groups() -> list[dict[str, Any]]:
+    return [group for file in RULES for group in yaml.safe_load(file.read_text())["spec"]["groups"]]
+
+
 def alerts() -> list[dict[str, Any]]:
-    spec = yaml.safe_load(RULES.read_text())["spec"]
-    return [rule for group in spec["groups"] for rule in group["rules"]]
+    return [rule for group in groups() for rule in group["rules"]]
 
 
 @pytest.mark.prometheus
 def test_the_alerts_fire_and_are_silent_as_their_cases_say(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text())["spec"]))
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups()}))
     (tmp_path / CASES.name).write_text(CASES.read_text())
 
     checked = subprocess.run(["promtool", "check", "rules", "rules.yaml"], cwd=tmp_path, capture_output=True, text=True)
@@ -39,6 +43,13 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() 
 
     assert len(set(names)) == len(names)
     assert fires == is_silent == set(names)
+
+
+def test_each_alert_begins_with_its_namespace_where_an_overlay_writes_its_own() -> None:
+    for alert in alerts():
+        before, namespace, _ = alert["expr"].split('"', 2)
+        assert before.rstrip().endswith("namespace="), alert["alert"]
+        assert namespace == "argmax", alert["alert"]
 
 
 def test_each_alert_says_how_bad_it_is_and_what_it_means() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from tests.training.conftest import Silent
 from training.data.dataset import Dataset
+from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters
+from training.learning.checkpoint import Checkpoints
 from training.learning.distributed import World, joined
 from training.learning.trainer import ALONE, EpochResult, train
 from training.networks.preprocessing import Preprocessing
@@ -50,6 +53,47 @@ def trained(*, norm: bool, world: World = ALONE) -> tuple[dict[str, Tensor], lis
     return network_.state_dict(), history
 
 
+class Stops(Silent):
+    """The end of a job in its second epoch."""
+
+    def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
+        super().start_epoch(epoch, epochs, iterations)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def resumed(folder: Path, world: World) -> dict[str, Tensor]:
+    """The weights after a run that was interrupted, when each process has a disk of its own."""
+    disk, data = folder / f"disk-{world.rank}", examples()
+    with contextlib.suppress(KeyboardInterrupt):
+        train(
+            network(norm=False),
+            Preprocessing(),
+            data=data,
+            hyper=HYPER,
+            progress=Stops(),
+            checkpoints=Checkpoints(disk, resume=True, world=world),
+            world=world,
+        )
+    network_ = network(norm=False)
+    checkpoints = Checkpoints(disk, resume=True, world=world)
+    train(network_, Preprocessing(), data=data, hyper=HYPER, progress=Silent(), checkpoints=checkpoints, world=world)
+    return network_.state_dict()
+
+
+def refused(folder: Path, world: World) -> str:
+    """What each process is told when the first one's checkpoint is damaged and the other one has none."""
+    disk = folder / f"damaged-{world.rank}"
+    if world.leads:
+        disk.mkdir()
+        (disk / "checkpoint.pt").write_bytes(b"no checkpoint")
+    try:
+        Checkpoints(disk, resume=True, world=world).restore({})
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
 def main(folder: Path) -> None:
     with joined(torch.device("cpu")) as world:
         if not world.leads:
@@ -61,6 +105,7 @@ def main(folder: Path) -> None:
             "plain": trained(norm=False, world=world)[0],
             "losses": [(epoch.loss, epoch.accuracy) for epoch in trained(norm=False, world=world)[1]],
         }
+        results |= {"resumed": resumed(folder, world), "refused": refused(folder, world)}
         torch.save(results, folder / f"{world.rank}.pt")
 
 

@@ -15,7 +15,8 @@ from training.cli.options import given
 from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
 from training.learning import device as devices
-from training.learning.progress import open_progress
+from training.learning.distributed import joined
+from training.learning.progress import NoProgress, open_progress
 from training.recipes import Recipe, find
 from training.settings import JobSettings, Settings
 
@@ -54,20 +55,27 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError("--promote-if-better must be given with --publish. Given: alone")
     name = model_name(arguments, recipe)
     devices.keep_freed_memory()
-    began, code, result = time.monotonic(), 1, None
+    began, code, result, leads = time.monotonic(), 1, None, True
     try:
         threads = devices.cpu_threads(settings.threads or recipe.threads)
-        with job.stopped_by_sigterm(), threads, devices.no_denormals():
+        with (
+            job.stopped_by_sigterm(),
+            joined(devices.choose(settings.device)) as world,
+            threads,
+            devices.no_denormals(),
+        ):
+            leads = world.leads
             result = job.run(
                 recipe,
                 hyper,
                 settings=settings,
-                progress=open_progress(sys.stdout, log_every=settings.log_every),
+                progress=open_progress(sys.stdout, log_every=settings.log_every) if leads else NoProgress(),
                 data=arguments.data,
                 publish_as=name if arguments.publish else None,
                 promote=arguments.promote_if_better,
+                world=world,
             )
-        code = _told(result, recipe, settings)
+        code = _told(result, recipe, settings) if leads else 0
     except (TrainingError, RegistryError) as error:
         code = job.exit_code(error)
         print(f"error: {error}", file=sys.stderr)
@@ -78,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         code = INTERRUPTED
         raise
     finally:
-        _figures(name, code, result, seconds=time.monotonic() - began).send(settings)
+        if leads:
+            _figures(name, code, result, seconds=time.monotonic() - began).send(settings)
     return code
 
 

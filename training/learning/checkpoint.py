@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from training.errors import TrainingError
+from training.learning.distributed import World
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -34,12 +35,12 @@ class Checkpoints:
         folder: where the checkpoint lies; it is made when the first one is written.
         seconds: how old the last one must be before an epoch's end replaces it.
         resume: whether `restore` looks for one.
-        write: whether `save` writes; one process among those that train together does.
+        world: the processes that train together. Only the first reads and writes, because they may share no disk.
     """
 
-    def __init__(self, folder: Path, *, seconds: float = 0.0, resume: bool = False, write: bool = True) -> None:
+    def __init__(self, folder: Path, *, seconds: float = 0.0, resume: bool = False, world: World | None = None) -> None:
         self.file = folder / CHECKPOINT
-        self._seconds, self._resume, self._write = seconds, resume, write
+        self._seconds, self._resume, self._world = seconds, resume, world or World()
         self._saved = time.monotonic()
 
     def restore(self, parts: Mapping[str, Stateful]) -> list[dict[str, Any]]:
@@ -48,22 +49,34 @@ class Checkpoints:
         Raises:
             TrainingError: the checkpoint cannot be read, or is of other parts.
         """
-        if not self._resume or not self.file.exists():
+        saved = self._world.first(self._read) if self._resume else None
+        if saved is None:
             return []
         try:
-            saved = torch.load(self.file, map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
             epochs: list[dict[str, Any]] = saved["epochs"]
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"the checkpoint {self.file} must be one that this run has written. Given: {_first_line(error)}. "
-                "Remove it, or leave --resume out, to begin again."
-            ) from error
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise self._unreadable(error) from error
         torch.set_rng_state(saved["chance"])
         if "cuda_chance" in saved and torch.cuda.is_available():
             torch.cuda.set_rng_state(saved["cuda_chance"])
         return epochs
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.file.exists():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise self._unreadable(error) from error
+        return saved
+
+    def _unreadable(self, error: BaseException) -> TrainingError:
+        return TrainingError(
+            f"the checkpoint {self.file} must be one that this run has written. Given: {_first_line(error)}. "
+            "Remove it, or leave --resume out, to begin again."
+        )
 
     def save(self, parts: Mapping[str, Stateful], epochs: Sequence[dict[str, Any]], *, last: bool) -> None:
         """Replace the checkpoint if it is old enough or this was the last epoch.
@@ -71,7 +84,7 @@ class Checkpoints:
         Raises:
             TrainingError: it cannot be written; the one before it is still whole.
         """
-        if not self._write or (not last and time.monotonic() - self._saved < self._seconds):
+        if not self._world.leads or (not last and time.monotonic() - self._saved < self._seconds):
             return
         state = {
             "parts": {name: part.state_dict() for name, part in parts.items()},

@@ -1,21 +1,27 @@
 """Several processes that train one network: each computes a part of every batch, and all take the same steps.
 
-`torchrun --nproc-per-node N -m training train ...` starts them. A process alone is a world of one and
-pays nothing for what is here.
+`torchrun --nproc-per-node N -m training train ...` (or `run`) starts them. A process alone is a world of one and pays
+nothing for what is here.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from training.errors import OptionError
+
+Value = TypeVar("Value")
+
+_PATIENCE = timedelta(days=1)
+"""For what the first process does alone: it may wait for another job to end, which takes longer than any batch."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # on this machine: which of its GPUs
+    talk: Any = field(default=None, compare=False, repr=False)  # the group for objects; tensors have another
 
     @property
     def leads(self) -> bool:
@@ -38,6 +45,23 @@ class World:
     def part(self, tensor: Tensor) -> Tensor:
         """Return this process's part of a batch, which may be empty when the batch is small."""
         return tensor if self.size == 1 else torch.tensor_split(tensor, self.size)[self.rank]
+
+    def first(self, act: Callable[[], Value]) -> Value:
+        """Call `act` in the first process alone and return its result in every process; an error is raised in all."""
+        if self.size == 1:
+            return act()
+        told: list[Any] = [None, None]
+        if self.leads:
+            try:
+                told[0] = act()
+            except Exception as error:  # noqa: BLE001 - the others would wait for ever
+                told[1] = error
+        dist.broadcast_object_list(told, 0, group=self.talk)
+        result: Value
+        result, failure = told
+        if failure is not None:
+            raise failure
+        return result
 
     def sum(self, tensor: Tensor) -> None:
         """Replace `tensor` by its sum over all processes."""
@@ -89,7 +113,8 @@ def joined(device: torch.device) -> Iterator[World]:
         raise OptionError(f"device must be cpu or cuda under torchrun. Given: {device.type}")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        world = World(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank())
+        talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        world = World(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank(), talk)
         if device.type == "cuda":
             torch.cuda.set_device(world.local_rank)
         yield world

@@ -10,6 +10,7 @@ import pytest
 
 from service.api import cards
 from service.api.router import Router
+from service.contract.registry import Registry
 from service.http.messages import Response, problem_response
 from service.telemetry.observer import Observer
 from tests.registries import publish
@@ -27,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def get(root: Path, path: str) -> Response:
-    routes = [cards.route(str(root))]
+    routes = [cards.route(lambda: Registry(root))]
     router = Router(routes, None, cast("Observer", None), refuse=problem_response, refuse_below={})
     return answer(router, "GET", path)
 

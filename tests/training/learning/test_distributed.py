@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from torch import nn
 
 from service.contract.registry import Registry
 from tests.training import two_processes
+from training.cli import run, train
+from training.cli.command_line import main
 from training.errors import OptionError
 from training.learning import distributed
 from training.learning.distributed import World, joined
@@ -60,19 +63,52 @@ def test_a_batch_that_leaves_a_process_nothing_is_no_trouble_and_the_numbers_are
             assert accuracy == epoch.accuracy
 
 
-def test_under_torchrun_one_process_shows_and_publishes(tmp_path: Path) -> None:
-    options = ["--data", "digits", "--epochs", "2", "--device", "cpu", "--publish", "--registry", str(tmp_path / "m")]
-    command = [*TORCHRUN, "-m", "training", "train", "neural_net", *options, "--runs-dir", str(tmp_path / "runs")]
+def test_a_run_resumes_from_the_first_process_s_checkpoint_when_the_others_see_none(
+    by_rank: list[dict[str, Any]],
+) -> None:
+    for together in by_rank:
+        for name, tensor in together["plain"].items():
+            assert torch.equal(together["resumed"][name], tensor), name
+
+
+def test_a_checkpoint_that_the_first_process_cannot_read_ends_all_of_them(by_rank: list[dict[str, Any]]) -> None:
+    first, second = (together["refused"] for together in by_rank)
+
+    assert "damaged-0/checkpoint.pt must be one that this run has written" in first
+    assert second == first
+
+
+def test_under_torchrun_a_job_trains_in_all_processes_and_one_of_them_publishes_and_promotes(tmp_path: Path) -> None:
+    options = ["--data", "digits", "--epochs", "2", "--device", "cpu", "--publish", "--promote-if-better"]
+    where = ["--registry", str(tmp_path / "m"), "--runs-dir", str(tmp_path / "runs"), "--commit", "abc"]
+    figures = ["--metrics-textfile", str(tmp_path / "figures.prom")]
+    command = [*TORCHRUN, "-m", "training", "run", "neural_net", *options, *where, *figures]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
+    registry = Registry(tmp_path / "m")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^epoch 2/2 ", done.stdout, re.M)) == 1
     assert len(re.findall(r"^published neural_net-digits@1$", done.stdout, re.M)) == 1
     assert done.stderr.count("digits/train, 1,294 examples") == 1
-    assert "in 2 processes" in done.stderr
-    assert Registry(tmp_path / "m").versions("neural_net-digits") == [1]
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert "another process is doing this run" not in done.stderr
+    assert registry.aliases("neural_net-digits") == {"production": 1}
+    assert registry.manifest("neural_net-digits", 1).provenance.device.endswith(" in 2 processes")
+    assert "training_last_run_exit_code" in (tmp_path / "figures.prom").read_text()
+
+
+@pytest.mark.parametrize("name", ["train", "run"])
+def test_a_process_that_is_not_the_first_shows_saves_and_publishes_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"train": train, "run": run}[name]
+    monkeypatch.setattr(module, "joined", lambda device: contextlib.nullcontext(World(rank=1)))
+    options = ["--data", "digits", "--epochs", "1", "--device", "cpu", "--publish", "--registry", str(tmp_path / "m")]
+
+    code = main([name, "neural_net", *options, "--runs-dir", str(tmp_path / "runs")])
+
+    assert (code, capsys.readouterr().out) == (0, "")
+    assert list(tmp_path.rglob("checkpoint.pt")) == list(tmp_path.rglob("manifest.json")) == []
 
 
 def test_alone_a_process_is_the_world_and_its_network_is_left_as_it_is() -> None:
