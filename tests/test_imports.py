@@ -17,7 +17,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = {f"service.contract.{name}" for name in ("lock", "manifest", "registry", "variants")}
-SHARED = {"service.model.torchscript", "service.model.operators"}  # training checks artifacts with the code that serves them
+SHARED = {
+    "service.model.torchscript",
+    "service.model.operators",
+}  # training checks artifacts with the code that serves them
 LEARNT_FROM = {"service.images.decode", "service.problems"}  # what is learnt is made as what is served
 IMAGES = {
     f"service.images.{name}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api import json_body
 from service.problems import BadRequest, Unprocessable
 
-DTYPES = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
+DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 
 
 Parameters = dict[str, Any]

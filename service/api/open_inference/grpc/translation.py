@@ -6,7 +6,8 @@ from typing import Any
 
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
-from service.api.open_inference.messages import InferRequest, Outputs, Parameters
+from service.api.open_inference.messages import InferRequest, Outputs
+from service.api.open_inference.tensors import Parameters
 from service.engine.served_models import ServedModel
 from service.problems import BadRequest, TooLarge
 
