@@ -9,6 +9,7 @@ from service.problems import Forbidden, Problem, Unauthorized
 OPEN_PATHS = frozenset(
     {
         "/livez",
+        "/startupz",
         "/readyz",
         "/health",
         "/ping",

@@ -21,6 +21,7 @@ from service.api.keys import Keys
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.api.probes import Probes
+from service.api.readiness import Readiness
 from service.api.torchserve import TorchServe
 from service.engine.dispatcher import Dispatcher
 from service.heartbeats import Heartbeats
@@ -62,11 +63,12 @@ class HTTPProcess:
         self._auth = ApiKeyAuth(self._keys) if self._keys else None
         self._inference = Inference(self._dispatcher, settings, self._pool)
         self._exchange = Exchange(self._dispatcher, observer, settings.timeout_seconds)
-        self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
+        self._readiness = Readiness(self._dispatcher, heartbeats, settings)
+        self._probes = Probes(self._dispatcher, self._readiness, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
-        self._open_inference = OpenInference(self._exchange, self._inference, self._probes.is_ready)
+        self._open_inference = OpenInference(self._exchange, self._inference, self._readiness.is_ready)
         torch_serve = (
-            TorchServe(self._exchange, self._inference, self._probes.is_ready) if settings.torchserve else None
+            TorchServe(self._exchange, self._inference, self._readiness.is_ready) if settings.torchserve else None
         )
         self._router = build_router(
             self._probes, self._predict, self._open_inference, torch_serve, self._auth, observer, settings
@@ -105,7 +107,7 @@ class HTTPProcess:
         from service.api.open_inference.grpc.server import serve
         from service.api.open_inference.grpc.servicer import Servicer
 
-        servicer = Servicer(self._exchange, self._inference, self._probes.is_ready, self._auth, self._observer)
+        servicer = Servicer(self._exchange, self._inference, self._readiness.is_ready, self._auth, self._observer)
         async with self.life():
             await serve(servicer.handler(), self._settings)
 
@@ -121,6 +123,7 @@ class HTTPProcess:
         if parent := multiprocessing.parent_process():
             # Without a supervisor nobody would end this process: finish what was accepted, then exit.
             asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
+        self._observer.open()
         self._dispatcher.open()
         if self._heartbeats.any_up():
             # This process replaces one that died: it takes no request before it knows which models are served.

@@ -69,6 +69,7 @@ class Catalogue:
         if names or not self._loaded:  # an empty registry is more likely a mistake than a wish
             wanted = {name: self._wanted(name) for name in names}
             self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
+            self._trouble = {name: reason for name, reason in self._trouble.items() if name in wanted}
             if loading := self._to_load(wanted):
                 on_loading((*loading, *self._refusals()))
             found = {name: self._versions(name, versions) for name, versions in wanted.items()}
@@ -129,7 +130,12 @@ class Catalogue:
         ]
 
     def _refusals(self) -> tuple[Absent, ...]:
-        return tuple(
+        unreadable = tuple(
+            Absent(name=name, version=0, state="refused", reason=reason)
+            for name, reason in self._trouble.items()
+            if name not in self._loaded
+        )
+        return unreadable + tuple(
             Absent(name=name, version=version, state="refused", reason=reason)
             for (name, version), reason in list(self._refused.items())[-_REFUSALS:]
         )

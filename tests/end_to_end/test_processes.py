@@ -142,9 +142,10 @@ def test_a_version_that_does_not_match_its_manifest_is_refused_and_the_others_se
     artifact = tmp_path / "broken" / "1" / "model.pt"
     artifact.write_bytes(artifact.read_bytes()[:-1])
 
-    with serving(tmp_path) as service:
+    with serving(tmp_path, "--default-model", "rows") as service:
         assert service.predict(pictures.row_png(4)).json()["predictions"][0]["class_id"] == 4
-        assert service.client.get("/readyz").json()["models"] == {"rows@1": True}
+        ready = service.client.get("/readyz").json()
+        assert ready == {"status": "ready", "models": {"rows@1": True}, "missing": {}, "refused": ["broken@1"]}
         assert "refused broken@1: broken@1: sha256" in service.text
 
 

@@ -73,7 +73,7 @@ def test_a_key_without_the_scope_is_403(guarded: Service) -> None:
 
 
 def test_probes_and_metrics_need_no_key(guarded: Service) -> None:
-    for path in ("/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/livez", "/startupz", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"):
         assert guarded.client.get(path).status_code == 200
 
 

@@ -40,7 +40,8 @@ def references(value: Any) -> Iterator[str]:
 def test_every_path_is_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
 
-    assert {"/predict", "/models", "/livez", "/readyz", "/health", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
+    assert {"/predict", "/models", "/livez", "/readyz", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
+    assert {"/startupz", "/health"} <= set(paths)
 
 
 OF_HTTP = {"405", "414", "417", "431", "501", "505"}
