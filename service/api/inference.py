@@ -39,6 +39,11 @@ class Computed(NamedTuple):
     queue_seconds: float
     compute_seconds: float
 
+    @property
+    def batch_size(self) -> int:
+        """How many inputs were computed together, of this request and of others; of several batches the largest."""
+        return max(part.answer.batch_size for part in self.parts)
+
     def stages(self, started: float, read: float, answered: float) -> Stages:
         """Return the stages of a request that began at `started` and whose body was complete at `read`."""
         queue, compute = self.queue_seconds, self.compute_seconds

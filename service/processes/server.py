@@ -28,6 +28,7 @@ from service.processes.signals import start_child
 from service.processes.supervisor import Supervisor
 from service.processes.worker_process import Classifier, worker_devices
 from service.settings import Settings
+from service.telemetry import tracer
 from service.telemetry.metrics.recorder import Recorder
 from service.telemetry.observer import Observer
 
@@ -42,6 +43,8 @@ class Server(ls.LitServer):  # type: ignore[misc]
 
     def __init__(self, settings: Settings, run_dir: Path) -> None:
         self._settings = settings
+        if settings.otlp_endpoint:
+            tracer.check_installed()
         devices = worker_devices(settings.device)
         paths = [str(run_dir / f"worker-{number}.sock") for number in range(len(devices))]
         self._worker_listeners = [sockets.listen_unix(path) for path in paths]

@@ -69,6 +69,9 @@ STAGE_SECONDS = Family(
     Kind.HISTOGRAM,
     _STAGE_SECONDS,
 )
+KEY_REQUESTS = Family(
+    "inference_key_requests", "Requests for predictions, by the name of their API key.", ("key", "code")
+)
 IN_FLIGHT = Family("inference_in_flight", "Requests that have arrived and are not answered.", (), Kind.SUM)
 QUEUE_DEPTH = Family("inference_queue_depth", "Images accepted and not answered.", ("model",), Kind.SUM)
 QUEUE_CAPACITY = Family(

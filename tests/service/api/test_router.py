@@ -20,7 +20,7 @@ class Counter:
     def __init__(self) -> None:
         self.turned: list[int] = []
 
-    def turned_away(self, problem: Problem) -> None:
+    def turned_away(self, request: Request, problem: Problem) -> None:
         self.turned.append(problem.status)
 
 

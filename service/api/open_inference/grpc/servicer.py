@@ -102,7 +102,7 @@ class Servicer:
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
             if self._auth and (refusal := self._auth.refusal(request)):
-                self._observer.turned_away(refusal)
+                self._observer.turned_away(request, refusal)
                 raise refusal
             try:
                 message = parse(data)
