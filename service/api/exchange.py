@@ -80,7 +80,8 @@ class Exchange:
         except Problem as problem:
             self._refused(request, model, type(problem))
             raise
-        request.context = _Begun(Ask(model, request.arrived + seconds, request.client, query.bulk), query)
+        ask = Ask(model, request.arrived + seconds, request.client, query.bulk, request.caller)
+        request.context = _Begun(ask, query)
 
     def abandon(self, request: Request, failure: type[Problem | ClientGone]) -> None:
         """Count a request whose body did not come; one that was not begun is counted already."""

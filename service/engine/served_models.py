@@ -39,7 +39,7 @@ class Absent(BaseModel):
 
     name: str
     version: int  # 0 where it cannot be read which one is meant
-    state: Literal["loading", "refused"]
+    state: Literal["loading", "refused", "unloaded"]
     reason: str = ""
 
     def __str__(self) -> str:
@@ -146,4 +146,4 @@ class ServedModels:
         for absent in meant:
             if absent.state == "loading":
                 raise Unavailable(f"{absent} must be loaded. Given: it is being loaded")
-        return "".join(f"; refused {absent}: {absent.reason}" for absent in meant)
+        return "".join(f"; {absent.state} {absent}: {absent.reason}" for absent in meant)

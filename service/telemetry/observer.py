@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 from service.engine.dispatcher import Dispatcher
@@ -19,7 +21,10 @@ from service.telemetry import trace_context
 from service.telemetry.line_writer import LineWriter
 from service.telemetry.metrics import exposition, families
 from service.telemetry.metrics.gpus import GPUs
+from service.telemetry.metrics.processes import Processes
 from service.telemetry.metrics.recorder import Gauge, Recorder, Stages
+from service.telemetry.metrics.snapshots import Shared
+from service.telemetry.metrics.totals import Totals
 from service.telemetry.request_log import OK, RequestLine, RequestLog
 from service.telemetry.trace_context import TraceContext
 from service.telemetry.tracer import Tracer
@@ -33,8 +38,10 @@ _NEVER = 1e18
 class Observer:
     """Collects the metrics and request lines of one HTTP process; call it from the event loop's thread only."""
 
-    def __init__(self, folder: Path, heartbeats: Heartbeats, settings: Settings) -> None:
+    def __init__(self, folder: Path, heartbeats: Heartbeats, processes: Processes, settings: Settings) -> None:
         self._folder = folder
+        self._processes = processes
+        self._build = (version("argmax"), platform.python_version(), version("torch"))
         self._heartbeats = heartbeats
         self._hang_seconds = settings.hang_seconds
         self._recorder = Recorder(folder)
@@ -142,8 +149,16 @@ class Observer:
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._writer, self._expose)
 
+    async def totals(self, dispatcher: Dispatcher) -> Totals:
+        """Return the numbers of all processes together, this one's newest included."""
+        self.flush(dispatcher)
+        work = asyncio.get_running_loop().run_in_executor
+        return await work(self._writer, lambda: Shared(self._folder).read_all().totals)
+
     def _expose(self) -> bytes:
-        return exposition.expose(self._folder, [*self._workers(), *self._gpus.gauges()])
+        build = (families.BUILD_INFO, self._build, 1)
+        gauges = [build, *self._workers(), *self._processes.gauges(), *self._gpus.gauges()]
+        return exposition.expose(self._folder, gauges)
 
     def _write(self, write: Callable[[], bool]) -> None:
         write()

@@ -241,6 +241,7 @@ class Recorder:
             for stage, seconds in zip(STAGES, requests.T, strict=True):
                 self._totals.observe(families.STAGE_SECONDS, (*labels, stage), seconds)
             self._totals.observe(families.REQUEST_SECONDS, labels, requests.sum(axis=1))
+            self._gauges[families.LAST_ANSWER, labels] = time.time()
         for (name, version, code, reason), number in self._refused.items():
             self._seen[name, version] = now
             self._totals.add(families.REQUESTS, (name, version, str(code)), number)
