@@ -21,6 +21,7 @@ BURST_SECONDS = 1.0
 """A key that was idle may use so many seconds' worth at once. A single larger use passes while nothing is owed."""
 
 _ROUNDING_SECONDS = 1e-6
+_LOCK_TRIES, _LOCK_SECONDS = 50, 0.0005
 _ENTRY = struct.Struct("<Qdd")  # the start of a key's digest, and until when its requests and its images are paid for
 _SETS = 1024
 _WAYS = 16  # entries that a digest may be in; one that owes nothing is as good as none, and its place is given away
@@ -62,10 +63,11 @@ class Quotas:
         """Lend a key's entry, which no other process reads or writes meanwhile."""
         if self._lock is None:  # in this process: a lock belongs to an open file, and forks share those
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # The kernel frees a file's lock when its owner dies; a semaphore would stay taken for ever.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        now = self._clock()
+        if not _take(self._lock):
+            yield _Entry(now, 0.0, 0.0)  # uncounted: a quota must not keep requests from their answers
+            return
         try:
-            now = self._clock()
             digest = int(key.sha256[:16], 16)
             place = self._place(digest, now)
             known, *until = _ENTRY.unpack_from(self._table, place)
@@ -98,6 +100,21 @@ class _Entry:
         self.now = now
         self.requests_until = requests_until
         self.images_until = images_until
+
+
+def _take(lock: int) -> bool:
+    """Lock a file; False if somebody keeps it locked for much longer than a use takes, for example a stopped process.
+
+    The kernel frees the lock of a process that dies; a semaphore would stay taken for ever.
+    """
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _wait(owed_seconds: float, number: int, per_second: float) -> float:

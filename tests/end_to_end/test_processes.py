@@ -128,7 +128,7 @@ def test_a_killed_http_process_is_replaced_and_its_counts_stay(registry: Path) -
 
 
 def test_children_end_when_the_supervisor_is_killed(registry: Path) -> None:
-    with serving(registry, "--http-processes", "2") as service:
+    with serving(registry, "--default-model", "rows", "--http-processes", "2") as service:
         family = psutil.Process(service.process.pid).children(recursive=True)
 
         service.process.kill()

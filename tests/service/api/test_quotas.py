@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_processes_share_a_quota(quotas: Quotas) -> None:
     waits = [processes[number % 4].use_request(ten) for number in range(20)]
 
     assert waits.count(0.0) == 10
+
+
+def test_a_process_that_stopped_with_the_lock_keeps_no_request_from_its_answer(quotas: Quotas, tmp_path: Path) -> None:
+    one = key(requests=1)
+    with (tmp_path / "quotas.lock").open("w") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        meanwhile = [quotas.use_request(one) for _ in range(3)]
+
+    assert meanwhile == [0.0, 0.0, 0.0]
+    assert [quotas.use_request(one) > 0 for _ in range(2)] == [False, True]
 
 
 def test_a_request_of_more_images_than_a_second_allows_passes_while_nothing_is_owed(

@@ -61,6 +61,21 @@ def test_a_required_model_that_is_missing_is_named_with_its_state(
     assert found.has_started()
 
 
+def test_a_model_that_is_published_beside_the_only_one_does_not_take_the_readiness_away(
+    model: ServedModel, tmp_path: Path
+) -> None:
+    found = Settings()
+    dispatcher = Served([], default_model=found.default_model, max_batch_size=1, max_queue=1)
+    subject = Readiness(dispatcher, Heartbeats(1), found)
+    other = ServedModel(publish(tmp_path, "other"), default=True)
+
+    dispatcher.served.replace([model])
+    alone = subject.is_ready()
+    dispatcher.served.replace([model, other])
+
+    assert (alone, subject.is_ready(), subject.missing()) == (True, True, {})
+
+
 def test_a_service_is_not_ready_while_draining_or_loading_or_without_a_worker(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
