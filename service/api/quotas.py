@@ -6,13 +6,12 @@ gets no more. Each entry says until when what a key has used is paid for (GCRA: 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from service.api.keys import Key
@@ -41,39 +40,32 @@ class Quotas:
 
         There is none either while no further image has room, so that nothing is decoded in vain.
         """
-        with self._entry(key) as entry:
-            wait = max(
-                _wait(entry.requests_until - entry.now, 1, key.requests_per_second),
-                _wait(entry.images_until - entry.now, 1, key.images_per_second),
-            )
-            if not wait:
-                entry.requests_until = _used(entry.requests_until, entry.now, 1, key.requests_per_second)
-            return wait
+        return self._use(key, requests=1, images=0)
 
     def use_images(self, key: Key, number: int) -> float:
         """Use so many images of a key's quota; return 0, or the seconds after which there will be room for them."""
-        with self._entry(key) as entry:
-            wait = _wait(entry.images_until - entry.now, number, key.images_per_second)
-            if not wait:
-                entry.images_until = _used(entry.images_until, entry.now, number, key.images_per_second)
-            return wait
+        return self._use(key, requests=0, images=number)
 
-    @contextlib.contextmanager
-    def _entry(self, key: Key) -> Iterator[_Entry]:
-        """Lend a key's entry, which no other process reads or writes meanwhile."""
+    def _use(self, key: Key, *, requests: int, images: int) -> float:
         if self._lock is None:  # in this process: a lock belongs to an open file, and forks share those
             self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        now = self._clock()
         if not _take(self._lock):
-            yield _Entry(now, 0.0, 0.0)  # uncounted: a quota must not keep requests from their answers
-            return
+            return 0.0  # uncounted: a quota must not keep requests from their answers
         try:
+            now = self._clock()
             digest = int(key.sha256[:16], 16)
             place = self._place(digest, now)
-            known, *until = _ENTRY.unpack_from(self._table, place)
-            entry = _Entry(now, *(until if known == digest else (0.0, 0.0)))
-            yield entry
-            _ENTRY.pack_into(self._table, place, digest, entry.requests_until, entry.images_until)
+            known, requests_until, images_until = _ENTRY.unpack_from(self._table, place)
+            if known != digest:
+                requests_until = images_until = 0.0
+            wait = _wait(images_until - now, images or 1, key.images_per_second)
+            if requests:
+                wait = max(wait, _wait(requests_until - now, requests, key.requests_per_second))
+            if not wait:
+                requests_until = _used(requests_until, now, requests, key.requests_per_second)
+                images_until = _used(images_until, now, images, key.images_per_second)
+                _ENTRY.pack_into(self._table, place, digest, requests_until, images_until)
+            return wait
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
@@ -89,17 +81,6 @@ class Quotas:
             if owed < least:
                 least, chosen = owed, place
         return chosen
-
-
-class _Entry:
-    """What a key has used, while it is lent."""
-
-    __slots__ = ("images_until", "now", "requests_until")
-
-    def __init__(self, now: float, requests_until: float, images_until: float) -> None:
-        self.now = now
-        self.requests_until = requests_until
-        self.images_until = images_until
 
 
 def _take(lock: int) -> bool:
