@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     require_models: str | None = Field(
         None,
         description="Models, joined by commas, without which the service is not ready; empty: none. "
-        "By default the default model.",
+        "By default the default model: --default-model if it is given, or the one that the registry has.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; auto is CUDA if present.")
     http_processes: int = Field(
@@ -101,9 +101,9 @@ class Settings(BaseSettings):
 
     @property
     def required_models(self) -> frozenset[str] | None:
-        """The models without which the service is not ready; None if that is the default model."""
+        """The models without which the service is not ready; None if they depend on what the registry holds."""
         if self.require_models is None:
-            return None
+            return frozenset({self.default_model}) if "default_model" in self.model_fields_set else None
         return frozenset(filter(None, map(str.strip, self.require_models.split(","))))
 
     @property

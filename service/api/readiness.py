@@ -13,7 +13,6 @@ class Readiness:
     def __init__(self, dispatcher: Dispatcher, heartbeats: Heartbeats, settings: Settings) -> None:
         self._dispatcher = dispatcher
         self._heartbeats = heartbeats
-        self._default_model = settings.default_model
         self._required = settings.required_models
 
     def has_started(self) -> bool:
@@ -41,22 +40,16 @@ class Readiness:
     def missing(self) -> dict[str, str]:
         """Return each required model of which no worker would compute the default version now, and its state."""
         served = self._dispatcher.served
-        required = self._default() if self._required is None else self._required
+        required = self._required
+        if required is None:  # nobody said which; a name that is only built in is required of no registry
+            default = served.default_name()
+            required = frozenset({default} if default else ())
         ready = {model.name for model in served.models() if model.default and self._dispatcher.is_ready(model)}
         states = {model.name: "no worker" for model in served.models()}
         absent = {version.name: version.state for version in served.absent()}
         return {
             name: states.get(name) or absent.get(name) or "not in the registry" for name in sorted(required - ready)
         }
-
-    def _default(self) -> frozenset[str]:
-        """Return the default model, if there must be one."""
-        served = self._dispatcher.served
-        default = served.default_name()
-        if default is None and served.began_alone:
-            # The only model needed no default; that another was published must not take the readiness away.
-            return frozenset()
-        return frozenset({default or self._default_model})
 
     def refused(self) -> list[str]:
         """Return the versions that were refused, required or not."""

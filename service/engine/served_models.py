@@ -54,7 +54,6 @@ class ServedModels:
         self._models: dict[Key, ServedModel] = {}
         self._absent: dict[Key, Absent] = {}
         self.is_complete = False  # whether every model was loaded, or refused, since this process began
-        self.began_alone = False  # whether a single model, of whatever name, was complete once
         self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
 
     def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
@@ -66,7 +65,6 @@ class ServedModels:
         starting = any(absent.state == "loading" and absent.name not in served for absent in self._absent.values())
         # It stays true: a model that is published later must not take the readiness away from the others.
         self.is_complete = self.is_complete or (bool(served) and not starting)
-        self.began_alone = self.began_alone or (self.is_complete and len(self._names()) == 1)
         self._resolved.clear()
 
     def models(self) -> list[ServedModel]:
@@ -85,14 +83,10 @@ class ServedModels:
 
         It may be one that is refused or being loaded: no other model answers in its place.
         """
-        names = self._names()
+        names = {name for name, _ in (*self._models, *self._absent)}
         if self._default_model in names:
             return self._default_model
         return next(iter(names)) if len(names) == 1 else None
-
-    def _names(self) -> set[str]:
-        """Return the names of all models in the registry."""
-        return {name for name, _ in (*self._models, *self._absent)}
 
     def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return the model that a request means; without a version (a number or an alias) its default version.

@@ -48,7 +48,7 @@ def service_of(folder: Path) -> Iterator[Callable[[], Service]]:
         def service() -> Service:
             registry = folder / REGISTRY
             if not running:
-                options = ("--require-models", "", "--poll-seconds", "0.2", "--http-processes", "1")
+                options = ("--poll-seconds", "0.2", "--http-processes", "1")
                 running.append(stack.enter_context(serving(registry, *options, traced=False)))
             models = Registry(registry).models()
 

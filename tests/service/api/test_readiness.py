@@ -42,12 +42,21 @@ def readiness(model: ServedModel, *absent: Absent, heartbeats: Heartbeats | None
     [
         ({}, (), {}),
         ({}, (REFUSED,), {"mnist": "refused"}),
-        ({}, (Absent(name="cats", version=1, state="refused"),), {"mnist": "not in the registry"}),
+        ({}, (Absent(name="cats", version=1, state="refused"),), {}),
+        ({"default_model": "mnist"}, (), {"mnist": "not in the registry"}),
         ({"default_model": "rows"}, (REFUSED,), {}),
         ({"require_models": ""}, (REFUSED,), {}),
         ({"require_models": "rows, mnist,cats"}, (REFUSED,), {"cats": "not in the registry", "mnist": "refused"}),
     ],
-    ids=["the only model", "refused", "not there", "another is refused", "none required", "several required"],
+    ids=[
+        "the only model",
+        "refused",
+        "no default in the registry",
+        "not there",
+        "another is refused",
+        "none required",
+        "several required",
+    ],
 )
 def test_a_required_model_that_is_missing_is_named_with_its_state(
     model: ServedModel, settings: dict[str, str], absent: tuple[Absent, ...], missing: dict[str, str]
@@ -59,21 +68,6 @@ def test_a_required_model_that_is_missing_is_named_with_its_state(
     assert all(f"{name} ({state})" in found.obstacle() for name, state in missing.items())
     assert found.refused() == [str(version) for version in absent]
     assert found.has_started()
-
-
-def test_a_model_that_is_published_beside_the_only_one_does_not_take_the_readiness_away(
-    model: ServedModel, tmp_path: Path
-) -> None:
-    found = Settings()
-    dispatcher = Served([], default_model=found.default_model, max_batch_size=1, max_queue=1)
-    subject = Readiness(dispatcher, Heartbeats(1), found)
-    other = ServedModel(publish(tmp_path, "other"), default=True)
-
-    dispatcher.served.replace([model])
-    alone = subject.is_ready()
-    dispatcher.served.replace([model, other])
-
-    assert (alone, subject.is_ready(), subject.missing()) == (True, True, {})
 
 
 def test_a_service_is_not_ready_while_draining_or_loading_or_without_a_worker(
