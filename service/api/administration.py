@@ -79,7 +79,7 @@ class Administration:
             Conflict: it is the last one that is served.
         """
         served = self._dispatcher.served
-        if name not in {model.name for model in (*served.models(), *served.absent())}:
+        if name not in {model.name for model in served.models()} | {absent.name for absent in served.absent()}:
             raise NotFound(f"model must be one of {sorted({model.name for model in served.models()})}. Given: {name!r}")
 
         def check_not_last(unloaded: frozenset[str]) -> None:

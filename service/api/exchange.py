@@ -102,7 +102,7 @@ class Exchange:
         try:
             content, computed = await front_end.compute(ask, request, decoded_body(request))
             stages = computed.stages(request.arrived, read_at, time.monotonic())
-            own = (id_header, *computed_headers(stages, computed.batch_size))
+            own: tuple[Header, ...] = (id_header, *computed_headers(stages, computed.batch_size))
             if request.trace:
                 own += (request.trace.header(),)
             reply = front_end.answer(content, own, model_headers(model))

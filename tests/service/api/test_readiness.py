@@ -61,7 +61,7 @@ def readiness(model: ServedModel, *absent: Absent, heartbeats: Heartbeats | None
 def test_a_required_model_that_is_missing_is_named_with_its_state(
     model: ServedModel, settings: dict[str, str], absent: tuple[Absent, ...], missing: dict[str, str]
 ) -> None:
-    found = readiness(model, *absent, **settings)
+    found = readiness(model, *absent, **settings)  # type: ignore[arg-type]
 
     assert found.missing() == missing
     assert found.is_ready() == (not missing)
