@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/venv
 # Only these two files decide which packages are installed, so a change of code or text does not install torch again.
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir service training && touch README.md LICENSE && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc]'
+    mkdir service training && touch README.md LICENSE && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc,otel]'
 
 FROM build AS build-service
 COPY README.md LICENSE ./

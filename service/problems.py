@@ -124,6 +124,23 @@ class QueueFull(Problem):
         super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
 
 
+class QuotaExceeded(Problem):
+    """More requests or images than the API key may have a second."""
+
+    status = 429
+    reason = "quota"
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail, headers={"retry-after": str(retry_after_seconds)})
+
+
+class Conflict(Problem):
+    """What cannot be done in the present state, such as a change to a registry that is read-only."""
+
+    status = 409
+    reason = "bad_input"
+
+
 class HeadTooLarge(Problem):
     """A head over its limits of bytes or headers."""
 

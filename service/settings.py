@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         "mnist",
         description="Model that answers when a request names none; a registry of one model needs no such setting.",
     )
+    require_models: str | None = Field(
+        None,
+        description="Models, joined by commas, without which the service is not ready; empty: none. "
+        "By default the default model: --default-model if it is given, or the one that the registry has.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; auto is CUDA if present.")
     http_processes: int = Field(
         default_factory=lambda: min(usable_cores(), 256),
@@ -84,11 +89,22 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Request lines a second, at most, failures first; 0 logs no requests."
     )
 
+    otlp_endpoint: str | None = Field(
+        None, description="URL of an OpenTelemetry collector that takes OTLP over HTTP; spans are exported to it."
+    )
+
     @model_validator(mode="after")
     def _name_has_a_folder(self) -> Self:
         if self.model_name is not None and self.model_dir is None:
             raise ValueError("--model-name must be given with --model-dir. Given: alone")
         return self
+
+    @property
+    def required_models(self) -> frozenset[str] | None:
+        """The models without which the service is not ready; None if they depend on what the registry holds."""
+        if self.require_models is None:
+            return frozenset({self.default_model}) if "default_model" in self.model_fields_set else None
+        return frozenset(filter(None, map(str.strip, self.require_models.split(","))))
 
     @property
     def front_processes(self) -> int:

@@ -15,9 +15,10 @@ from service.commands.load import Address, Listener, Load
 from tests import pictures
 
 
-def request_of(png: bytes) -> bytes:
+def request_of(png: bytes, api_key: str = "") -> bytes:
     """Return the bytes of an HTTP request that posts an image."""
-    return Address("http://x").request("POST", "/predict", png, "image/png")
+    headers = {"x-api-key": api_key} if api_key else {}
+    return Address("http://x", headers).request("POST", "/predict", png, "image/png")
 
 
 REQUESTS = [request_of(pictures.row_png(class_id)) for class_id in range(10)]
@@ -60,7 +61,13 @@ class Tally(Listener):
 
 
 async def send_all(
-    port: int, total: float, *, connections: int, retry_lost: bool = False, tally: Tally | None = None
+    port: int,
+    total: float,
+    *,
+    connections: int,
+    retry_lost: bool = False,
+    tally: Tally | None = None,
+    api_key: str = "",
 ) -> Tally:
     """Send `total` requests over `connections` connections, or as many as there are before `tally` is told to stop.
 
@@ -68,7 +75,8 @@ async def send_all(
     """
     tally = tally or Tally()
     address = Address(f"http://127.0.0.1:{port}")
-    load = Load(address, REQUESTS, total=total, after_loss="again" if retry_lost else "end", listener=tally)
+    requests = [request_of(pictures.row_png(class_id), api_key) for class_id in range(10)] if api_key else REQUESTS
+    load = Load(address, requests, total=total, after_loss="again" if retry_lost else "end", listener=tally)
     await load.run(connections, timeout_seconds=math.inf)
     return tally
 

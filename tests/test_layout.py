@@ -16,6 +16,7 @@ ELSEWHERE = {
     "service/api/open_inference/grpc/translation.py": "tests/service/api/open_inference/grpc/test_servicer.py",
     "service/api/open_inference/messages.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/open_inference/metadata.py": "tests/service/api/open_inference/test_routes.py",
+    "service/api/open_inference/statistics.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/open_inference/tensor_inference.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/open_inference/tensors.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/predict.py": "tests/end_to_end/test_serving.py",

@@ -72,7 +72,14 @@ def test_every_package_that_the_service_imports_is_declared_by_itself() -> None:
     extras = PROJECT["optional-dependencies"]
     declared = {
         canonicalize_name(Requirement(text).name)
-        for text in [*PROJECT["dependencies"], *extras["grpc"], *extras["gpu"], *extras["parquet"], *extras["training"]]
+        for text in [
+            *PROJECT["dependencies"],
+            *extras["grpc"],
+            *extras["otel"],
+            *extras["gpu"],
+            *extras["parquet"],
+            *extras["training"],
+        ]
     }
 
     undeclared = {

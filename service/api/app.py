@@ -8,6 +8,7 @@ from importlib.metadata import version
 import orjson
 
 from service.api import cards, openapi, static, torchserve
+from service.api.administration import Administration
 from service.api.auth import ApiKeyAuth
 from service.api.open_inference.routes import OpenInference, error_response
 from service.api.predict import Predict
@@ -27,6 +28,7 @@ def build_router(
     torch_serve: TorchServe | None,
     auth: ApiKeyAuth | None,
     observer: Observer,
+    administration: Administration,
     settings: Settings,
 ) -> Router:
     """Put every path of the service into a router."""
@@ -34,6 +36,7 @@ def build_router(
         predict.route(),
         *open_inference.routes(),
         *probes.routes(),
+        *administration.routes(),
         *static.routes(),
         *(torch_serve.routes() if torch_serve else []),
         cards.route(partial(open_registry, settings.registry, settings.model_dir, settings.model_name)),

@@ -1,14 +1,19 @@
-"""Authentication by API key. Without a key, only probes, metrics and the pages answer."""
+"""Authentication by API key, and each key's quotas. Without a key, only probes, metrics and the pages answer."""
 
 from __future__ import annotations
 
-from service.api.keys import Keys
+import math
+import re
+
+from service.api.keys import Key, Keys
+from service.api.quotas import Quotas
 from service.http.messages import Request
-from service.problems import Forbidden, Problem, Unauthorized
+from service.problems import Forbidden, Problem, QuotaExceeded, Unauthorized
 
 OPEN_PATHS = frozenset(
     {
         "/livez",
+        "/startupz",
         "/readyz",
         "/health",
         "/ping",
@@ -26,11 +31,18 @@ OPEN_PATHS = frozenset(
 OPEN_PREFIXES = ("/page/",)
 
 
-class ApiKeyAuth:
-    """Decides by its key whether a request may be answered."""
+_FOR_ADMIN = re.compile(
+    r"/models|/models/[^/]+/(promote|rollback)|/v2|/v2/repository/.*|/inference\.GRPCInferenceService/Repository\w+"
+)
+"""The paths that a key with the scope admin alone may ask for."""
 
-    def __init__(self, keys: Keys) -> None:
+
+class ApiKeyAuth:
+    """Decides by its key whether a request may be answered; a request that may bears the key as its `caller`."""
+
+    def __init__(self, keys: Keys, quotas: Quotas) -> None:
         self._keys = keys
+        self._quotas = quotas
 
     def refusal(self, request: Request) -> Problem | None:
         """Return why a request is refused, or None if it may pass."""
@@ -43,6 +55,30 @@ class ApiKeyAuth:
             return Unauthorized(
                 "the request must bear an API key: Authorization: Bearer KEY. Given: none that is known"
             )
-        if "predict" not in key.scopes:
+        request.caller = key
+        if "predict" not in key.scopes and not _FOR_ADMIN.fullmatch(request.path):
             return Forbidden(f"the key must have the scope predict. Given: {','.join(sorted(key.scopes))}")
+        if (key.requests_per_second or key.images_per_second) and (wait := self._quotas.use_request(key)):
+            return over_quota(key, wait)
         return None
+
+
+def over_quota(key: Key, wait_seconds: float) -> QuotaExceeded:
+    """Return the refusal of what a key's quota has no room for before `wait_seconds` have passed."""
+    detail = f"the key {key.name} must keep to its quota a second, {key.quota}. Given: more"
+    return QuotaExceeded(detail, retry_after_seconds=math.ceil(wait_seconds))
+
+
+def require_admin(request: Request) -> None:
+    """Refuse a request whose key has not the scope admin.
+
+    Raises:
+        Forbidden: it has not, or the service asks for no keys.
+    """
+    if request.caller is None:
+        raise Forbidden(
+            "only a key with the scope admin may change what is served. Given: a service without keys; "
+            "start it with --api-keys-file"
+        )
+    if "admin" not in request.caller.scopes:
+        raise Forbidden(f"the key must have the scope admin. Given: {','.join(sorted(request.caller.scopes))}")

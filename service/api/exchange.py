@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from service.api.inference import Ask, Computed
 from service.api.request import Query, timeout_seconds
-from service.api.response import model_headers, server_timing
+from service.api.response import computed_headers, model_headers
 from service.engine.dispatcher import Dispatcher
 from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Request
 from service.problems import ClientGone, Problem
 from service.telemetry.observer import Observer
+from service.telemetry.trace_context import TRACEPARENT
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Exchange:
             Problem: it asks for what is not there, or for what cannot be computed in time. It is counted.
         """
         self._observer.arrived()
+        if self._observer.traces or TRACEPARENT in request.headers:
+            request.trace = self._observer.trace_of(request)
         model: ServedModel | None = None
         try:
             query = front_end.query(request)
@@ -77,7 +80,8 @@ class Exchange:
         except Problem as problem:
             self._refused(request, model, type(problem))
             raise
-        request.context = _Begun(Ask(model, request.arrived + seconds, request.client, query.bulk), query)
+        ask = Ask(model, request.arrived + seconds, request.client, query.bulk, request.caller)
+        request.context = _Begun(ask, query)
 
     def abandon(self, request: Request, failure: type[Problem | ClientGone]) -> None:
         """Count a request whose body did not come; one that was not begun is counted already."""
@@ -98,7 +102,10 @@ class Exchange:
         try:
             content, computed = await front_end.compute(ask, request, decoded_body(request))
             stages = computed.stages(request.arrived, read_at, time.monotonic())
-            reply = front_end.answer(content, (id_header, server_timing(stages)), model_headers(model))
+            own: tuple[Header, ...] = (id_header, *computed_headers(stages, computed.batch_size))
+            if request.trace:
+                own += (request.trace.header(),)
+            reply = front_end.answer(content, own, model_headers(model))
         except (ClientGone, asyncio.CancelledError):
             self._refused(request, model, ClientGone)
             raise
@@ -108,10 +115,10 @@ class Exchange:
             logger.exception("request %s met a bug", request.id)
             problem = Problem(f"this is a bug; the log has it as {request.id}")
         else:
-            self._observer.answered(request.id, model, stages)
+            self._observer.answered(request, model, stages, computed.batch_size)
             return reply
         self._refused(request, model, type(problem))
         return front_end.refuse(problem, id_header)
 
     def _refused(self, request: Request, model: ServedModel | None, failure: type[Problem | ClientGone]) -> None:
-        self._observer.refused(request.id, model, failure, time.monotonic() - request.arrived)
+        self._observer.refused(request, model, failure, time.monotonic() - request.arrived)

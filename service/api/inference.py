@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from service.api.auth import over_quota
+from service.api.keys import Key
+from service.api.quotas import Quotas
 from service.contract.manifest import ImageInput
 from service.engine.dispatcher import Dispatcher
 from service.engine.queues import Client, Part
@@ -29,6 +32,7 @@ class Ask(NamedTuple):
     deadline: float
     client: Client
     bulk: bool = False
+    key: Key | None = None
 
 
 class Computed(NamedTuple):
@@ -38,6 +42,11 @@ class Computed(NamedTuple):
     submitted: float  # on time.monotonic()'s clock
     queue_seconds: float
     compute_seconds: float
+
+    @property
+    def batch_size(self) -> int:
+        """How many inputs were computed together, of this request and of others; of several batches the largest."""
+        return max(part.answer.batch_size for part in self.parts)
 
     def stages(self, started: float, read: float, answered: float) -> Stages:
         """Return the stages of a request that began at `started` and whose body was complete at `read`."""
@@ -50,11 +59,18 @@ class Inference:
     """Decodes inputs and has them computed."""
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: Settings, pool: DecodePool, *, turn_seconds: float = TURN_SECONDS
+        self,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        pool: DecodePool,
+        quotas: Quotas | None = None,
+        *,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self.dispatcher = dispatcher
         self.settings = settings
         self._pool = pool
+        self._quotas = quotas
         self._turn_seconds = turn_seconds
 
     async def decode(self, data: bytes, spec: ImageInput, ask: Ask) -> bytes:
@@ -101,9 +117,12 @@ class Inference:
         """Return what the model computes from `size` inputs, back to back in `data`.
 
         Raises:
+            QuotaExceeded: they are more than the key's quota has room for.
             QueueFull: they do not fit into the queue.
             Problem, ClientGone: as `Dispatcher.submit`.
         """
+        if ask.key and ask.key.images_per_second and self._quotas and (wait := self._quotas.use_images(ask.key, size)):
+            raise over_quota(ask.key, wait)
         submitted = time.monotonic()
         if size > 1:  # one image was admitted with its request
             self.dispatcher.admission.admit(ask.model.key, size, ask.deadline - submitted)

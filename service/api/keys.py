@@ -1,8 +1,9 @@
 """API keys: who may ask for what. Knows nothing about HTTP beyond the value of one header.
 
-The file holds a line for each key, `name scopes sha256`, where scopes are joined by commas and '#' begins a comment:
+The file holds a line for each key, `name scopes sha256`, where scopes are joined by commas and '#' begins a comment.
+Behind it may stand how many requests and images a second the key may ask for:
 
-    ci      predict        5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
+    ci      predict        5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef  requests=50  images=200
     deploy  predict,admin  2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
 
 A file that deliberately holds no key says so with the line `none`; one without either is taken for half-written.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -34,6 +36,7 @@ SETTLE_SECONDS = 0.5
 
 _PREFIX = "argmax_"
 _NO_KEYS = "none"
+_RATE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -45,6 +48,15 @@ class Key(NamedTuple):
     name: str
     scopes: frozenset[str]
     sha256: str
+    requests_per_second: float = 0.0
+    """At most; 0 is without limit, as below."""
+    images_per_second: float = 0.0
+
+    @property
+    def quota(self) -> str:
+        """The key's quotas as they stand in its line; '' for none."""
+        given = (("requests", self.requests_per_second), ("images", self.images_per_second))
+        return " ".join(f"{name}={rate:g}" for name, rate in given if rate)
 
 
 class Keys:
@@ -154,13 +166,29 @@ def _parse(text: str, path: Path) -> list[Key]:
         fields = line.partition("#")[0].split()
         if not fields or fields == [_NO_KEYS]:
             continue
-        scopes = frozenset(fields[1].split(",")) if len(fields) == 3 else frozenset()
-        digest = fields[-1].lower()
-        if not scopes or not scopes <= SCOPES or len(digest) != 64 or not _HEXADECIMAL.issuperset(digest):
+        scopes = frozenset(fields[1].split(",")) if len(fields) >= 3 else frozenset()
+        digest = fields[2].lower() if len(fields) >= 3 else ""
+        quotas = _quotas(fields[3:])
+        is_digest = len(digest) == 64 and _HEXADECIMAL.issuperset(digest)
+        if not scopes or not scopes <= SCOPES or not is_digest or quotas is None:
             known = ",".join(sorted(SCOPES))
-            raise KeysError(f"line {number} of {path} must be: name, scopes of {known}, sha256 of the key in hex")
-        keys.append(Key(fields[0], scopes, digest))
+            raise KeysError(
+                f"line {number} of {path} must be: name, scopes of {known}, sha256 of the key in hex, and behind it, "
+                "if they are limited, requests=N and images=N a second"
+            )
+        keys.append(Key(fields[0], scopes, digest, *quotas))
     return keys
+
+
+def _quotas(fields: list[str]) -> tuple[float, float] | None:
+    """Return the requests and images a second that the end of a line allows, 0 for no limit; None if it is wrong."""
+    found = {"requests": 0.0, "images": 0.0}
+    for field in fields:
+        name, _, text = field.partition("=")
+        if found.get(name) != 0.0 or not _RATE.fullmatch(text) or not float(text):
+            return None
+        found[name] = float(text)
+    return found["requests"], found["images"]
 
 
 def _says_none(text: str) -> bool:
@@ -171,13 +199,14 @@ def _by_digest(keys: list[Key]) -> dict[str, Key]:
     return {key.sha256: key for key in keys}
 
 
-def make(name: str, scopes: frozenset[str]) -> tuple[str, str]:
-    """Make a new key, to be shown once; return it and its line in the file."""
+def make(name: str, scopes: frozenset[str], *, requests: float = 0, images: float = 0) -> tuple[str, str]:
+    """Make a new key, to be shown once, with quotas if they are not 0; return it and its line in the file."""
     key = _PREFIX + secrets.token_urlsafe(32)
-    return key, f"{name} {','.join(sorted(scopes))} {hashlib.sha256(key.encode()).hexdigest()}"
+    entry = Key(name, scopes, hashlib.sha256(key.encode()).hexdigest(), requests, images)
+    return key, f"{name} {','.join(sorted(scopes))} {entry.sha256} {entry.quota}".rstrip()
 
 
-def add(path: Path, name: str, scopes: frozenset[str]) -> str:
+def add(path: Path, name: str, scopes: frozenset[str], *, requests: float = 0, images: float = 0) -> str:
     """Add a new key to the file, which is created if there is none, and return the key.
 
     Raises:
@@ -188,7 +217,7 @@ def add(path: Path, name: str, scopes: frozenset[str]) -> str:
         raise KeysError(f"a name must be one word without '#'. Given: {name!r}")
     if path.exists() and any(key.name == name for key in read(path)):
         raise KeysError(f"the name of a new key must be new. Given: {name}, which {path} has already")
-    key, line = make(name, scopes)
+    key, line = make(name, scopes, requests=requests, images=images)
     path.touch(mode=0o600)
     with path.open("ab+", buffering=0) as file:  # one write, so that a service reads whole lines meanwhile
         size = file.seek(0, os.SEEK_END)

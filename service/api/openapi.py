@@ -16,6 +16,9 @@ FILE = Path(__file__).with_suffix(".json")
 
 Document = dict[str, Any]
 
+_OF_CHANGES = "409"
+"""The status that only requests which change something get."""
+
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -45,13 +48,17 @@ def _fill_infer_request(schemas: Document) -> None:
 
 
 def _fill_refusals(paths: Document, meanings: dict[str, str]) -> None:
-    """Write out each operation's `refusals`, a list of statuses or "all", as responses."""
+    """Write out each operation's `refusals`, a list of statuses or "all" those of inference, as responses."""
     for path, item in paths.items():
         for operation in item.values():
             if not isinstance(operation, dict):  # the parameters that a path's operations share
                 continue
             statuses = operation.pop("refusals", ())
-            for status in meanings if statuses == "all" else statuses:
+            if statuses == "all":
+                statuses = [status for status in meanings if status != _OF_CHANGES]
+            elif "401" in statuses:  # whatever asks for a key may find its quota used up
+                statuses = sorted({*statuses, "429"})
+            for status in statuses:
                 operation["responses"][status] = {"description": meanings[status], "content": _refusal(path)}
 
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+from service.api.readiness import Readiness
 from service.api.response import json_response
 from service.api.router import Route
 from service.engine.dispatcher import Dispatcher
-from service.heartbeats import Heartbeats
 from service.http.messages import Header, Request, Response
 from service.telemetry.metrics.exposition import MEDIA_TYPE
 
@@ -17,39 +17,40 @@ from service.telemetry.metrics.exposition import MEDIA_TYPE
 class Probes:
     """The state of the service, as one process sees it; `metrics` gives the exposition of all processes."""
 
-    def __init__(self, dispatcher: Dispatcher, heartbeats: Heartbeats, metrics: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, dispatcher: Dispatcher, readiness: Readiness, metrics: Callable[[], Awaitable[bytes]]) -> None:
         self._dispatcher = dispatcher
-        self._heartbeats = heartbeats
+        self._readiness = readiness
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/livez", self.livez),
+            Route("GET", "/startupz", self.startupz),
             Route("GET", "/readyz", self.readyz),
             Route("GET", "/health", self.readyz),
             Route("GET", "/models", self.models),
             Route("GET", "/metrics", self.metrics),
         ]
 
-    def is_ready(self) -> bool:
-        """Return whether models are loaded, some can be computed, and the service is not draining."""
-        served = self._dispatcher.served.models()
-        is_complete = self._dispatcher.served.is_complete
-        return not self._heartbeats.draining and is_complete and any(map(self._dispatcher.is_ready, served))
-
     def livez(self, _: Request) -> Response:
         return _status(HTTPStatus.OK, "alive")
 
+    def startupz(self, _: Request) -> Response:
+        if self._readiness.has_started():
+            return _status(HTTPStatus.OK, "started")
+        return _status(HTTPStatus.SERVICE_UNAVAILABLE, "starting")
+
     def readyz(self, _: Request) -> Response:
-        if self._heartbeats.draining:
-            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
-        served = self._dispatcher.served.models()
-        ready = {f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in served}
-        if not any(ready.values()):
-            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
-        if not self._dispatcher.served.is_complete:
-            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", models=ready)
-        return _status(HTTPStatus.OK, "ready", models=ready)
+        obstacle = self._readiness.obstacle()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if obstacle else HTTPStatus.OK
+        models = self._dispatcher.served.models()
+        return _status(
+            status,
+            obstacle or "ready",
+            models={f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in models},
+            missing=self._readiness.missing(),
+            refused=self._readiness.refused(),
+        )
 
     def models(self, _: Request) -> Response:
         served = self._dispatcher.served
@@ -68,7 +69,9 @@ class Probes:
             for model in served.models()
         ]
         absent = [version.model_dump() for version in served.absent()]
-        return json_response({"default": served.default_name(), "models": listed, "absent": absent})
+        default = served.default_name()
+        answers = default if any(model.name == default for model in served.models()) else None
+        return json_response({"default": answers, "models": listed, "absent": absent})
 
     async def metrics(self, _: Request) -> Response:
         return Response(200, await self._metrics(), MEDIA_TYPE.encode())

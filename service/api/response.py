@@ -36,16 +36,17 @@ def json_response(document: Any, status: int = 200, headers: tuple[Header, ...] 
 
 @lru_cache(maxsize=256)
 def model_headers(model: ServedModel) -> tuple[Header, ...]:
-    """Return the headers that name the model, version and artifact of an answer."""
+    """Return the headers that name the model, version, artifact and form of an answer."""
     return (
         (b"x-model", model.name.encode()),
         (b"x-model-version", b"%d" % model.version),
         (b"x-model-digest", model.manifest.artifact.sha256.encode()),
+        (b"x-model-form", model.form.name.encode()),
     )
 
 
-def server_timing(stages: Stages) -> Header:
-    """Return the Server-Timing header: the stages inside the service, in milliseconds."""
+def computed_headers(stages: Stages, batch_size: int) -> tuple[Header, Header]:
+    """Return the headers that say how an answer was computed: the stages in milliseconds, and the batch's size."""
     _, decode, queue, compute, _ = stages
     value = b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f" % (1e3 * decode, 1e3 * queue, 1e3 * compute)
-    return (b"server-timing", value)
+    return (b"server-timing", value), (b"x-batch-size", b"%d" % batch_size)

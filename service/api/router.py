@@ -72,7 +72,7 @@ class Router:
             Problem: the request has no key, no route, or is refused by its route.
         """
         if self._auth and (problem := self._auth.refusal(request)):
-            self._observer.turned_away(problem)
+            self._observer.turned_away(request, problem)
             raise problem
         route = self._routes.get((request.method, request.path)) or self._matching(request)
         request.route = route

@@ -8,6 +8,7 @@ COMMANDS = {
     "models": "List what a service serves.",
     "bench": "Put a service under load and measure it.",
     "seed": "Copy the models that a registry lacks into it from another one.",
+    "config": "Show the settings with which the service would run here, without secrets.",
     "keys": "Make, list and remove the API keys of a file.",
 }
 """Each has a module of its name here, with a function `main(arguments) -> exit code`."""

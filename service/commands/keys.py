@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.api import keys
 from service.api.keys import SCOPES, KeysError
-from service.commands.options import Parser
+from service.commands.options import Parser, number
 from service.commands.output import fail, print_table
 
 ACTIONS = ("make", "list", "remove")
@@ -37,14 +37,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make(options: argparse.Namespace) -> int:
-    print(keys.add(options.file, options.name, options.scopes))
+    quotas = {"requests": options.requests_per_second, "images": options.images_per_second}
+    print(keys.add(options.file, options.name, options.scopes, **quotas))
     print(f"This is the only time that the key is shown; {options.file} holds its hash.", file=sys.stderr)
     return 0
 
 
 def _list(path: Path) -> int:
     print_table(
-        ("name", "scopes", "sha256"), [(k.name, ",".join(sorted(k.scopes)), k.sha256[:12]) for k in keys.read(path)]
+        ("name", "scopes", "sha256", "a second"),
+        [(key.name, ",".join(sorted(key.scopes)), key.sha256[:12], key.quota) for key in keys.read(path)],
     )
     return 0
 
@@ -73,6 +75,7 @@ def _parser() -> Parser:
         epilog="examples:\n"
         "  python -m service keys make ci --file keys > ci.key\n"
         "  python -m service predict digit.png --api-key-file ci.key\n"
+        "  python -m service keys make batch --file keys --requests-per-second 5 --images-per-second 500\n"
         "  python -m service keys list --file keys\n"
         "  python -m service keys remove ci --file keys\n\n"
         "exit codes: 0 done, 1 failed, 2 wrong usage",
@@ -94,4 +97,12 @@ def _parser() -> Parser:
         metavar="SCOPES",
         help=f"What a new key is for: {','.join(sorted(SCOPES))}, joined by commas. Default: predict",
     )
+    for what in ("requests", "images"):
+        parser.add_argument(
+            f"--{what}-per-second",
+            type=number(float, 0),
+            default=0.0,
+            metavar="N",
+            help=f"Most {what} a second for a new key; beyond it the answer is 429. Default: no limit",
+        )
     return parser

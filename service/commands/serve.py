@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -27,9 +28,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def read_settings(arguments: Sequence[str]) -> Settings | None:
     """Return the settings of the options and the environment; None, and a line for each, if any is wrong."""
-    options = vars(_parser().parse_args(arguments))
+    return make_settings(given_settings(_parser().parse_args(arguments)))
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, str]:
+    """Return the settings among the options that were given."""
+    return {name: value for name in Settings.model_fields if (value := getattr(options, name)) is not None}
+
+
+def make_settings(given: dict[str, str]) -> Settings | None:
+    """Return the settings, those that are `given` before the environment's; None if one is wrong, which is printed."""
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        return Settings(**given)  # type: ignore[arg-type] # pydantic parses them
     except ValidationError as error:
         for problem in error.errors():
             if not problem["loc"]:  # a rule between several
@@ -69,6 +79,12 @@ def _parser() -> Parser:
         epilog="example:\n  python -m service --registry models --port 8001\n\n"
         "exit codes: 0 stopped by a signal, 1 the service failed, 2 wrong usage",
     )
+    add_settings(parser)
+    return parser
+
+
+def add_settings(parser: Parser) -> None:
+    """Add an option for each setting."""
     for name, field in Settings.model_fields.items():
         default = "chosen by the number of cores" if field.default is PydanticUndefined else field.default
         parser.add_argument(
@@ -76,4 +92,3 @@ def _parser() -> Parser:
             metavar=name.rpartition("_")[2].upper(),
             help=f"{field.description} [SERVICE_{name.upper()}; {default}]".replace("%", "%%"),
         )
-    return parser

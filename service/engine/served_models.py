@@ -38,9 +38,12 @@ class Absent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    version: int
-    state: Literal["loading", "refused"]
+    version: int  # 0 where it cannot be read which one is meant
+    state: Literal["loading", "refused", "unloaded"]
     reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 class ServedModels:
@@ -76,11 +79,14 @@ class ServedModels:
         return key in self._models
 
     def default_name(self) -> str | None:
-        """Return the model that answers when none is named: the only one, else the default if it is served."""
-        names = {model.name for model in self._models.values()}
-        if len(names) == 1:
-            return next(iter(names))
-        return self._default_model if self._default_model in names else None
+        """Return the model that is meant when none is named: the configured one, or the only one in the registry.
+
+        It may be one that is refused or being loaded: no other model answers in its place.
+        """
+        names = {name for name, _ in (*self._models, *self._absent)}
+        if self._default_model in names:
+            return self._default_model
+        return next(iter(names)) if len(names) == 1 else None
 
     def resolve(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return the model that a request means; without a version (a number or an alias) its default version.
@@ -99,7 +105,7 @@ class ServedModels:
             raise Unavailable("the service must have loaded its models. Given: it is still starting")
         names = sorted({model.name for model in self._models.values()})
         if name is None:
-            name = self.default_name() or self._default_model
+            name = self._served_default(names)
         candidates = [model for model in self._models.values() if model.name == name]
         for model in candidates:
             if model.default if version is None else version in (str(model.version), *model.aliases):
@@ -109,6 +115,24 @@ class ServedModels:
             raise NotFound(f"model must be one of {names}. Given: {name!r}{refusals}")
         known = [str(model.version) for model in candidates] + [a for model in candidates for a in model.aliases]
         raise NotFound(f"version of {name} must be one of {known}. Given: {version!r}{refusals}")
+
+    def _served_default(self, names: list[str]) -> str:
+        """Return the default model if it is among `names`, those that are served.
+
+        Raises:
+            NotFound: it is not, or there is none; what the client did not send is not quoted to it.
+            Unavailable: it is being loaded.
+        """
+        default = self.default_name()
+        if default in names:
+            return default
+        if any(absent.name == default and absent.state == "loading" for absent in self._absent.values()):
+            raise Unavailable("the default model must be loaded. Given: it is being loaded")
+        reason = "the default model is not served, see /models" if default else "no model, and there is no default"
+        raise NotFound(
+            f"the request must name a model, one of {names}; --default-model (SERVICE_DEFAULT_MODEL) sets the one that "
+            f"answers when none is named. Given: {reason}"
+        )
 
     def _refusals(self, name: str, version: str | None) -> str:
         """Return why versions of `name` in the registry, or the one given, are not served.
@@ -121,5 +145,5 @@ class ServedModels:
             meant = [absent for absent in meant if str(absent.version) == version]
         for absent in meant:
             if absent.state == "loading":
-                raise Unavailable(f"{name}@{absent.version} must be loaded. Given: it is being loaded")
-        return "".join(f"; refused {name}@{absent.version}: {absent.reason}" for absent in meant)
+                raise Unavailable(f"{absent} must be loaded. Given: it is being loaded")
+        return "".join(f"; {absent.state} {absent}: {absent.reason}" for absent in meant)

@@ -38,6 +38,7 @@ class Request:
         "_id",
         "arrived",
         "body",
+        "caller",
         "client",
         "context",
         "headers",
@@ -49,6 +50,7 @@ class Request:
         "raw_query",
         "remaining_seconds",
         "route",
+        "trace",
     )
 
     def __init__(
@@ -80,6 +82,10 @@ class Request:
         """What answers the request; the application's own."""
         self.context: Any = None
         """What was found out from the head; the route's own."""
+        self.caller: Any = None
+        """Who asks, if the application knows it; has a `name`."""
+        self.trace: Any = None
+        """The trace that the request belongs to; the application's own."""
         self._id = ""
 
     def header(self, name: str) -> str | None:

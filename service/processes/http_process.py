@@ -8,27 +8,35 @@ import gc
 import multiprocessing
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import torch
 import uvloop
 
+from service.api.administration import Administration
 from service.api.app import build_router
 from service.api.auth import ApiKeyAuth
 from service.api.exchange import Exchange
 from service.api.inference import Inference
 from service.api.keys import Keys
+from service.api.open_inference import statistics
+from service.api.open_inference.metadata import Document
 from service.api.open_inference.routes import OpenInference
 from service.api.predict import Predict
 from service.api.probes import Probes
+from service.api.quotas import Quotas
+from service.api.readiness import Readiness
 from service.api.torchserve import TorchServe
 from service.engine.dispatcher import Dispatcher
+from service.engine.served_models import ServedModel
 from service.heartbeats import Heartbeats
 from service.http.limits import Limits
 from service.http.server import HTTPServer
 from service.images.decode_pool import DecodePool
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
+from service.rollout.unloaded import Unloaded
 from service.settings import Settings
 from service.telemetry.observer import Observer
 
@@ -46,7 +54,9 @@ class HTTPProcess:
     the sockets that a fork must close.
     """
 
-    def __init__(self, settings: Settings, heartbeats: Heartbeats, observer: Observer, worker_paths: list[str]) -> None:
+    def __init__(
+        self, settings: Settings, heartbeats: Heartbeats, observer: Observer, worker_paths: list[str], run_dir: Path
+    ) -> None:
         self._settings = settings
         self._heartbeats = heartbeats
         self._observer = observer
@@ -59,18 +69,33 @@ class HTTPProcess:
         )
         self._pool = DecodePool()
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
-        self._auth = ApiKeyAuth(self._keys) if self._keys else None
-        self._inference = Inference(self._dispatcher, settings, self._pool)
+        quotas = Quotas(run_dir) if self._keys else None
+        self._auth = ApiKeyAuth(self._keys, quotas) if self._keys and quotas else None
+        self._inference = Inference(self._dispatcher, settings, self._pool, quotas)
         self._exchange = Exchange(self._dispatcher, observer, settings.timeout_seconds)
-        self._probes = Probes(self._dispatcher, heartbeats, lambda: observer.expose(self._dispatcher))
+        self._readiness = Readiness(self._dispatcher, heartbeats, settings)
+        self._probes = Probes(self._dispatcher, self._readiness, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
-        self._open_inference = OpenInference(self._exchange, self._inference, self._probes.is_ready)
+        self._administration = Administration(self._dispatcher, Unloaded(run_dir), settings)
+        self._open_inference = OpenInference(
+            self._exchange, self._inference, self._administration, self._readiness.is_ready, self._statistics
+        )
         torch_serve = (
-            TorchServe(self._exchange, self._inference, self._probes.is_ready) if settings.torchserve else None
+            TorchServe(self._exchange, self._inference, self._readiness.is_ready) if settings.torchserve else None
         )
         self._router = build_router(
-            self._probes, self._predict, self._open_inference, torch_serve, self._auth, observer, settings
+            self._probes,
+            self._predict,
+            self._open_inference,
+            torch_serve,
+            self._auth,
+            observer,
+            self._administration,
+            settings,
         )
+
+    async def _statistics(self, models: Sequence[ServedModel]) -> list[Document]:
+        return statistics.describe(models, await self._observer.totals(self._dispatcher))
 
     @property
     def asks_for_keys(self) -> bool:
@@ -105,7 +130,15 @@ class HTTPProcess:
         from service.api.open_inference.grpc.server import serve
         from service.api.open_inference.grpc.servicer import Servicer
 
-        servicer = Servicer(self._exchange, self._inference, self._probes.is_ready, self._auth, self._observer)
+        servicer = Servicer(
+            self._exchange,
+            self._inference,
+            self._administration,
+            self._readiness.is_ready,
+            self._statistics,
+            self._auth,
+            self._observer,
+        )
         async with self.life():
             await serve(servicer.handler(), self._settings)
 
@@ -121,6 +154,7 @@ class HTTPProcess:
         if parent := multiprocessing.parent_process():
             # Without a supervisor nobody would end this process: finish what was accepted, then exit.
             asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
+        self._observer.open()
         self._dispatcher.open()
         if self._heartbeats.any_up():
             # This process replaces one that died: it takes no request before it knows which models are served.

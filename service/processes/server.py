@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import logging
 import multiprocessing
+import os
 import socket
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -28,6 +29,8 @@ from service.processes.signals import start_child
 from service.processes.supervisor import Supervisor
 from service.processes.worker_process import Classifier, worker_devices
 from service.settings import Settings
+from service.telemetry import tracer
+from service.telemetry.metrics.processes import Processes
 from service.telemetry.metrics.recorder import Recorder
 from service.telemetry.observer import Observer
 
@@ -42,13 +45,23 @@ class Server(ls.LitServer):  # type: ignore[misc]
 
     def __init__(self, settings: Settings, run_dir: Path) -> None:
         self._settings = settings
+        if settings.otlp_endpoint:
+            tracer.check_installed()
         devices = worker_devices(settings.device)
         paths = [str(run_dir / f"worker-{number}.sock") for number in range(len(devices))]
         self._worker_listeners = [sockets.listen_unix(path) for path in paths]
         self._heartbeats = Heartbeats(len(devices))
         self._events = Recorder(run_dir, keeper=True)
-        observer = Observer(run_dir, self._heartbeats, settings)
-        self._http = HTTPProcess(settings, self._heartbeats, observer, paths)
+        self._processes = Processes(
+            [
+                "supervisor",
+                *(f"http-{number}" for number in range(settings.http_processes)),
+                *["grpc"][: bool(settings.grpc_port)],
+                *(f"worker-{number}" for number in range(len(devices))),
+            ]
+        )
+        observer = Observer(run_dir, self._heartbeats, self._processes, settings)
+        self._http = HTTPProcess(settings, self._heartbeats, observer, paths, run_dir)
         super().__init__(
             Classifier(settings, self._heartbeats, self._worker_listeners, run_dir),
             accelerator="cpu" if devices == ["cpu"] else "cuda",
@@ -77,6 +90,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
         # A fork inherits these; a worker that kept them open would hold the port after the service is gone.
         self.lit_api.not_ours = [web, *reserved]
         self._events.open()
+        self._processes.started("supervisor", os.getpid())
         gc.collect()
         gc.freeze()  # what exists now is shared with every fork; collecting it would copy the pages
         Supervisor(
@@ -97,14 +111,19 @@ class Server(ls.LitServer):  # type: ignore[misc]
         context = multiprocessing.get_context("fork") if device == "cpu" else multiprocessing.get_context("spawn")
         self.lit_api.number = number
         arguments: tuple[Any, ...] = (self.lit_api, device, number, None, None, {}, self._callback_runner, False)
-        return start_child(context.Process(target=inference_worker, args=arguments, name=f"worker-{number}"))
+        return self._start(context.Process(target=inference_worker, args=arguments, name=f"worker-{number}"))
 
     def _start_http(self, number: int, web: socket.socket, reserved: list[socket.socket]) -> BaseProcess:
         context = multiprocessing.get_context("fork")
         if number < self._settings.http_processes:
             inherited = [*reserved, *self._worker_listeners]
-            return start_child(
+            return self._start(
                 context.Process(target=self._http.serve_http, args=(web, inherited), name=f"http-{number}")
             )
         inherited = [web, *reserved, *self._worker_listeners]
-        return start_child(context.Process(target=self._http.serve_grpc, args=(inherited,), name="grpc"))
+        return self._start(context.Process(target=self._http.serve_grpc, args=(inherited,), name="grpc"))
+
+    def _start(self, process: BaseProcess) -> BaseProcess:
+        start_child(process)
+        self._processes.started(process.name, process.pid)
+        return process

@@ -29,6 +29,7 @@ from service.processes.sockets import close_all
 from service.rollout.catalogue import Catalogue
 from service.rollout.loader import Loader, load_on
 from service.rollout.sandbox import Limits, Sandbox
+from service.rollout.unloaded import Unloaded
 from service.rollout.verdicts import Verdicts
 from service.rollout.watcher import watch
 from service.settings import Settings
@@ -61,6 +62,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         self._verdicts = Verdicts(run_dir / "verdicts.jsonl")
         self._recorder: Recorder  # its numbers outlive this worker, see `Recorder.absorb`
         self._catalogue: Catalogue
+        self._unloaded: Unloaded
         self._line_up: LineUp
         self._settled: threading.Event  # whether loading a version must not slow what is served
         self.number = 0
@@ -79,11 +81,13 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         load = functools.partial(load_on, only_device(device), settings)
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
+        self._unloaded = Unloaded(self._run_dir)
         self._catalogue = Catalogue(
             open_registry(settings.registry, settings.model_dir, settings.model_name),
             loader.load,
             keep_versions=settings.keep_versions,
             on_load=self._recorder.load,
+            unloaded=self._unloaded.names,
         )
         try:
             # A replaced worker returns with everything that it served, because requests may be waiting for it.
@@ -108,8 +112,14 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
         if not self._settings.model_dir:  # what is in it never changes
-            poll_seconds = self._settings.poll_seconds
-            watch(self._catalogue, self._line_up, worker.offer, poll_seconds=poll_seconds, settled=self._settled)
+            watch(
+                self._catalogue,
+                self._line_up,
+                worker.offer,
+                poll_seconds=self._settings.poll_seconds,
+                settled=self._settled,
+                wait=self._unloaded.wait,
+            )
         try:
             worker.run(stop=parent.sentinel)
         except UnsoundWorkerError as error:

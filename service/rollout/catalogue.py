@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 from service.contract.registry import Registry, RegistryError
@@ -36,7 +36,7 @@ class Catalogue:
 
     For each model that is the version with the alias production if there is one, else the newest that can serve, and up
     to `keep_versions` of those that were served before. `on_load` hears of every attempt to load a version, but not
-    again of one that is refused again.
+    again of one that is refused again. Models that are `unloaded` are left out.
     """
 
     def __init__(
@@ -46,14 +46,17 @@ class Catalogue:
         *,
         keep_versions: int,
         on_load: OnLoad = _ignore,
+        unloaded: Callable[[], Set[str]] = frozenset,
     ) -> None:
         self._registry = registry
         self._load = load
         self._keep_versions = keep_versions
         self._on_load = on_load
+        self._unloaded = unloaded
         self._loaded: dict[str, list[Model]] = {}  # for each name the default first
         self._aliases: dict[str, dict[str, int]] = {}
         self._unfit: set[str] = set()  # manifests of versions that can never serve
+        self._left_out: tuple[Absent, ...] = ()
         self._trouble: dict[str, str] = {}  # name -> the error about its folder that was logged last
         self._refused: dict[tuple[str, int], str] = {}  # (name, version) -> the reason that was logged last
 
@@ -67,8 +70,11 @@ class Catalogue:
         """
         names = self._registry.models()
         if names or not self._loaded:  # an empty registry is more likely a mistake than a wish
-            wanted = {name: self._wanted(name) for name in names}
+            unloaded = self._unloaded()
+            self._left_out = tuple(self._unloaded_version(name) for name in names if name in unloaded)
+            wanted = {name: self._wanted(name) for name in names if name not in unloaded}
             self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
+            self._trouble = {name: reason for name, reason in self._trouble.items() if name in wanted}
             if loading := self._to_load(wanted):
                 on_loading((*loading, *self._refusals()))
             found = {name: self._versions(name, versions) for name, versions in wanted.items()}
@@ -104,6 +110,13 @@ class Catalogue:
         )
         return LineUp(served, absent)
 
+    def _unloaded_version(self, name: str) -> Absent:
+        try:
+            version = self._registry.resolve(name)
+        except RegistryError:
+            version = 0
+        return Absent(name=name, version=version, state="unloaded", reason="an administrator unloaded the model")
+
     def _wanted(self, name: str) -> list[int]:
         """Return the versions of a model to serve, the first that can; empty if it should stay as it is."""
         try:
@@ -129,9 +142,18 @@ class Catalogue:
         ]
 
     def _refusals(self) -> tuple[Absent, ...]:
-        return tuple(
-            Absent(name=name, version=version, state="refused", reason=reason)
-            for (name, version), reason in list(self._refused.items())[-_REFUSALS:]
+        unreadable = tuple(
+            Absent(name=name, version=0, state="refused", reason=reason)
+            for name, reason in self._trouble.items()
+            if name not in self._loaded
+        )
+        return (
+            self._left_out
+            + unreadable
+            + tuple(
+                Absent(name=name, version=version, state="refused", reason=reason)
+                for (name, version), reason in list(self._refused.items())[-_REFUSALS:]
+            )
         )
 
     def _versions(self, name: str, wanted: list[int]) -> list[Model]:

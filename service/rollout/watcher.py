@@ -27,12 +27,13 @@ def watch(
     *,
     poll_seconds: float,
     settled: threading.Event | None = None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> threading.Thread:
     """Start a thread that looks at the registry every `poll_seconds` and offers each line-up that differs.
 
-    `settled` is set once the models are loaded that the first line-up lacks.
+    `settled` is set once the models are loaded that the first line-up lacks. `wait` may return early, to look at once.
     """
-    watcher = Watcher(catalogue, line_up, offer, settled)
+    watcher = Watcher(catalogue, line_up, offer, settled, wait)
     thread = threading.Thread(target=watcher.run, args=(poll_seconds,), name="watcher", daemon=True)
     thread.start()
     return thread
@@ -47,11 +48,13 @@ class Watcher:
         line_up: LineUp,
         offer: Callable[[LineUp], None],
         settled: threading.Event | None = None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._catalogue = catalogue
         self._line_up = line_up
         self._offer = offer
         self._settled = settled or threading.Event()
+        self._wait = wait
         self._trouble = ""  # the error that was logged last
 
     def run(self, poll_seconds: float) -> None:
@@ -62,7 +65,7 @@ class Watcher:
         if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while True:
-            time.sleep(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+            self._wait(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
             self.look()
 
     def look(self) -> None:

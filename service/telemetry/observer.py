@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 from service.engine.dispatcher import Dispatcher
 from service.engine.messages import BlockAnswer
 from service.engine.served_models import ServedModel
 from service.heartbeats import Heartbeats
+from service.http.messages import Request
 from service.problems import ClientGone, Problem
 from service.settings import Settings
+from service.telemetry import trace_context
 from service.telemetry.line_writer import LineWriter
 from service.telemetry.metrics import exposition, families
 from service.telemetry.metrics.gpus import GPUs
+from service.telemetry.metrics.processes import Processes
 from service.telemetry.metrics.recorder import Gauge, Recorder, Stages
+from service.telemetry.metrics.snapshots import Shared
+from service.telemetry.metrics.totals import Totals
 from service.telemetry.request_log import OK, RequestLine, RequestLog
+from service.telemetry.trace_context import TraceContext
+from service.telemetry.tracer import Tracer
 
 _PRUNE_SECONDS = 10.0
 
@@ -29,8 +38,10 @@ _NEVER = 1e18
 class Observer:
     """Collects the metrics and request lines of one HTTP process; call it from the event loop's thread only."""
 
-    def __init__(self, folder: Path, heartbeats: Heartbeats, settings: Settings) -> None:
+    def __init__(self, folder: Path, heartbeats: Heartbeats, processes: Processes, settings: Settings) -> None:
         self._folder = folder
+        self._processes = processes
+        self._build = (version("argmax"), platform.python_version(), version("torch"))
         self._heartbeats = heartbeats
         self._hang_seconds = settings.hang_seconds
         self._recorder = Recorder(folder)
@@ -38,6 +49,8 @@ class Observer:
         self._log: RequestLog | None = None
         if settings.log_requests:
             self._log = RequestLog(settings.log_requests / settings.front_processes, settings.log_format, LineWriter())
+        self._otlp_endpoint = settings.otlp_endpoint
+        self._tracer: Tracer | None = None
         self._in_flight = 0
         self._writer = ThreadPoolExecutor(1, "numbers")  # its thread starts with the first task, after the fork
         self._writing: Future[None] | None = None
@@ -49,30 +62,46 @@ class Observer:
         """Count a request that begins; `answered` or `refused` must follow."""
         self._in_flight += 1
 
-    def answered(self, request_id: str, model: ServedModel, stages: Stages) -> None:
+    def trace_of(self, request: Request) -> TraceContext | None:
+        """Return the trace that a request belongs to, if any; with an endpoint for spans, one begins here."""
+        return self._tracer.begin(request) if self._tracer else trace_context.read(request.headers)
+
+    def answered(self, request: Request, model: ServedModel, stages: Stages, batch_size: int) -> None:
         """Count a request that got its predictions."""
         self._in_flight -= 1
         self._recorder.answered(model, stages)
+        if request.caller:
+            self._recorder.asked_with_key(request.caller.name, 200)
         if self._log:
-            about = request_id, model.name, str(model.version)
-            self._log.add(RequestLine(time.time(), *about, OK, 200, sum(stages), stages))
+            about = request.id, model.name, str(model.version)
+            self._log.add(RequestLine(time.time(), *about, OK, 200, sum(stages), stages, *_key_and_trace(request)))
+        if self._tracer:
+            attributes = {**_attributes(request, model), "argmax.batch_size": batch_size}
+            self._tracer.answered(request.trace.span, attributes, stages)
 
     def refused(
-        self, request_id: str, model: ServedModel | None, problem: type[Problem | ClientGone], seconds: float
+        self, request: Request, model: ServedModel | None, problem: type[Problem | ClientGone], seconds: float
     ) -> None:
         """Count a request that got none; the model is None when it was not resolved."""
         self._in_flight -= 1
         self._recorder.refused(model, problem.status, problem.reason)
+        if request.caller:
+            self._recorder.asked_with_key(request.caller.name, problem.status)
         if self._log:
             name, version = (model.name, str(model.version)) if model else ("", "")
-            outcome = problem.reason, problem.status
-            self._log.add(RequestLine(time.time(), request_id, name, version, *outcome, seconds, None))
+            about = request.id, name, version, problem.reason, problem.status, seconds, None
+            self._log.add(RequestLine(time.time(), *about, *_key_and_trace(request)))
+        if self._tracer:
+            self._tracer.refused(request.trace.span, _attributes(request, model), problem.status, problem.reason)
 
-    def turned_away(self, problem: Problem) -> None:
+    def turned_away(self, request: Request, problem: Problem) -> None:
         """Count a request that was refused before it began."""
         self._recorder.refused(None, problem.status, problem.reason)
+        if request.caller:
+            self._recorder.asked_with_key(request.caller.name, problem.status)
         if self._log:
-            self._log.add(RequestLine(time.time(), "", "", "", problem.reason, problem.status, 0.0, None))
+            about = problem.reason, problem.status, 0.0, None, *_key_and_trace(request)
+            self._log.add(RequestLine(time.time(), "", "", "", *about))
 
     def images_refused(self, model: ServedModel, reason: str, number: int) -> None:
         """Count images that got an error although others of their request are answered."""
@@ -93,10 +122,22 @@ class Observer:
             if write:
                 self._writing = self._writer.submit(self._write, write)
 
+    def open(self) -> None:
+        """Begin to export spans, if there is an endpoint for them; after the fork, because that takes a thread."""
+        if self._otlp_endpoint:
+            self._tracer = Tracer(self._otlp_endpoint)
+
+    @property
+    def traces(self) -> bool:
+        """Whether every request has a trace."""
+        return self._tracer is not None
+
     def close(self, dispatcher: Dispatcher) -> None:
         """Publish what is left."""
         if self._log:
             self._log.close()
+        if self._tracer:
+            self._tracer.close()
         write = self._recorder.flush(dispatcher.served.models(), self._state(dispatcher), rests=False)
         if write:
             write()
@@ -108,8 +149,16 @@ class Observer:
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._writer, self._expose)
 
+    async def totals(self, dispatcher: Dispatcher) -> Totals:
+        """Return the numbers of all processes together, this one's newest included."""
+        self.flush(dispatcher)
+        work = asyncio.get_running_loop().run_in_executor
+        return await work(self._writer, lambda: Shared(self._folder).read_all().totals)
+
     def _expose(self) -> bytes:
-        return exposition.expose(self._folder, [*self._workers(), *self._gpus.gauges()])
+        build = (families.BUILD_INFO, self._build, 1)
+        gauges = [build, *self._workers(), *self._processes.gauges(), *self._gpus.gauges()]
+        return exposition.expose(self._folder, gauges)
 
     def _write(self, write: Callable[[], bool]) -> None:
         write()
@@ -146,3 +195,13 @@ class Observer:
         for number in range(self._heartbeats.workers):
             is_up = self._heartbeats.is_up(number) and self._heartbeats.silence(number) < self._hang_seconds
             yield families.WORKER_UP, (str(number),), float(is_up)
+
+
+def _key_and_trace(request: Request) -> tuple[str, str]:
+    return request.caller.name if request.caller else "", request.trace.trace_id if request.trace else ""
+
+
+def _attributes(request: Request, model: ServedModel | None) -> dict[str, str | int]:
+    """Return what a span says about a request."""
+    found: dict[str, str | int] = {"argmax.key": request.caller.name} if request.caller else {}
+    return found | ({"argmax.model": model.name, "argmax.version": model.version} if model else {})

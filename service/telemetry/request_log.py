@@ -2,7 +2,7 @@
 
 Requests only append to a list. A few times a second lines are made of it, up to the rate that was asked for, and a
 thread writes them: a log that nobody reads, or that cannot keep up, loses lines and never delays a request. No line
-holds anything of a request's body, its keys or its answer.
+holds anything of a request's body, its key (but for the key's name) or its answer.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class RequestLine(NamedTuple):
     status: int
     seconds: float
     stages: Stages | None
+    key: str = ""  # the name of the API key
+    trace_id: str = ""
 
 
 class RequestLog:
@@ -116,6 +118,7 @@ def json_line(request: RequestLine) -> bytes:
         "status": request.status,
         "seconds": round(request.seconds, 6),
     }
+    line |= {name: text for name, text in (("key", request.key), ("trace_id", request.trace_id)) if text}
     if request.stages:
         line |= {f"{stage}_seconds": round(s, 6) for stage, s in zip(STAGES, request.stages, strict=True)}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
@@ -129,6 +132,7 @@ def text_line(request: RequestLine) -> bytes:
         stages = f" ({stages})"
     head = _text_head(request.ended, "ERROR" if request.status >= 500 else "INFO")
     text = f"{request.status} {request.outcome} {what} {1e3 * request.seconds:.2f} ms{stages} {request.request_id}"
+    text += f" key={request.key}" * bool(request.key) + f" trace={request.trace_id}" * bool(request.trace_id)
     return f"{head} {text}\n".encode()
 
 

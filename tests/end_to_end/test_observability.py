@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api.keys import make
 from service.contract.manifest import FeatureInput
 from service.contract.registry import Registry
 from tests import load, pictures
@@ -35,7 +37,8 @@ ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "k8s" / "base" / "dashboard.json"
 RULES = ROOT / "k8s" / "base" / "prometheusrule.yaml"
 DOCUMENT = ROOT / "docs" / "observability.md"
-KEY = "a key that must not be in the log"
+KEY, KEY_LINE = make("dashboards", frozenset({"predict"}))
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 MARK = b"what an image holds"
 
 
@@ -47,11 +50,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     publish(root, "photos", spec=RGB)
     publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     Registry(str(root)).set_alias("rows", "production", 1)
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"{KEY_LINE}\n")
     with pytest.MonkeyPatch.context() as patch:
         if not torch.cuda.is_available():
             patch.setenv("PYTHONPATH", f"{ROOT / 'tests' / 'fakes'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        options = ("--default-model", "rows", "--http-processes", "2", "--log-format", "json", "--log-requests", "1000")
-        with serving(root, *options) as service:
+        options = ("--default-model", "rows", "--http-processes", "2", "--api-keys-file", str(keys))
+        with serving(root, *options, "--log-format", "json", "--log-requests", "1000") as service:
+            service.client.headers["x-api-key"] = KEY
             ask_everything(service)
             service.metric_at_rest("inference_requests_total")
             yield service
@@ -65,7 +71,9 @@ def ask_everything(service: Service) -> None:
     assert service.predict(digit[:60] + MARK).status_code == 400
     assert service.predict(digit, query="?model=nope").status_code == 404
     several = {"a": ("a.png", digit), "b": ("b.png", MARK)}
-    answer = service.client.post("/predict", files=several, headers={"x-request-id": "two", "x-api-key": KEY})
+    traced = {"x-request-id": "two", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+    answer = service.client.post("/predict", files=several, headers=traced)
+    assert answer.headers["traceresponse"].startswith(f"00-{TRACE}-")
     assert [next(iter(entry)) for entry in answer.json()["predictions"]] == ["class_id", "error"]
     tensor = {"name": "features", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
     sent = service.client.post("/v2/models/sign/infer", json={"inputs": [tensor]}, headers={"x-request-id": "v2"})
@@ -100,7 +108,7 @@ def alert_expressions() -> dict[str, str]:
 
 
 def metrics_in(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:inference|up)(?:_[a-z0-9_]+)\b", expression))
+    return set(re.findall(r"\b(?:inference|argmax|up)(?:_[a-z0-9_]+)\b", expression))
 
 
 def exposed(service: Service) -> dict[str, float]:
@@ -179,6 +187,19 @@ def test_the_state_of_the_service_is_shown(watched: Service) -> None:
     assert watched.metric("inference_queue_oldest_age_seconds", model="rows") == 0
     assert 0 < watched.metric("inference_gpu_memory_used_bytes") <= watched.metric("inference_gpu_memory_total_bytes")
     assert watched.metric_at_rest("inference_in_flight") == 0
+    assert watched.metric("argmax_build_info", version=version("argmax"), torch=version("torch")) == 1
+    for process in ("supervisor", "http-0", "http-1", "worker-0"):
+        role = process.partition("-")[0]
+        assert watched.metric("inference_process_resident_memory_bytes", role=role, process=process) > 2**20
+        assert watched.metric("inference_process_open_fds", role=role, process=process) > 2
+    assert watched.metric("inference_process_cpu_seconds_total", role="worker") > 0
+
+
+def test_requests_are_counted_by_the_name_of_their_key(watched: Service) -> None:
+    answered = watched.wait_for_metric(5, "inference_key_requests_total", key="dashboards", code="200")
+
+    assert answered == watched.metric("inference_requests_total", code="200")
+    assert watched.metric("inference_key_requests_total", key="dashboards", code="400") == 1
 
 
 def test_the_log_has_a_json_line_for_each_request_and_nothing_of_images_or_keys(watched: Service) -> None:
@@ -189,7 +210,12 @@ def test_the_log_has_a_json_line_for_each_request_and_nothing_of_images_or_keys(
     lines = [orjson.loads(line) for line in watched.log]
 
     requests = {line["request_id"]: line for line in lines if line["logger"] == "service.requests"}
-    assert requests["two"]["model"] == "rows"
+    assert (requests["two"]["model"], requests["two"]["key"], requests["two"]["trace_id"]) == (
+        "rows",
+        "dashboards",
+        TRACE,
+    )
+    assert "trace_id" not in requests["v2"]
     assert requests["v2"].items() >= {"model": "sign", "version": "1", "outcome": "ok", "status": 200}.items()
     assert requests["v2"]["compute_seconds"] > 0
     outcomes = sorted(line["outcome"] for line in requests.values())
@@ -291,7 +317,7 @@ def test_no_counter_goes_back_when_a_worker_and_an_http_process_are_killed_under
         watched.wait_for_metric(1, "inference_worker_restarts_total", reason="crashed")
         watched.processes("http")[0].kill()
         watched.client.close()
-        watched.client = httpx.Client(base_url=watched.url, timeout=60)
+        watched.client = httpx.Client(base_url=watched.url, timeout=60, headers={"x-api-key": KEY})
         watched.wait_for_metric(1, "inference_http_restarts_total")
         watched.wait_for_metric(2, "inference_http_processes")
         tally.stop = True
@@ -299,11 +325,12 @@ def test_no_counter_goes_back_when_a_worker_and_an_http_process_are_killed_under
     threads = [threading.Thread(target=look), threading.Thread(target=harm)]
     for thread in threads:
         thread.start()
-    asyncio.run(load.send_all(watched.port, 10**9, connections=8, retry_lost=True, tally=tally))
+    asyncio.run(load.send_all(watched.port, 10**9, connections=8, retry_lost=True, tally=tally, api_key=KEY))
     for thread in threads:
         thread.join()
 
-    counters = re.compile(r"inference_\w+_(total|count|sum|bucket)\b")
+    # A process that takes another's place begins to use CPU time anew.
+    counters = re.compile(r"inference_(?!process_cpu)\w+_(total|count|sum|bucket)\b")
     for before, after in itertools.pairwise(seen):
         lower = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, 0) < value - 1e-9}
         assert not {name: values for name, values in lower.items() if counters.match(name)}

@@ -79,6 +79,8 @@ def test_an_answer_says_who_gave_it_and_where_the_time_went(service: Service) ->
     served = {model["name"]: model for model in service.client.get("/models").json()["models"]}
 
     assert (headers["x-model"], headers["x-model-version"]) == ("rows", "1")
+    assert int(headers["x-batch-size"]) >= 1
+    assert headers["x-model-form"] == service.client.get("/v2/models/rows").json()["parameters"]["form"]
     assert headers["x-model-digest"] == served["rows"]["digest"]
     assert re.fullmatch(r"decode;dur=[\d.]+, queue;dur=[\d.]+, compute;dur=[\d.]+", headers["server-timing"])
 
@@ -268,6 +270,7 @@ def test_the_probes_answer(service: Service) -> None:
     assert service.client.get("/livez").json() == {"status": "alive"}
     assert service.client.get("/readyz").json()["models"] == {"photos@1": True, "rows@1": True, "sign@1": True}
     assert service.client.get("/health").status_code == 200
+    assert service.client.get("/startupz").json() == {"status": "started"}
 
 
 def test_an_unknown_path_and_a_wrong_method_are_problems_too(service: Service) -> None:

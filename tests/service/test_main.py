@@ -14,7 +14,7 @@ from service.commands import COMMANDS, serve
 from service.settings import Settings
 
 TAUGHT = [name for name in COMMANDS if name != "serve"]
-ASKING = [name for name in TAUGHT if name not in ("keys", "seed")]
+ASKING = [name for name in TAUGHT if name not in ("config", "keys", "seed")]
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel, ServedModels
 
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 PLATFORM = "pytorch_torchscript"
 
 _CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BYTES": "TYPE_STRING"}
-_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE"}
+_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
 
 Document = dict[str, Any]
 
@@ -33,6 +33,19 @@ def index(served: ServedModels, *, ready_only: bool) -> list[Document]:
             for v in served.absent()
         ]
     return listed
+
+
+def versions(served: ServedModels, model: str | None = None, version: str | None = None) -> list[ServedModel]:
+    """Return the versions that are meant: all, those of a model, or one.
+
+    Raises:
+        NotFound: there is no such model or version.
+        Unavailable: it is being loaded.
+    """
+    if model is None:
+        return served.models()
+    meant = served.resolve(model, version)
+    return [meant] if version is not None else [other for other in served.models() if other.name == meant.name]
 
 
 def metadata(served: ServedModels, model: ServedModel) -> Document:

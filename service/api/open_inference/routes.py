@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from service.api import json_body
+from service.api.administration import Administration
+from service.api.auth import require_admin
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.messages import InferAnswer
+from service.api.open_inference.metadata import Document
 from service.api.open_inference.tensor_inference import TensorInference
 from service.api.request import Query
 from service.api.response import json_response
@@ -17,18 +20,27 @@ from service.api.router import Route
 from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Request, Response, problem_headers
-from service.problems import Problem, Unavailable
+from service.problems import Problem, Unavailable, Unprocessable
 
 
 class OpenInference:
     """The front end of the protocol over REST; see `FrontEnd`."""
 
-    def __init__(self, exchange: Exchange, inference: Inference, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        inference: Inference,
+        administration: Administration,
+        is_ready: Callable[[], bool],
+        statistics: Callable[[Sequence[ServedModel]], Awaitable[list[Document]]],
+    ) -> None:
         self._exchange = exchange
         self._dispatcher = inference.dispatcher
         self._settings = inference.settings
         self._tensors = TensorInference(inference)
+        self._administration = administration
         self._is_ready = is_ready
+        self._statistics = statistics
 
     def routes(self) -> list[Route]:
         """Return the protocol's paths; those of a model come with and without a version."""
@@ -37,12 +49,16 @@ class OpenInference:
             Route("GET", "/v2/health/live", self._live),
             Route("GET", "/v2/health/ready", self._ready),
             Route("POST", "/v2/repository/index", self._index),
+            Route("POST", "/v2/repository/models/{model}/load", self._load, require_admin),
+            Route("POST", "/v2/repository/models/{model}/unload", self._unload, require_admin),
+            Route("GET", "/v2/models/stats", self._stats),
         ]
         for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
                 Route("GET", path, self._metadata),
                 Route("GET", f"{path}/ready", self._model_ready),
                 Route("GET", f"{path}/config", self._config),
+                Route("GET", f"{path}/stats", self._stats),
                 Route("POST", f"{path}/infer", self._infer, self._begin, self._exchange.abandon),
             ]
         return found
@@ -77,6 +93,25 @@ class OpenInference:
     def _config(self, request: Request) -> Response:
         return json_response(metadata.config(self._model(request), self._settings.max_images))
 
+    async def _stats(self, request: Request) -> Response:
+        models = metadata.versions(self._dispatcher.served, **request.parameters)
+        return json_response({"model_stats": await self._statistics(models)})
+
+    async def _load(self, request: Request) -> Response:
+        parameters = _object(decoded_body(request)).get("parameters")
+        if parameters:
+            raise Unprocessable(
+                "parameters must be empty, because a version is in the registry as it is served. "
+                f"Given: {json_body.describe(parameters)}"
+            )
+        await self._administration.load(request.parameters["model"])
+        return json_response({})
+
+    async def _unload(self, request: Request) -> Response:
+        _object(decoded_body(request))  # it may say whether to unload dependents, which no model has
+        await self._administration.unload(request.parameters["model"])
+        return json_response({})
+
     def _model(self, request: Request) -> ServedModel:
         return self._dispatcher.served.resolve(request.parameters["model"], request.parameters.get("version"))
 
@@ -109,10 +144,15 @@ def error_response(problem: Problem, *headers: Header) -> Response:
     return json_response({"error": problem.detail}, problem.status, (*headers, *problem_headers(problem)))
 
 
-_INDEX_VALUES = 16  # the body of an index has one key
+_OBJECT_VALUES = 16  # the body of a question about the repository has a key or two
 
 
 def _asks_for_ready(body: bytes) -> bool:
     """Return whether an index of ready versions alone is asked for."""
-    document = json_body.parse(body or b"{}", _INDEX_VALUES)
-    return isinstance(document, dict) and document.get("ready") is True
+    return _object(body).get("ready") is True
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body, an empty one if there is none."""
+    document = json_body.parse(body or b"{}", _OBJECT_VALUES)
+    return document if isinstance(document, dict) else {}

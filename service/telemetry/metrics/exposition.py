@@ -16,7 +16,7 @@ from service.telemetry.metrics.totals import Numbers, Totals
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_OF_VERSIONS_ON_OFFER = (families.LOADED_TIME, families.SELF_TEST_AGE)
+_OF_VERSIONS_ON_OFFER = (families.LOADED_TIME, families.SELF_TEST_AGE, families.LAST_ANSWER)
 
 
 def expose(folder: Path, gauges: Iterable[Gauge] = ()) -> bytes:

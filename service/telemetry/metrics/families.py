@@ -69,6 +69,9 @@ STAGE_SECONDS = Family(
     Kind.HISTOGRAM,
     _STAGE_SECONDS,
 )
+KEY_REQUESTS = Family(
+    "inference_key_requests", "Requests for predictions, by the name of their API key.", ("key", "code")
+)
 IN_FLIGHT = Family("inference_in_flight", "Requests that have arrived and are not answered.", (), Kind.SUM)
 QUEUE_DEPTH = Family("inference_queue_depth", "Images accepted and not answered.", ("model",), Kind.SUM)
 QUEUE_CAPACITY = Family(
@@ -82,6 +85,12 @@ QUEUE_AGE = Family(
     "How long the oldest image has been waiting for its answer, 0 when none is.",
     ("model",),
     Kind.AGE,
+)
+LAST_ANSWER = Family(
+    "inference_last_answer_timestamp_seconds",
+    "When a request was last answered with predictions, as Unix time.",
+    _VERSION,
+    Kind.MAX,
 )
 IMAGES = Family("inference_images", "Images computed.", _VERSION)
 IMAGE_FAILURES = Family(
@@ -133,6 +142,21 @@ WORKER_RESTARTS = Family("inference_worker_restarts", "Workers replaced.", ("rea
 HTTP_UP = Family("inference_http_processes", "HTTP processes that answer, and the gRPC process.", (), Kind.SUM)
 HTTP_RESTARTS = Family("inference_http_restarts", "HTTP processes replaced, and gRPC processes.")
 OMITTED_LINES = Family("inference_request_lines_omitted", "Request lines that were left out of the log.")
+_PROCESS = ("role", "process")
+PROCESS_CPU = Family("inference_process_cpu_seconds", "CPU time that the process has used.", _PROCESS)
+PROCESS_MEMORY = Family(
+    "inference_process_resident_memory_bytes",
+    "Resident memory of the process, with the pages that it shares with others.",
+    _PROCESS,
+    Kind.MAX,
+)
+PROCESS_DESCRIPTORS = Family("inference_process_open_fds", "Open file descriptors.", _PROCESS, Kind.MAX)
+BUILD_INFO = Family(
+    "argmax_build_info",
+    "1, with the versions of the service and of what it runs on.",
+    ("version", "python", "torch"),
+    Kind.MAX,
+)
 GPU_MEMORY_USED = Family("inference_gpu_memory_used_bytes", "Memory in use on the GPU.", ("gpu_uuid",), Kind.MAX)
 GPU_MEMORY_TOTAL = Family("inference_gpu_memory_total_bytes", "Memory of the GPU.", ("gpu_uuid",), Kind.MAX)
 GPU_UTILIZATION = Family(

@@ -75,6 +75,7 @@ class Recorder:
         self._answered: defaultdict[ServedModel, list[float]] = defaultdict(list)
         self._refused: Counter[tuple[str, str, int, str]] = Counter()
         self._image_failures: Counter[tuple[str, str, str]] = Counter()
+        self._with_keys: Counter[tuple[str, int]] = Counter()
         self._blocks: defaultdict[ServedModel, list[float]] = defaultdict(list)
         self._class_ids: defaultdict[ServedModel, list[int]] = defaultdict(list)
         self._confidences: defaultdict[ServedModel, list[float]] = defaultdict(list)
@@ -89,6 +90,10 @@ class Recorder:
         """Count a request that got none; the model is None when it was not resolved."""
         name, version = _labels(model.key) if model else ("", "")
         self._refused[name, version, code, reason] += 1
+
+    def asked_with_key(self, name: str, code: int) -> None:
+        """Count a request that bore the API key `name`; it is counted as answered or refused, too."""
+        self._with_keys[name, code] += 1
 
     def image_failures(self, model: ServedModel, reason: str, number: int) -> None:
         """Images got an error although others of their request or batch did not."""
@@ -236,10 +241,13 @@ class Recorder:
             for stage, seconds in zip(STAGES, requests.T, strict=True):
                 self._totals.observe(families.STAGE_SECONDS, (*labels, stage), seconds)
             self._totals.observe(families.REQUEST_SECONDS, labels, requests.sum(axis=1))
+            self._gauges[families.LAST_ANSWER, labels] = time.time()
         for (name, version, code, reason), number in self._refused.items():
             self._seen[name, version] = now
             self._totals.add(families.REQUESTS, (name, version, str(code)), number)
             self._totals.add(families.REQUEST_FAILURES, (name, version, reason), number)
+        for (name, code), number in self._with_keys.items():
+            self._totals.add(families.KEY_REQUESTS, (name, str(code)), number)
         for failed, number in self._image_failures.items():
             self._totals.add(families.IMAGE_FAILURES, failed, number)
 

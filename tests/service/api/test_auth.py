@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import collections
+import concurrent.futures
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.api.keys import make
@@ -11,19 +15,21 @@ from tests.running import Service, serving
 from tests.waiting import wait_until
 
 KEY, LINE = make("ci", frozenset({"predict"}))
+LIMITED_KEY, LIMITED_LINE = make("limited", frozenset({"predict"}), requests=4, images=5)
 ADMIN_KEY, ADMIN_LINE = make("admin", frozenset({"admin"}))
 
 
 @pytest.fixture(scope="module")
 def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys"
-    path.write_text(f"{LINE}\n{ADMIN_LINE}\n")
+    path.write_text(f"{LINE}\n{ADMIN_LINE}\n{LIMITED_LINE}\n")
     return path
 
 
 @pytest.fixture(scope="module")
 def guarded(registry: Path, keys_file: Path) -> Iterator[Service]:
-    with serving(registry, "--default-model", "rows", "--api-keys-file", str(keys_file)) as service:
+    options = ("--default-model", "rows", "--http-processes", "2", "--api-keys-file", str(keys_file))
+    with serving(registry, *options) as service:
         yield service
 
 
@@ -72,8 +78,47 @@ def test_a_key_without_the_scope_is_403(guarded: Service) -> None:
     assert status(guarded, {"authorization": f"Bearer {ADMIN_KEY}"}) == 403
 
 
+def test_a_key_for_admin_alone_may_look_and_change_but_not_predict(guarded: Service) -> None:
+    headers = {"x-api-key": ADMIN_KEY}
+
+    assert guarded.client.get("/models", headers=headers).status_code == 200
+    assert guarded.client.post("/v2/repository/index", headers=headers).status_code == 200
+    assert guarded.client.post("/v2/repository/models/nope/load", headers=headers).status_code == 404
+    assert guarded.client.post("/v2/models/rows/infer", headers=headers).status_code == 403
+    for path in ("/v2/repository/models/rows/load", "/v2/repository/models/rows/unload", "/models/rows/promote"):
+        refused = guarded.client.post(path, headers={"x-api-key": KEY})
+        assert (refused.status_code, "the key must have the scope admin" in refused.text) == (403, True)
+
+
+def test_a_quota_holds_over_all_processes_and_its_refusals_are_counted(guarded: Service) -> None:
+    content, sent, began = pictures.row_png(1), 40, time.monotonic()
+
+    def ask(number: int) -> httpx.Response:
+        with httpx.Client() as client:  # a connection each, so that all processes get some
+            files = (
+                [("a", ("a.png", content)), ("b", ("b.png", content))] if number % 2 else [("a", ("a.png", content))]
+            )
+            return client.post(f"{guarded.url}/predict", files=files, headers={"x-api-key": LIMITED_KEY}, timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(sent)))
+    seconds = time.monotonic() - began
+
+    statuses = collections.Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429}
+    assert 2 <= statuses[200] <= 1 + 4 * (seconds + 1)
+    images = sum(len(answer.json()["predictions"]) for answer in answers if answer.status_code == 200)
+    assert images <= 2 + 5 * (seconds + 1)
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "the key limited must keep to its quota a second, requests=4 images=5" in refused.json()["detail"]
+    assert guarded.wait_for_metric(sent, "inference_key_requests_total", key="limited") == sent
+    assert guarded.metric("inference_key_requests_total", key="limited", code="200") == statuses[200]
+    assert guarded.metric("inference_request_failures_total", reason="quota") == statuses[429]
+
+
 def test_probes_and_metrics_need_no_key(guarded: Service) -> None:
-    for path in ("/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/livez", "/startupz", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"):
         assert guarded.client.get(path).status_code == 200
 
 

@@ -14,11 +14,17 @@ from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed
 from service.api.request import Query, parse_query
 from service.engine.dispatcher import Dispatcher
+from service.engine.messages import BlockAnswer
+from service.engine.queues import Part
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request
 from service.problems import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
+from service.telemetry import trace_context
 from service.telemetry.observer import Observer
+from service.telemetry.trace_context import TraceContext
 from tests.registries import publish
+
+ANSWER = BlockAnswer([7], [1.0], memoryview(b"").cast("f"), 10, 3, 0.0, 0.0)
 
 
 class Client:
@@ -34,11 +40,16 @@ class Counter:
     def arrived(self) -> None:
         self.told.append(("arrived",))
 
-    def answered(self, request_id: str, model: ServedModel, _stages: object) -> None:
-        self.told.append(("answered", request_id, model.name))
+    traces = False
 
-    def refused(self, request_id: str, model: ServedModel | None, problem: type[Problem], _seconds: float) -> None:
-        self.told.append(("refused", request_id, model and model.name, problem))
+    def trace_of(self, request: Request) -> TraceContext | None:
+        return trace_context.read(request.headers)
+
+    def answered(self, request: Request, model: ServedModel, _stages: object, _batch_size: int) -> None:
+        self.told.append(("answered", request.id, model.name))
+
+    def refused(self, request: Request, model: ServedModel | None, problem: type[Problem], _seconds: float) -> None:
+        self.told.append(("refused", request.id, model and model.name, problem))
 
 
 class FrontEnd:
@@ -58,7 +69,7 @@ class FrontEnd:
             await self.waits
         if self.error:
             raise self.error
-        return body.upper(), Computed([], ask.deadline - 10, 0.25, 0.5)
+        return body.upper(), Computed([Part(ANSWER, 0, 1)], ask.deadline - 10, 0.25, 0.5)
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> tuple[bytes, list[bytes]]:
         return content, [name for name, _ in (*own, *shared)]
@@ -102,8 +113,18 @@ def test_an_answer_bears_the_id_the_stages_and_the_model_and_is_counted(exchange
     content, headers = asyncio.run(answer(exchange, FrontEnd(), request()))
 
     assert content == b"BODY"
-    assert headers == [b"x-request-id", b"server-timing", b"x-model", b"x-model-version", b"x-model-digest"]
+    assert headers[:3] == [b"x-request-id", b"server-timing", b"x-batch-size"]
+    assert headers[3:] == [b"x-model", b"x-model-version", b"x-model-digest", b"x-model-form"]
     assert counter.told == [("arrived",), ("answered", "id", "rows")]
+
+
+def test_an_answer_names_the_trace_that_its_request_belongs_to(exchange: Exchange) -> None:
+    asked = request(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+    _, headers = asyncio.run(answer(exchange, FrontEnd(), asked))
+
+    assert b"traceresponse" in headers
+    assert asked.trace.trace_id == "0af7651916cd43dd8448eb211c80319c"
 
 
 def test_a_compressed_body_is_decompressed(exchange: Exchange) -> None:

@@ -31,6 +31,19 @@ def test_a_key_that_was_made_is_found_with_its_name_and_scopes(tmp_path: Path) -
     assert keys.find("") is None
 
 
+def test_a_line_may_say_how_much_a_second_a_key_may_ask_for(tmp_path: Path) -> None:
+    key, line = make("ci", frozenset({"predict"}), requests=0.5, images=100)
+    other, other_line = make("batch", frozenset({"predict"}), images=20)
+    (tmp_path / "keys").write_text(f"{line}\n{other_line}\n")
+
+    keys = Keys(tmp_path / "keys")
+
+    assert [found.quota for found in (keys.find(key), keys.find(other)) if found] == [
+        "requests=0.5 images=100",
+        "images=20",
+    ]
+
+
 def test_the_file_holds_no_key_but_its_hash() -> None:
     key, line = make("ci", frozenset({"predict"}))
 
@@ -165,7 +178,18 @@ def test_the_cost_of_a_look_up_does_not_grow_with_the_keys(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["ci predict", "ci predict tooshort", f"ci everything {'0' * 64}", f"ci predict {'g' * 64}", "a b c d"]
+    "line",
+    [
+        "ci predict",
+        "ci predict tooshort",
+        f"ci everything {'0' * 64}",
+        f"ci predict {'g' * 64}",
+        "a b c d",
+        f"ci predict {'0' * 64} requests=0",
+        f"ci predict {'0' * 64} requests=1e9",
+        f"ci predict {'0' * 64} images=1 images=2",
+        f"ci predict {'0' * 64} hours=1",
+    ],
 )
 def test_a_line_of_another_form_is_refused_without_repeating_it(tmp_path: Path, line: str) -> None:
     (tmp_path / "keys").write_text(f"# first\n{line}\n")

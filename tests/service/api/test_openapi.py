@@ -40,7 +40,8 @@ def references(value: Any) -> Iterator[str]:
 def test_every_path_is_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
 
-    assert {"/predict", "/models", "/livez", "/readyz", "/health", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
+    assert {"/predict", "/models", "/livez", "/readyz", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
+    assert {"/startupz", "/health"} <= set(paths)
 
 
 OF_HTTP = {"405", "414", "417", "431", "501", "505"}
@@ -64,8 +65,17 @@ def test_every_problem_has_a_documented_status_in_the_shape_of_its_protocol() ->
 
     for path, shape in (("/predict", "Problem"), ("/v2/models/{model}/infer", "ProtocolError")):
         responses = paths[path]["post"]["responses"]
-        assert problem_statuses() - OF_HTTP <= set(responses)
+        assert problem_statuses() - OF_HTTP - {"409"} <= set(responses)
         assert [*references(responses["429"])] == [f"#/components/schemas/{shape}"]
+
+
+def test_whatever_asks_for_a_key_may_be_refused_for_its_quota() -> None:
+    paths = openapi.document("0", Settings())["paths"]
+
+    for item in paths.values():
+        for operation in (item[method] for method in ("get", "post") if method in item):
+            assert ("401" in operation["responses"]) <= ("429" in operation["responses"])
+    assert "409" in paths["/models/{name}/promote"]["post"]["responses"]
 
 
 def test_every_reference_has_a_target() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from service.api.auth import ApiKeyAuth
 from service.api.keys import Keys, make
+from service.api.quotas import Quotas
 from service.api.router import Route, Router
 from service.http.messages import Header, Request, Response, problem_response
 from service.problems import BadRequest, ClientGone, Problem
@@ -20,7 +21,7 @@ class Counter:
     def __init__(self) -> None:
         self.turned: list[int] = []
 
-    def turned_away(self, problem: Problem) -> None:
+    def turned_away(self, request: Request, problem: Problem) -> None:
         self.turned.append(problem.status)
 
 
@@ -117,7 +118,7 @@ def test_without_a_key_even_an_unknown_path_is_401_and_counted(tmp_path: Path) -
     key, line = make("ci", frozenset({"predict"}))
     (tmp_path / "keys").write_text(f"{line}\n")
     counter = Counter()
-    subject = router(ApiKeyAuth(Keys(tmp_path / "keys")), counter)
+    subject = router(ApiKeyAuth(Keys(tmp_path / "keys"), Quotas(tmp_path)), counter)
 
     statuses = [answer(subject, "GET", path).status for path in ("/a", "/nope", "/v2/models/m")]
 

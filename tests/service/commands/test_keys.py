@@ -79,11 +79,15 @@ def test_a_key_is_shown_once_and_lets_in_until_it_is_removed(
 
 
 def test_a_list_of_keys_says_whose_they_are_and_what_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "make", "boss", "--scopes", "predict,admin", "--file", str(tmp_path / "keys")])
+    quotas = ["--requests-per-second", "0.5", "--images-per-second", "100"]
+    main(["keys", "make", "boss", "--scopes", "predict,admin", *quotas, "--file", str(tmp_path / "keys")])
     capsys.readouterr()
 
     assert main(["keys", "list", "--file", str(tmp_path / "keys")]) == 0
-    assert re.fullmatch(r"name +scopes +sha256\nboss +admin,predict +[0-9a-f]{12}\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"name +scopes +sha256 +a second\nboss +admin,predict +[0-9a-f]{12} +requests=0.5 images=100\n",
+        capsys.readouterr().out,
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,16 +69,42 @@ def test_what_is_not_on_offer_is_refused_with_what_is(
 
 
 def test_a_single_model_needs_no_name_whatever_the_default_is_called(served: ServedModels) -> None:
-    served.replace([served.resolve("photos")])
-
-    assert served.resolve().key == ("photos", 1)
-
-
-def test_a_default_model_that_is_not_there_is_named_in_the_refusal(served: ServedModels) -> None:
     other = ServedModels("mnist")
-    other.replace(served.models())
+    other.replace([served.resolve("photos")])
 
-    with pytest.raises(NotFound, match="Given: 'mnist'"):
+    assert other.resolve().key == ("photos", 1)
+    assert other.default_name() == "photos"
+
+
+@pytest.mark.parametrize(
+    ("default", "absent", "given"),
+    [
+        ("mnist", [], "no model, and there is no default"),
+        ("mnist", [Absent(name="mnist", version=1, state="refused", reason="it is bad")], "the default model is not"),
+        ("mnist", [Absent(name="mnist", version=0, state="refused", reason="no alias")], "the default model is not"),
+    ],
+    ids=["not in the registry", "refused", "unreadable"],
+)
+def test_no_other_model_answers_for_the_default_and_what_the_client_did_not_send_is_not_quoted(
+    served: ServedModels, default: str, absent: list[Absent], given: str
+) -> None:
+    for models in ([served.resolve("photos")], served.models()):
+        other = ServedModels(default)
+        other.replace(models, absent or [Absent(name="cats", version=1, state="refused")])
+
+        with pytest.raises(NotFound) as refusal:
+            other.resolve()
+
+        assert f"one of {sorted({model.name for model in models})}; --default-model" in refusal.value.detail
+        assert f"Given: {given}" in refusal.value.detail
+        assert "mnist" not in refusal.value.detail
+
+
+def test_a_default_model_that_is_being_loaded_is_worth_asking_for_again(served: ServedModels) -> None:
+    other = ServedModels("mnist")
+    other.replace(served.models(), [Absent(name="mnist", version=1, state="loading")])
+
+    with pytest.raises(Unavailable, match="Given: it is being loaded"):
         other.resolve()
 
 

@@ -115,6 +115,22 @@ def test_an_alias_that_points_nowhere_is_passed_over(tmp_path: Path) -> None:
     assert served(tmp_path)["rows"][0] == 1
 
 
+def test_a_model_whose_production_cannot_be_read_is_absent_and_not_forgotten(tmp_path: Path) -> None:
+    publish(tmp_path, "rows")
+    publish(tmp_path, "other")
+    aliases = tmp_path / "rows" / "aliases"
+    aliases.mkdir()
+    (aliases / "production").write_text("a typing error")
+    watched = catalogue(tmp_path)
+
+    absent = watched.line_up().absent
+    (aliases / "production").write_text("1")
+
+    assert [(str(version), version.state) for version in absent] == [("rows", "refused")]
+    assert "must hold a version number" in absent[0].reason
+    assert watched.line_up().absent == ()
+
+
 def test_a_registry_in_which_nothing_can_serve_is_an_error_with_its_remedy(tmp_path: Path) -> None:
     publish(tmp_path, "bad", artifact=b"no module")
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.api.auth import ApiKeyAuth
+from service.api.administration import Administration
+from service.api.auth import ApiKeyAuth, require_admin
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
+from service.api.open_inference.metadata import Document
 from service.api.open_inference.tensor_inference import TensorInference
 from service.api.request import Query
 from service.engine.served_models import ServedModel
@@ -32,6 +34,7 @@ _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -59,7 +62,9 @@ class Servicer:
         self,
         exchange: Exchange,
         inference: Inference,
+        administration: Administration,
         is_ready: Callable[[], bool],
+        statistics: Callable[[Sequence[ServedModel]], Awaitable[list[Document]]],
         auth: ApiKeyAuth | None,
         observer: Observer,
     ) -> None:
@@ -67,7 +72,9 @@ class Servicer:
         self._dispatcher = inference.dispatcher
         self._settings = inference.settings
         self._tensors = TensorInference(inference)
+        self._administration = administration
         self._is_ready = is_ready
+        self._statistics = statistics
         self._auth = auth
         self._observer = observer
 
@@ -80,7 +87,10 @@ class Servicer:
             "ModelReady": self._model_ready,
             "ModelMetadata": self._metadata,
             "ModelConfig": self._config,
+            "ModelStatistics": self._stats,
             "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
             "ModelInfer": self._infer,
         }
         handlers = {
@@ -102,7 +112,7 @@ class Servicer:
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
             if self._auth and (refusal := self._auth.refusal(request)):
-                self._observer.turned_away(refusal)
+                self._observer.turned_away(request, refusal)
                 raise refusal
             try:
                 message = parse(data)
@@ -143,6 +153,25 @@ class Servicer:
     async def _index(self, message: Message, _request: Request, _context: Context) -> Message:
         models = metadata.index(self._dispatcher.served, ready_only=message.ready)
         return CLASSES["RepositoryIndexResponse"](models=models)
+
+    async def _stats(self, message: Message, _request: Request, _context: Context) -> Message:
+        models = metadata.versions(self._dispatcher.served, message.name or None, message.version or None)
+        return CLASSES["ModelStatisticsResponse"](model_stats=await self._statistics(models))
+
+    async def _load(self, message: Message, request: Request, _context: Context) -> Message:
+        require_admin(request)
+        if message.parameters:
+            raise BadRequest(
+                "parameters must be empty, because a version is in the registry as it is served. "
+                f"Given: {sorted(message.parameters)[:3]}"
+            )
+        await self._administration.load(message.model_name)
+        return CLASSES["RepositoryModelLoadResponse"]()
+
+    async def _unload(self, message: Message, request: Request, _context: Context) -> Message:
+        require_admin(request)
+        await self._administration.unload(message.model_name)
+        return CLASSES["RepositoryModelUnloadResponse"]()
 
     def _model(self, message: Message) -> ServedModel:
         return self._dispatcher.served.resolve(message.name, message.version or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests import pictures
 from tests.running import Service
+from tests.waiting import wait_until
 
 triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
 
@@ -43,6 +45,7 @@ def test_the_server_is_live_and_ready_and_says_what_it_can(client: Any) -> None:
         "classification",
         "model_configuration",
         "model_repository",
+        "statistics",
     ]
 
 
@@ -55,6 +58,46 @@ def test_a_models_metadata_and_config_say_what_goes_in_and_comes_out(client: Any
     assert metadata["inputs"][0] == {"name": "images", "datatype": "UINT8", "shape": [-1, 1, 28, 28]}
     assert [output["name"] for output in metadata["outputs"]] == ["class_ids", "probabilities", "logits"]
     assert config["input"] == [{"name": "features", "data_type": "TYPE_FP32", "dims": [2]}]
+
+
+def test_the_statistics_of_a_model_grow_with_its_requests(client: Any) -> None:
+    def statistics() -> dict[str, Any]:
+        (found,) = client.get_inference_statistics("photos")["model_stats"]
+        return dict(found)
+
+    before = statistics()
+    tensor = triton.InferInput("images", [3, 3, 32, 32], "UINT8")
+    client.infer("photos", [tensor.set_data_from_numpy(np.zeros((3, 3, 32, 32), np.uint8))])
+    after = wait_until(lambda: (found := statistics())["inference_count"] > before["inference_count"] and found)
+
+    assert after["inference_count"] == before["inference_count"] + 3
+    assert after["execution_count"] == before["execution_count"] + 1
+    assert after["last_inference"] / 1000 == pytest.approx(time.time(), abs=60)
+    gained = {
+        name: (after["inference_stats"][name]["count"] - was["count"], after["inference_stats"][name]["ns"] - was["ns"])
+        for name, was in before["inference_stats"].items()
+    }
+    for name in ("success", "queue", "compute_infer"):
+        count, nanoseconds = gained[name]
+        assert count == 1
+        assert nanoseconds > 0
+    assert gained["fail"] == (0, 0)
+
+
+def test_statistics_are_of_all_models_of_one_or_of_one_version(client: Any) -> None:
+    of_all = client.get_inference_statistics()["model_stats"]
+
+    assert [found["name"] for found in of_all] == ["photos", "rows", "sign"]
+    assert client.get_inference_statistics("rows", "1")["model_stats"][0]["version"] == "1"
+    with pytest.raises(triton.InferenceServerException, match="model must be one of"):
+        client.get_inference_statistics("nope")
+
+
+def test_a_service_without_keys_lets_nobody_change_what_it_serves(client: Any) -> None:
+    with pytest.raises(triton.InferenceServerException, match="start it with --api-keys-file"):
+        client.unload_model("rows")
+    with pytest.raises(triton.InferenceServerException, match="only a key with the scope admin"):
+        client.load_model("rows")
 
 
 def test_a_model_says_in_which_form_it_is_computed(client: Any) -> None:

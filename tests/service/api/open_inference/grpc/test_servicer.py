@@ -106,6 +106,37 @@ def ask(calling: Calling, request: Any) -> Any:
         return stub.ModelInfer(request, metadata=(("x-api-key", KEY),), timeout=30)
 
 
+def test_an_administrator_unloads_and_loads_a_model_and_nobody_else(calling: Calling, client: Any) -> None:
+    as_admin = {"authorization": f"Bearer {ADMIN_KEY}"}
+    with pytest.raises(triton.InferenceServerException, match="scope admin"):
+        client.unload_model("sign")
+    with triton.InferenceServerClient(calling.address) as admin:
+        admin.unload_model("sign", headers=as_admin)
+        index = admin.get_model_repository_index(headers=as_admin).models
+        with pytest.raises(triton.InferenceServerException, match="unloaded sign@1: an administrator"):
+            client.get_model_metadata("sign")
+        admin.load_model("sign", headers=as_admin)
+        with pytest.raises(triton.InferenceServerException, match="parameters must be empty"):
+            admin.load_model("sign", headers=as_admin, config="{}")
+
+    assert [(one.state, one.reason) for one in index if one.name == "sign"] == [
+        ("UNAVAILABLE", "an administrator unloaded the model")
+    ]
+    assert client.is_model_ready("sign")
+
+
+def test_the_statistics_count_what_was_inferred(client: Any) -> None:
+    tensor = triton.InferInput("features", [1, 2], "FP32")
+    client.infer("sign", [tensor.set_data_from_numpy(np.ones((1, 2), np.float32))])
+
+    def successes() -> int:
+        (found,) = client.get_inference_statistics("sign").model_stats
+        return int(found.inference_stats.success.count)
+
+    assert wait_until(successes) >= 1
+    assert len(client.get_inference_statistics().model_stats) == 3
+
+
 def test_the_server_says_what_it_is(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
