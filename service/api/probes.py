@@ -49,7 +49,11 @@ class Probes:
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
         if not self._dispatcher.served.is_complete:
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", models=ready)
-        return _status(HTTPStatus.OK, "ready", models=ready)
+        return _status(HTTPStatus.OK, "ready", models=ready, falls_back=self._fallbacks())
+
+    def _fallbacks(self) -> dict[str, str]:
+        """Return the models that answer with another version than production, and why."""
+        return {name: f"{absent}: {absent.reason}" for name, absent in self._dispatcher.served.fallbacks().items()}
 
     def models(self, _: Request) -> Response:
         served = self._dispatcher.served
