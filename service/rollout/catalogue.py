@@ -168,7 +168,7 @@ class Catalogue:
         self._listings = listings
         for kept in (self._loaded, self._refused, self._defaults, self._leaving):
             for name in kept.keys() - listings.keys():
-                del kept[name]  # type: ignore[attr-defined]
+                del kept[name]
         self._met.clear()
         faults = {(name, path): why for name, listing in listings.items() for path, why in listing.faults.items()}
         for (name, path), reason in faults.items():

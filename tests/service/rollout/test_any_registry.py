@@ -100,7 +100,7 @@ def damaged(chance: random.Random, document: dict[str, Any]) -> bytes:
     changed, mark = document, "here-is-a-value"
     for _ in range(chance.choice((1, 1, 2))):
         there = chance.choice(places(changed))
-        value = chance.choice((*NUMBERS, *WORDS, None, True, [], {}, [[]], mark, mark, mark))
+        value: Any = chance.choice((*NUMBERS, *WORDS, None, True, [], {}, [[]], mark, mark, mark))
         changed = put(changed, there, value)
         if not isinstance(changed, dict):
             break

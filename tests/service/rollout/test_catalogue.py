@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +400,7 @@ def test_every_alias_is_servable(tmp_path: Path) -> None:
 def test_a_replica_that_starts_now_serves_what_one_serves_that_saw_every_change(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     old = catalogue(tmp_path, keep_versions=1)
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: registry.promote("rows", 1),
         lambda: registry.promote("rows", 2),
         lambda: registry.promote("rows", 4),
@@ -453,7 +454,9 @@ def test_a_bug_that_one_version_meets_keeps_no_other_from_being_served(tmp_path:
     publish(tmp_path, "odd")
 
     def load(manifest: ModelManifest, artifact: bytes) -> Model:
-        return Model(manifest, artifact) if manifest.name == "good" else {}["odd"]  # type: ignore[return-value]
+        if manifest.name == "odd":
+            raise KeyError("odd")
+        return Model(manifest, artifact)
 
     line_up = Catalogue(Mirror(Registry(tmp_path)), load, keep_versions=0).line_up()
 
