@@ -41,7 +41,12 @@ class Settings(BaseSettings):
         None, pattern=_NAME, description="What the model in --model-dir is called; by default as in its manifest."
     )
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
-    keep_versions: int = Field(1, ge=0, description="Versions that stay servable by ?version= after the next one.")
+    keep_versions: int = Field(1, ge=0, description="Earlier versions in production that stay servable by ?version=.")
+    cache_dir: str = Field(
+        "",
+        description="Folder for what a start without the registry needs; by default it lasts as long as the service.",
+    )
+    cache_bytes: int = Field(4 * 2**30, ge=0, description="Most bytes of artifacts in that folder.")
     default_model: str = Field(
         "mnist",
         description="Model that answers when a request names none; a registry of one model needs no such setting.",

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = {f"service.contract.{name}" for name in ("lock", "manifest", "registry", "variants")}
+CONTRACT = {f"service.contract.{name}" for name in ("listing", "lock", "manifest", "registry", "store", "variants")}
 SHARED = {
     "service.model.torchscript",
     "service.model.operators",

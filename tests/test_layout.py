@@ -91,6 +91,7 @@ WITHOUT = {
 }
 
 OF_MORE_MODULES = {
+    "tests/service/rollout/test_any_registry.py": "the way from damaged files to what HTTP processes are told",
     "tests/service/processes/test_cuda_workers.py": "server and worker_process with LitServe's own device lists",
     "tests/training/networks/test_every_network.py": "what holds for every network, through export",
     "tests/training/test_cuda.py": "every recipe under FakeTensorMode, through all of training",

@@ -50,7 +50,12 @@ class Probes:
             models={f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in models},
             missing=self._readiness.missing(),
             refused=self._readiness.refused(),
+            falls_back=self._fallbacks(),
         )
+
+    def _fallbacks(self) -> dict[str, str]:
+        """Return the models that answer with another version than production, and why."""
+        return {name: f"{absent}: {absent.reason}" for name, absent in self._dispatcher.served.fallbacks().items()}
 
     def models(self, _: Request) -> Response:
         served = self._dispatcher.served

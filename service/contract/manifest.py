@@ -9,9 +9,10 @@ import base64
 import binascii
 import math
 import struct
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -26,6 +27,14 @@ from service.contract.variants import FormName
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 """A model's or an alias's name. It is a path segment, so it can hold no separator."""
 
+MOST_VERSIONS = 999_999_999
+"""The highest number of a version, and of a manifest's other counts what 64 bits can hold: JSON knows no bounds."""
+
+Count = Annotated[int, Field(gt=0, lt=2**63)]
+
+Finite32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+"""A number that float32 can hold."""
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -37,14 +46,14 @@ Fit = Literal["crop", "letterbox", "stretch"]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Artifact(_Value):
     """The file that holds the network."""
 
     sha256: Sha256
-    size_bytes: int = Field(gt=0)
+    size_bytes: Count
     format: Literal["torchscript"] = "torchscript"
 
 
@@ -53,7 +62,7 @@ class ImageInput(_Value):
 
     kind: Literal["image"] = "image"
     dtype: Literal["uint8"] = "uint8"
-    shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    shape: tuple[Count, Count, Count]
     colour: Literal["grey", "rgb"]
     style: Style = Field(
         "photo",
@@ -81,7 +90,7 @@ class FeatureInput(_Value):
 
     kind: Literal["features"] = "features"
     dtype: Literal["float32"] = "float32"
-    shape: tuple[Annotated[int, Field(gt=0)]]
+    shape: tuple[Count]
 
 
 InputSpec = Annotated[ImageInput | FeatureInput, Field(discriminator="kind")]
@@ -100,15 +109,15 @@ class Metric(_Value):
     name: str
     value: float
     data: str
-    n: int = Field(gt=0)
+    n: Count
 
 
 class GoldenSample(_Value):
     """A few inputs and the logits that a loaded model must give for them."""
 
     inputs: str = Field(description="Base64 of the inputs, back to back, little-endian.")
-    logits: tuple[tuple[float, ...], ...] = Field(min_length=1)
-    tolerance: float = Field(1e-3, gt=0, description="Largest absolute difference of a logit that is accepted.")
+    logits: tuple[tuple[Finite32, ...], ...] = Field(min_length=1)
+    tolerance: float = Field(1e-3, gt=0, le=1, description="Largest absolute difference of a logit that is accepted.")
 
     def raw_inputs(self) -> bytes:
         return base64.b64decode(self.inputs)
@@ -121,17 +130,32 @@ class FormEvidence(_Value):
     agreement: float = Field(ge=0, le=1, description="Share of the inputs that get the class of the published form.")
     accuracy_difference: float = Field(ge=-1, le=1, description="Accuracy in this form minus that in the published.")
     data: str
-    n: int = Field(gt=0)
+    n: Count
+
+
+def _within_64_bits(value: Any) -> Any:
+    """Return a JSON value, all of whose numbers must be finite and its whole ones of 64 bits, as orjson takes them."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            _within_64_bits(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _within_64_bits(inner)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number must have at most 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number must be finite")
+    return value
 
 
 class Provenance(_Value):
     """Where a version came from; enough to train it once more."""
 
     recipe: str
-    hyper_parameters: dict[str, JsonValue]
+    hyper_parameters: Annotated[dict[str, JsonValue], AfterValidator(_within_64_bits)]
     dataset: str
     dataset_digest: str
-    seed: int
+    seed: int = Field(ge=-(2**63), lt=2**63)
     commit: str = Field(description="Commit of this repository, '-dirty' when files differed, or 'unknown'.")
     torch_version: str
     device: str
@@ -143,12 +167,14 @@ class ModelManifest(_Value):
 
     schema_version: Literal[1] = 1
     name: Name
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=MOST_VERSIONS)
     created: AwareDatetime
     artifact: Artifact
     input: InputSpec
-    classes: tuple[str, ...] = Field(min_length=2)
-    temperature: float = Field(1.0, gt=0, description="Probabilities are softmax(logits / temperature).")
+    classes: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(min_length=2)
+    temperature: float = Field(
+        1.0, ge=0.001, le=1000, description="Probabilities are softmax(logits / temperature). Training gives 0.1 to 10."
+    )
     metrics: tuple[Metric, ...] = ()
     golden: GoldenSample
     forms: tuple[FormName, ...] = Field(
@@ -177,8 +203,6 @@ class ModelManifest(_Value):
         for row in self.golden.logits:
             if len(row) != len(self.classes):
                 raise ValueError(f"golden.logits must have {len(self.classes)} columns. Given: {len(row)}")
-            if not all(map(math.isfinite, row)):
-                raise ValueError("golden.logits must be finite")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must differ from each other")
         return self

@@ -5,8 +5,17 @@ Knows nothing about who put it there; it is read as any other version is.
 
 from __future__ import annotations
 
+from service.contract.listing import Listings, ModelListing, VersionFiles
 from service.contract.manifest import ModelManifest
-from service.contract.registry import MANIFEST, CorruptVersionError, NotInRegistryError, Registry
+from service.contract.registry import MANIFEST, MANIFEST_BYTES, CorruptVersionError, NotInRegistryError, Registry
+from service.contract.store import Store
+
+
+class _FlatStore(Store):
+    """A folder in which the files of every version are those of the one that is there."""
+
+    def path(self, *parts: str) -> str:
+        return super().path(*parts[2:])
 
 
 class ModelFolder(Registry):
@@ -14,14 +23,18 @@ class ModelFolder(Registry):
 
     def __init__(self, folder: str, name: str | None = None) -> None:
         super().__init__(folder)
+        self._store = _FlatStore(folder)
         self._given_name = name
 
+    def look(self) -> Listings:
+        found = self._found()
+        return {found.name: ModelListing(versions={found.version: VersionFiles(manifest_bytes=0)})}
+
     def models(self) -> list[str]:
-        return [self._found().name]
+        return list(self.look())
 
     def versions(self, model: str) -> list[int]:
-        found = self._found()
-        return [found.version] if model == found.name else []
+        return list(self._listing(model).versions)
 
     def manifest(self, model: str, version: int) -> ModelManifest:
         found = self._found()
@@ -32,6 +45,9 @@ class ModelFolder(Registry):
             )
         return found
 
+    def _listing(self, model: str) -> ModelListing:
+        return self.look().get(model, ModelListing())
+
     def _found(self) -> ModelManifest:
         """Return the manifest in the folder, renamed.
 
@@ -40,17 +56,11 @@ class ModelFolder(Registry):
             CorruptVersionError: it does not parse.
         """
         try:
-            found = ModelManifest.model_validate_json(self._read("any", "0", MANIFEST))
+            data = self._store.read("any", "0", MANIFEST, most_bytes=MANIFEST_BYTES)
+            found = ModelManifest.model_validate_json(data)
             return ModelManifest.model_validate({**found.model_dump(), "name": self._given_name or found.name})
         except ValueError as error:
             raise CorruptVersionError(f"{self.url}/{MANIFEST} does not parse: {error}") from error
-
-    def _path(self, *parts: str) -> str:
-        """Return where a file of the version lies; a model's other files (aliases, history) are in no flat folder."""
-        _, *inside = parts
-        if inside and inside[0].isdecimal():
-            inside = inside[1:]
-        return "/".join((self._root, *inside))
 
 
 def open_registry(url: str, folder: str | None, name: str | None) -> Registry:

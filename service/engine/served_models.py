@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.manifest import ModelManifest, input_bytes
 from service.contract.variants import Form
@@ -38,9 +38,10 @@ class Absent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    version: int  # 0 where it cannot be read which one is meant
+    version: int = Field(0, description="0 if not one version is meant, but the model's other files.")
     state: Literal["loading", "refused", "unloaded"]
     reason: str = ""
+    is_production: bool = Field(False, description="Whether it should answer when no version is named.")
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}" if self.version else self.name
@@ -74,6 +75,12 @@ class ServedModels:
     def absent(self) -> list[Absent]:
         """Return the versions that are in the registry and not served, by name and number."""
         return list(self._absent.values())
+
+    def fallbacks(self) -> dict[str, Absent]:
+        """Return, for each model that answers with another version than production, why production does not."""
+        served = {model.name for model in self._models.values()}
+        refused = [absent for absent in self._absent.values() if absent.is_production and absent.state == "refused"]
+        return {absent.name: absent for absent in refused if absent.name in served}
 
     def has(self, key: Key) -> bool:
         return key in self._models

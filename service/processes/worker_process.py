@@ -26,8 +26,10 @@ from service.model.selftest import SelfTests, UnsoundWorkerError
 from service.processes.restart_policy import HOPELESS, UNSOUND
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
+from service.rollout.cache import Cache
 from service.rollout.catalogue import Catalogue
 from service.rollout.loader import Loader, load_on
+from service.rollout.mirror import Mirror
 from service.rollout.sandbox import Limits, Sandbox
 from service.rollout.unloaded import Unloaded
 from service.rollout.verdicts import Verdicts
@@ -82,18 +84,23 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
         self._unloaded = Unloaded(self._run_dir)
+        registry = open_registry(settings.registry, settings.model_dir, settings.model_name)
+        cache = Cache(Path(settings.cache_dir or self._run_dir / "cache"), registry.url, settings.cache_bytes)
+        on_read = (lambda _: None) if settings.model_dir else self._recorder.registry_read  # which is never read again
         self._catalogue = Catalogue(
-            open_registry(settings.registry, settings.model_dir, settings.model_name),
+            Mirror(registry, cache, on_read=on_read),
             loader.load,
             keep_versions=settings.keep_versions,
             on_load=self._recorder.load,
             unloaded=self._unloaded.names,
+            max_artifact_bytes=settings.trial_memory_bytes,
+            grace_seconds=settings.timeout_seconds,
         )
         try:
             # A replaced worker returns with everything that it served, because requests may be waiting for it.
             is_first = not self._verdicts.has_any()
             self._line_up = (
-                self._catalogue.first_line_up(settings.default_model) if is_first else self._catalogue.line_up()
+                self._catalogue.first_line_up(settings.default_model) if is_first else self._catalogue.restored()
             )
         except RegistryError as error:
             logger.error("%s", error)

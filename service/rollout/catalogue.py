@@ -1,6 +1,7 @@
 """The catalogue: which of the registry's versions a worker should serve, verified and loaded.
 
-A version that cannot serve is refused and logged once; whatever is wrong with the registry, what is served stays.
+A version that cannot serve is refused and logged once; whatever is wrong with one model, the others are served, and
+whatever is wrong with the registry, what is served stays.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Set
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from service.contract.registry import Registry, RegistryError
+from service.contract.listing import ALIASES, PRODUCTION, Listings, ModelListing
+from service.contract.registry import CorruptVersionError, RegistryError
 from service.engine.line_up import Entry, LineUp
 from service.engine.served_models import Absent
 from service.model.model import Load, Model, UnfitModelError
+from service.rollout.mirror import Mirror, NotInCopyError
 
 logger = logging.getLogger(__name__)
 
 _REFUSALS = 20
-"""Refused versions that are reported at a time, the newest."""
+"""Refused versions of one model that are reported at a time, the newest."""
+
+_REASON_LENGTH = 1000
 
 
 class OnLoad(Protocol):
@@ -31,168 +36,292 @@ def _ignore(model: str, version: int, *, ok: bool, seconds: float) -> None:
     del model, version, ok, seconds
 
 
+class _Refusal(NamedTuple):
+    reason: str
+    tags: tuple[str, str] | None
+    """The tags of the files that were refused for good, so that they are not read again; None to try again."""
+
+
 class Catalogue:
     """Decides the line-up that a registry asks for.
 
-    For each model that is the version with the alias production if there is one, else the newest that can serve, and up
-    to `keep_versions` of those that were served before. `on_load` hears of every attempt to load a version, but not
-    again of one that is refused again. Models that are `unloaded` are left out.
+    For each model these are its `listing.servable` versions. If production cannot serve, the version before it in the
+    history answers by default. `on_load` hears of every attempt to load a version, but not again of one that is refused
+    again. An artifact of more than `max_artifact_bytes` is not read. Models that are `unloaded` are left out.
+
+    A version that answered by default and should serve no more stays for `grace_seconds`, because requests that named
+    no version may be waiting for it.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        mirror: Mirror,
         load: Load,
         *,
         keep_versions: int,
         on_load: OnLoad = _ignore,
         unloaded: Callable[[], Set[str]] = frozenset,
+        max_artifact_bytes: int = 2**63,
+        grace_seconds: float = 0.0,
     ) -> None:
-        self._registry = registry
+        self._mirror = mirror
         self._load = load
         self._keep_versions = keep_versions
         self._on_load = on_load
         self._unloaded = unloaded
-        self._loaded: dict[str, list[Model]] = {}  # for each name the default first
-        self._aliases: dict[str, dict[str, int]] = {}
-        self._unfit: set[str] = set()  # manifests of versions that can never serve
-        self._left_out: tuple[Absent, ...] = ()
-        self._trouble: dict[str, str] = {}  # name -> the error about its folder that was logged last
-        self._refused: dict[tuple[str, int], str] = {}  # (name, version) -> the reason that was logged last
+        self._left_out: list[Absent] = []  # of the models that are unloaded
+        self._max_artifact_bytes = max_artifact_bytes
+        self._grace_seconds = grace_seconds
+        self._leaving: dict[str, tuple[int, float]] = {}  # name -> the default before this one, and until when it stays
+        self._listings: Listings = {}
+        self._loaded: dict[str, dict[int, Model]] = {}
+        self._defaults: dict[str, int] = {}
+        self._refused: dict[str, dict[int, _Refusal]] = {}
+        self._told: dict[tuple[str, int | str], str] = {}  # the reasons that were logged last
+        self._met: set[tuple[str, int]] = set()  # versions that were refused since the last look
 
-    def line_up(self, on_loading: Callable[[tuple[Absent, ...]], None] = lambda _absent: None) -> LineUp:
+    def line_up(self, on_progress: Callable[[LineUp], None] = lambda _line_up: None) -> LineUp:
         """Look at the registry, load what is new, and return what should be served from now on.
 
-        If something must be loaded, `on_loading` first hears which versions are not served meanwhile.
+        Meanwhile `on_progress` hears what is served already and which versions are still being loaded.
 
         Raises:
             RegistryError: the registry cannot be read, or nothing in it can serve and nothing served before.
         """
-        names = self._registry.models()
-        if names or not self._loaded:  # an empty registry is more likely a mistake than a wish
-            unloaded = self._unloaded()
-            self._left_out = tuple(self._unloaded_version(name) for name in names if name in unloaded)
-            wanted = {name: self._wanted(name) for name in names if name not in unloaded}
-            self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
-            self._trouble = {name: reason for name, reason in self._trouble.items() if name in wanted}
-            if loading := self._to_load(wanted):
-                on_loading((*loading, *self._refusals()))
-            found = {name: self._versions(name, versions) for name, versions in wanted.items()}
-            self._loaded = {name: versions for name, versions in found.items() if versions}
-        if not self._loaded:
-            raise RegistryError(
-                f"{self._registry.url} must hold a version that can serve. Given: {names or 'no model'}. "
-                "Publish one with: python -m training train RECIPE --publish"
-            )
-        return self._line_up(self._refusals())
+        return self._follow(self._mirror.look(), on_progress)
 
     def first_line_up(self, name: str) -> LineUp:
         """Load the model `name` alone, so that it is served while `line_up` loads the others.
 
-        These are announced as loading. If `name` is not there or cannot serve, everything is loaded.
+        These are announced as loading. If `name` is not there or cannot serve, everything is loaded. If the registry
+        cannot be read, it is as it was last known.
 
         Raises:
-            RegistryError: the registry cannot be read, or nothing in it can serve.
+            RegistryError: the registry cannot be read and nothing is known of it, or nothing in it can serve.
         """
-        names = self._registry.models()
-        versions = self._versions(name, self._wanted(name)) if name in names else []
-        if not versions:
-            return self.line_up()
-        self._loaded = {name: versions}
-        others = {other: self._wanted(other) for other in names if other != name}
-        return self._line_up((*self._to_load(others), *self._refusals()))
-
-    def _line_up(self, absent: tuple[Absent, ...]) -> LineUp:
-        served = tuple(
-            Entry(model, place == 0, self._aliases_of(model))
-            for versions in self._loaded.values()
-            for place, model in enumerate(versions)
-        )
-        return LineUp(served, absent)
-
-    def _unloaded_version(self, name: str) -> Absent:
         try:
-            version = self._registry.resolve(name)
-        except RegistryError:
-            version = 0
-        return Absent(name=name, version=version, state="unloaded", reason="an administrator unloaded the model")
-
-    def _wanted(self, name: str) -> list[int]:
-        """Return the versions of a model to serve, the first that can; empty if it should stay as it is."""
-        try:
-            self._aliases[name] = self._registry.aliases(name)
-            wanted = [self._registry.resolve(name)]
-            if name not in self._loaded:
-                wanted += [version for version in reversed(self._registry.versions(name)) if version not in wanted]
+            listings = self._mirror.look_patiently()
         except RegistryError as error:
-            if self._trouble.get(name) != str(error):
-                self._trouble[name] = str(error)
-                logger.error("%s cannot be read: %s", name, error)
-            return []
-        self._trouble.pop(name, None)
-        return wanted
+            return self._restored_after(error)
+        self._begin(listings)
+        if name in self._listings:
+            self._load_default(name)
+        if not self._loaded.get(name):
+            return self._follow(listings)
+        return self._line_up(loading=True)
 
-    def _to_load(self, wanted: dict[str, list[int]]) -> list[Absent]:
-        """Return the versions that are about to be loaded: neither served nor refused before."""
-        present = {(name, model.manifest.version) for name, models in self._loaded.items() for model in models}
-        return [
-            Absent(name=name, version=versions[0], state="loading")
-            for name, versions in wanted.items()
-            if versions and (name, versions[0]) not in present | self._refused.keys()
-        ]
+    def restored(self) -> LineUp:
+        """Load everything as it was last known; ask the registry only if the local copy lacks what was served.
 
-    def _refusals(self) -> tuple[Absent, ...]:
-        unreadable = tuple(
-            Absent(name=name, version=0, state="refused", reason=reason)
-            for name, reason in self._trouble.items()
-            if name not in self._loaded
+        Raises:
+            RegistryError: neither the copy nor the registry has a version that can serve.
+        """
+        listings = self._mirror.last_known()
+        if listings is None:
+            return self.line_up()
+        try:
+            found = self._follow(listings)
+        except RegistryError:
+            return self.line_up()
+        if not self._lacks_defaults():
+            return found
+        try:
+            return self._follow(self._mirror.look_patiently())
+        except RegistryError as error:
+            logger.error("the registry cannot be read, and the local copy lacks some of its models: %s", error)
+            return found
+
+    def _restored_after(self, error: RegistryError) -> LineUp:
+        """Load what was last known in place of a registry that cannot be read for the reason given."""
+        listings = self._mirror.last_known()
+        if listings is None:
+            raise error
+        logger.error("the registry cannot be read; what it last held is served from the local copy: %s", error)
+        return self._follow(listings)
+
+    def _lacks_defaults(self) -> bool:
+        """Return whether a model that has served before does not now."""
+        return any(
+            not self._loaded.get(name) and any(self._mirror.has_served(name, version) for version in listing.versions)
+            for name, listing in self._listings.items()
         )
-        return (
-            self._left_out
-            + unreadable
-            + tuple(
-                Absent(name=name, version=version, state="refused", reason=reason)
-                for (name, version), reason in list(self._refused.items())[-_REFUSALS:]
+
+    def _follow(self, listings: Listings, on_progress: Callable[[LineUp], None] = lambda _line_up: None) -> LineUp:
+        self._begin(listings)
+        if self._loading():
+            on_progress(self._line_up(loading=True))
+        for (
+            name
+        ) in self._listings:  # first what answers by default, so that no model waits for other models' old versions
+            self._load_default(name)
+        if self._loading():
+            on_progress(self._line_up(loading=True))
+        for name, listing in self._listings.items():
+            self._load_others(name, listing)
+        if not any(self._loaded.values()):
+            raise RegistryError(
+                f"{self._mirror.url} must hold a version that can serve. Given: {list(listings)}. "
+                "Publish one with: python -m training train RECIPE --publish"
             )
-        )
+        self._mirror.remember(listings)
+        return self._line_up()
 
-    def _versions(self, name: str, wanted: list[int]) -> list[Model]:
-        """Return the versions of one model to serve, the default first."""
-        present = self._loaded.get(name, [])
-        for version in wanted:
-            default = self._find(name, version, present)
-            if default:
-                return [default, *(model for model in present if model is not default)][: 1 + self._keep_versions]
-        return present
+    def _begin(self, listings: Listings) -> None:
+        """Take a listing over: forget models that are gone or unloaded, and log what is wrong with others' files."""
+        unloaded = self._unloaded()
+        self._left_out = [_unloaded_version(name, listings[name]) for name in listings if name in unloaded]
+        listings = {name: listing for name, listing in listings.items() if name not in unloaded}
+        self._listings = listings
+        for kept in (self._loaded, self._refused, self._defaults, self._leaving):
+            for name in kept.keys() - listings.keys():
+                del kept[name]
+        self._met.clear()
+        faults = {(name, path): why for name, listing in listings.items() for path, why in listing.faults.items()}
+        for (name, path), reason in faults.items():
+            if self._told.get((name, path)) != reason:
+                self._told[name, path] = reason
+                logger.error("a file of %s is left out: %s", name, reason)
+        versions = {(name, version) for name, listing in listings.items() for version in listing.versions}
+        self._told = {key: reason for key, reason in self._told.items() if key in faults or key in versions}
 
-    def _find(self, name: str, version: int, present: list[Model]) -> Model | None:
-        """Return the model of a version, loaded now unless it is present; None if it cannot serve."""
-        for model in present:
-            if model.manifest.version == version:
-                return model
+    def _load_default(self, name: str) -> None:
+        """Load the version of a model that answers by default: production, or what stands in for it."""
+        listing = self._listings[name]
+        for version in listing.defaults() if listing.versions else ():
+            if self._find(name, version):
+                before = self._defaults.get(name, version)
+                if before != version:
+                    self._leaving[name] = before, time.monotonic() + self._grace_seconds
+                self._defaults[name] = version
+                return
+
+    def _load_others(self, name: str, listing: ModelListing) -> None:
+        """Load the other versions of a model that serve, and let go of those that do no longer."""
+        wanted = {*(listing.servable(self._keep_versions) if listing.versions else ())}
+        for version in sorted(wanted, reverse=True):
+            self._find(name, version)
+        loaded = self._loaded.get(name, {})
+        wanted.add(self._defaults.get(name, 0))
+        leaving, until = self._leaving.get(name, (0, 0.0))
+        if time.monotonic() < until:
+            wanted.add(leaving)
+        for version in loaded.keys() - wanted:
+            del loaded[version]
+        refused = self._refused.get(name, {})
+        for version in [version for version in refused if (name, version) not in self._met]:
+            del refused[version]
+
+    # One version
+
+    def _find(self, name: str, version: int) -> Model | None:
+        """Return the model of a version, loaded now unless it is there already; None if it cannot serve."""
+        if model := self._loaded.get(name, {}).get(version):
+            return model
+        files = self._listings[name].versions.get(version)
+        tags = files.tags if files else None
+        before = self._refused.get(name, {}).get(version)
+        if (name, version) in self._met or (before and before.tags and before.tags == tags):
+            self._met.add((name, version))
+            return None
         started = time.monotonic()
         try:
-            manifest = self._registry.manifest(name, version)
-            if manifest.model_dump_json() in self._unfit:
-                return None
-            artifact = self._registry.artifact(manifest)
-            found = self._load(manifest, artifact)
-        except (RegistryError, UnfitModelError) as error:
-            if isinstance(error, UnfitModelError):  # others may be half copied and are read again the next time
-                self._unfit.add(manifest.model_dump_json())
-            self._refuse(name, version, str(error), time.monotonic() - started)
+            model = self._loaded_now(name, version)
+        except NotInCopyError as error:
+            self._met.add((name, version))  # not logged or counted: the registry is asked next, and may have it
+            self._refused.setdefault(name, {})[version] = _Refusal(str(error), None)
             return None
-        self._refused.pop((name, version), None)
-        seconds = time.monotonic() - started
-        self._on_load(name, version, ok=True, seconds=seconds)
+        except RegistryError as error:
+            # A file that could not be read may be readable the next time although it is the same.
+            self._refuse(name, version, str(error), tags if isinstance(error, CorruptVersionError) else None, started)
+            return None
+        except UnfitModelError as error:
+            self._refuse(name, version, str(error), tags, started)
+            return None
+        except Exception as error:  # whatever is wrong with one version must not keep the others from being served
+            logger.exception("loading %s@%d met a bug", name, version)
+            self._refuse(name, version, f"loading it met a bug: {type(error).__name__}: {error}", tags, started)
+            return None
+        self._loaded.setdefault(name, {})[version] = model
+        self._refused.get(name, {}).pop(version, None)
+        self._told.pop((name, version), None)
+        self._on_load(name, version, ok=True, seconds=time.monotonic() - started)
+        return model
+
+    def _loaded_now(self, name: str, version: int) -> Model:
+        manifest = self._mirror.manifest(name, version)
+        size = manifest.artifact.size_bytes
+        if size > self._max_artifact_bytes:
+            raise UnfitModelError(
+                f"{manifest.name}@{version}: its artifact must have at most {self._max_artifact_bytes:,} bytes. "
+                f"Given: {size:,}"
+            )
+        model = self._load(manifest, self._mirror.artifact(manifest))
+        self._mirror.keep(manifest)
+        return model
+
+    def _refuse(self, name: str, version: int, reason: str, tags: tuple[str, str] | None, started: float) -> None:
+        reason = reason[:_REASON_LENGTH]
+        self._met.add((name, version))
+        self._refused.setdefault(name, {})[version] = _Refusal(reason, tags)
+        if self._told.get((name, version)) != reason:
+            self._told[name, version] = reason
+            logger.error("refused %s@%d: %s", name, version, reason)
+            self._on_load(name, version, ok=False, seconds=time.monotonic() - started)
+
+    # What to say of it
+
+    def _line_up(self, *, loading: bool = False) -> LineUp:
+        """Return what is served; with `loading` also what is about to be loaded."""
+        served = tuple(
+            Entry(model, version == self._defaults.get(name), self._aliases_of(name, version))
+            for name, models in sorted(self._loaded.items())
+            for version, model in sorted(models.items(), reverse=True)
+        )
+        return LineUp(served, (*(self._loading() if loading else ()), *self._absent()))
+
+    def _aliases_of(self, name: str, version: int) -> tuple[str, ...]:
+        return tuple(alias for alias, number in self._listings[name].aliases.items() if number == version)
+
+    def _loading(self) -> list[Absent]:
+        """Return the versions that are about to be loaded: neither served nor refused before."""
+        return [
+            Absent(name=name, version=version, state="loading")
+            for name, listing in self._listings.items()
+            for version in (listing.servable(self._keep_versions) if listing.versions else ())
+            if version not in self._loaded.get(name, {}) and version not in self._refused.get(name, {})
+        ]
+
+    def _absent(self) -> list[Absent]:
+        """Return the versions that were refused or unloaded, and what is wrong with each model's other files."""
+        found = [*self._left_out]
+        for name, listing in self._listings.items():
+            production = listing.production() if listing.versions else None
+            refused = {version: refusal.reason for version, refusal in self._refused.get(name, {}).items()}
+            others = []
+            for path, reason in listing.faults.items():
+                version = path.partition("/")[0]
+                if version.isascii() and version.isdecimal() and len(version) < 10:
+                    refused.setdefault(int(version), reason)
+                else:
+                    others.append(reason)
+            newest = sorted(refused, key=lambda version: (version == production, version))[-_REFUSALS:]
+            found += [
+                Absent(
+                    name=name,
+                    version=version,
+                    state="refused",
+                    reason=refused[version],
+                    is_production=version == production,
+                )
+                for version in sorted(newest)
+            ]
+            if others:
+                lost = f"{ALIASES}/{PRODUCTION}" in listing.faults and PRODUCTION not in listing.aliases
+                reason = "; ".join(sorted(others))[:_REASON_LENGTH]
+                found.append(Absent(name=name, state="refused", reason=reason, is_production=lost))
         return found
 
-    def _aliases_of(self, model: Model) -> tuple[str, ...]:
-        aliases = self._aliases.get(model.manifest.name, {})
-        return tuple(alias for alias, version in aliases.items() if version == model.manifest.version)
 
-    def _refuse(self, name: str, version: int, reason: str, seconds: float) -> None:
-        if self._refused.get((name, version)) != reason:
-            self._refused[name, version] = reason
-            logger.error("refused %s@%d: %s", name, version, reason)
-            self._on_load(name, version, ok=False, seconds=seconds)
+def _unloaded_version(name: str, listing: ModelListing) -> Absent:
+    version = listing.production() if listing.versions else 0
+    return Absent(name=name, version=version, state="unloaded", reason="an administrator unloaded the model")

@@ -1,17 +1,21 @@
 """The findings about versions: a file that a service's workers share and that outlives each of them.
 
-It has a line for each finding: a worker begins to load a version, the version is fit, or it is unfit and why.
+It has a line for each finding: a worker begins to load a version, the version is fit, or it is unfit and why. Lines
+that were cut off are passed over, and what cannot be written is not known: at worst a version is tried once more.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.contract.manifest import ModelManifest
+
+logger = logging.getLogger(__name__)
 
 _DEADLY = 2
 """Workers that die while they load a version before it is considered the cause."""
@@ -65,19 +69,35 @@ class Verdicts:
 
     def _findings(self, manifest: ModelManifest) -> list[_Finding]:
         try:
-            lines = self._path.read_text().splitlines()
+            lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            logger.warning("%s cannot be read, so versions are tried again: %s", self._path, error)
+            return []
         version = _identity(manifest)
-        return [finding for line in lines if (finding := _Finding.model_validate_json(line)).version == version]
+        return [finding for line in lines if (finding := _parsed(line)) and finding.version == version]
 
     def _write(self, manifest: ModelManifest, is_: Literal["loading", "fit", "unfit"], reason: str = "") -> None:
         finding = _Finding(version=_identity(manifest), is_=is_, reason=reason, worker=os.getpid())
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        line = finding.model_dump_json().encode()
         try:
-            os.write(file, finding.model_dump_json().encode() + b"\n")  # in one write, because other workers append too
-        finally:
-            os.close(file)
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                # In one write, because other workers append too, and on a line of its own behind one that was cut off.
+                os.write(file, b"\n" + line + b"\n")
+            finally:
+                os.close(file)
+        except OSError as error:
+            logger.warning("%s cannot be written, so a version may be tried again: %s", self._path, error)
+
+
+def _parsed(line: bytes) -> _Finding | None:
+    """Return the finding in a line, if it has a whole one."""
+    try:
+        return _Finding.model_validate_json(line)
+    except ValidationError:
+        return None
 
 
 def _identity(manifest: ModelManifest) -> str:

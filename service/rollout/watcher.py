@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from service.contract.registry import RegistryError
 from service.engine.line_up import LineUp
-from service.engine.served_models import Absent
 from service.rollout.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
@@ -60,18 +59,18 @@ class Watcher:
     def run(self, poll_seconds: float) -> None:
         """Look at the registry for ever; once the service is complete, at the lowest priority."""
         if any(absent.state == "loading" for absent in self._line_up.absent):
-            self.look()  # at once: the first line-up lacks models, and the service is not ready before it has them
+            self.look()  # in haste: the first line-up lacks models, and the service is not ready before it has them
         self._settled.set()
         if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while True:
+            self.look()  # at once: the first line-up may be the one that was last known
             self._wait(poll_seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
-            self.look()
 
     def look(self) -> None:
         """Look at the registry once, load what is new, and offer the line-up if it differs."""
         try:
-            found = self._catalogue.line_up(self._offer_absent)
+            found = self._catalogue.line_up(self._offer_if_new)
         except RegistryError as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)
@@ -82,9 +81,6 @@ class Watcher:
             return
         self._trouble = ""
         self._offer_if_new(found)
-
-    def _offer_absent(self, absent: tuple[Absent, ...]) -> None:
-        self._offer_if_new(self._line_up._replace(absent=absent))
 
     def _offer_if_new(self, line_up: LineUp) -> None:
         if line_up != self._line_up:

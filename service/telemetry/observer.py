@@ -170,6 +170,13 @@ class Observer:
         yield families.HTTP_UP, (), 1
         yield families.IN_FLIGHT, (), self._in_flight
         yield families.QUEUE_CAPACITY, (), dispatcher.admission.max_queue
+        absent = dispatcher.served.absent()
+        fallbacks = dispatcher.served.fallbacks()
+        names = {model.name for model in dispatcher.served.models()}
+        for name in sorted(names | {each.name for each in absent}):
+            refused = [each for each in absent if each.name == name and each.state == "refused"]
+            yield families.FAULTS, (name,), len(refused)
+            yield families.FALLBACK, (name,), float(name in fallbacks)
         waiting = dispatcher.waiting()
         for model in dispatcher.served.models():
             depth, oldest = waiting.get(model.name, (0, _NEVER))

@@ -91,8 +91,8 @@ def test_a_stopped_worker_is_found_by_its_silence_and_replaced_without_losing_a_
 
 def test_a_worker_that_dies_at_every_start_ends_the_service_with_the_reason(tmp_path: Path) -> None:
     publish(tmp_path, "rows")
-    with serving(tmp_path) as service:
-        # From now on nothing in the registry can be loaded, and the worker has to come back from it.
+    with serving(tmp_path, "--cache-bytes", "0") as service:
+        # From now on nothing in the registry can be loaded, and the worker has no copy to come back from.
         (tmp_path / "rows" / "1" / "model.pt").write_bytes(b"broken")
         faults.kill_one(service, "worker")
 

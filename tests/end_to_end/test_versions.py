@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_new_version_is_said_and_the_old_one_serves_on(foll
     worker.kill()
     followed.wait_for_log("worker 0 .* ended with code -9")
     assert served_version(followed) == 1
-    assert followed.client.get("/models").json()["absent"] == absent
+    wait_until(lambda: followed.client.get("/models").json()["absent"] == absent)
     publish(tmp_path)
     wait_for_version(followed, 4)
 
@@ -195,3 +195,71 @@ def test_the_default_model_answers_while_the_others_are_loaded_and_then_the_serv
     assert (asked.status_code, asked.json()["detail"]) == (503, "slow@1 must be loaded. Given: it is being loaded")
     assert (later.status_code, later.json()["model"]) == (200, "slow")
     assert stopped == 0, service.text
+
+
+def test_a_service_outlives_its_registry_through_the_death_of_a_worker_and_a_restart(tmp_path: Path) -> None:
+    root, cache = tmp_path / "models", tmp_path / "cache"
+    publish(root)
+    publish(root)
+    Registry(root).promote("rows", 2)
+    options = ("--http-processes", "1", "--cache-dir", str(cache), "--poll-seconds", "0.1", "--keep-versions", "1")
+    with serving(root, *options, traced=False) as service:
+        wait_until(lambda: service.predict(PNG, query="?version=1").status_code == 200)
+        root.rename(tmp_path / "away")
+        service.processes("worker")[0].kill()
+        service.wait_for_log("worker 0 .* ended with code -9")
+        after_death = [service.predict(PNG, query=query).json()["version"] for query in ("", "?version=1")]
+        aged = service.wait_for_metric(0.5, "inference_registry_age_seconds")
+        assert service.stop() == 0, service.text
+    with serving(root, *options, traced=False) as service:
+        after_restart = service.predict(PNG).json()["version"]
+        said = service.text
+        (tmp_path / "away").rename(root)
+        Registry(root).promote("rows", 1)
+        wait_for_version(service, 1)
+        healed = service.metric("inference_registry_age_seconds")
+        ready = service.client.get("/readyz").json()
+        assert service.stop() == 0, service.text
+    root.rename(tmp_path / "away")
+    first_boot = Service(root, "--http-processes", "1", traced=False)
+    try:
+        code = first_boot.wait(60)
+    finally:
+        first_boot.close()
+
+    assert after_death == [2, 1]
+    assert aged >= 0.5 > healed
+    assert after_restart == 2
+    assert "what it last held is served from the local copy" in said
+    assert ready["falls_back"] == {}
+    assert code == 1
+
+
+def test_a_service_that_falls_back_says_so_where_people_look_and_no_more_once_production_can_serve(
+    followed: Service, tmp_path: Path
+) -> None:
+    publish(tmp_path)
+    Registry(tmp_path).set_alias("rows", "production", 2)
+    wait_for_version(followed, 2)
+    manifest = publish(tmp_path, artifact=b"no module")
+    Registry(tmp_path).set_alias("rows", "production", manifest.version)
+    (tmp_path / "rows" / "aliases" / "canary").write_text("garbage")
+
+    followed.wait_for_metric(1, "inference_model_fallback", model="rows")
+    wait_until(lambda: len(followed.client.get("/models").json()["absent"]) == 2)
+    ready = followed.client.get("/readyz")
+    absent = followed.client.get("/models").json()["absent"]
+    index = followed.client.post("/v2/repository/index").json()
+    faults = followed.wait_for_metric(2, "inference_model_faults", model="rows")
+    (tmp_path / "rows" / "aliases" / "canary").unlink()
+    Registry(tmp_path).set_alias("rows", "production", 2)
+
+    assert (ready.status_code, list(ready.json()["falls_back"])) == (200, ["rows"])
+    assert ready.json()["falls_back"]["rows"].startswith("rows@3: rows@3: the artifact must be a TorchScript module")
+    assert [(entry["version"], entry["is_production"]) for entry in absent] == [(0, False), (3, True)]
+    assert "an alias must hold a version number. Given: b'garbage'" in absent[0]["reason"]
+    assert [entry["version"] for entry in index if entry["state"] == "UNAVAILABLE"] == ["", "3"]
+    assert faults == 2
+    wait_until(lambda: followed.client.get("/models").json()["absent"] == [])
+    wait_until(lambda: followed.metric("inference_model_faults") + followed.metric("inference_model_fallback") == 0)
+    assert followed.client.get("/readyz").json()["falls_back"] == {}

@@ -29,7 +29,7 @@ def index(served: ServedModels, *, ready_only: bool) -> list[Document]:
     ]
     if not ready_only:
         listed += [
-            {"name": v.name, "version": str(v.version), "state": _STATES[v.state], "reason": v.reason}
+            {"name": v.name, "version": str(v.version or ""), "state": _STATES[v.state], "reason": v.reason}
             for v in served.absent()
         ]
     return listed

@@ -119,6 +119,21 @@ MODEL_INFO = Family(
 )
 ALIAS_INFO = Family("inference_model_alias_info", "1 for each alias and its version.", (*_VERSION, "alias"), Kind.MAX)
 MODEL_READY = Family("inference_model_ready", "1 if some worker would compute for the version now.", _VERSION, Kind.MAX)
+FAULTS = Family(
+    "inference_model_faults",
+    "Versions of a model that are refused now, and 1 if other files of it are damaged.",
+    ("model",),
+    Kind.MAX,
+)
+FALLBACK = Family(
+    "inference_model_fallback",
+    "1 while a model answers with an older version because production cannot serve.",
+    ("model",),
+    Kind.MAX,
+)
+REGISTRY_AGE = Family(
+    "inference_registry_age_seconds", "Since the worker that lags most has read the registry.", (), Kind.AGE
+)
 LOADED_TIME = Family(
     "inference_model_loaded_timestamp_seconds", "When the version was loaded last, as Unix time.", _VERSION, Kind.MAX
 )

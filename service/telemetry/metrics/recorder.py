@@ -128,6 +128,12 @@ class Recorder:
             self._count_selftest((model, str(version)), ok=ok)
         self._write()
 
+    def registry_read(self, at: float) -> None:
+        """Record when the registry was last read, on time.monotonic()'s clock."""
+        with self._lock:
+            self._gauges[families.REGISTRY_AGE, ()] = at
+        self._write()
+
     def _count_selftest(self, labels: tuple[str, str], *, ok: bool) -> None:
         for result in ("ok", "failed"):
             self._totals.numbers(families.SELF_TESTS, (*labels, result))

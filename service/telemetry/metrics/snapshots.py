@@ -44,7 +44,7 @@ class Shared:
     def read(self, name: str) -> Snapshot | None:
         try:
             return Snapshot.from_bytes((self._folder / f"{name}{_SUFFIX}").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # it is gone, or was cut off by a crash of the machine
             return None
 
     def remove(self, name: str) -> None:

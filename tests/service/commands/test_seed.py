@@ -9,6 +9,7 @@ import pytest
 
 from service.__main__ import main
 from service.contract.registry import Registry
+from service.contract.store import Store
 from tests.registries import publish
 
 
@@ -59,7 +60,7 @@ def test_the_manifest_is_copied_last_so_that_a_version_is_whole_once_it_is_there
     shipped: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(Registry, "_write", lambda self, data, *parts: written.append(parts[-1]))
+    monkeypatch.setattr(Store, "write", lambda self, data, *parts: written.append(parts[-1]))
 
     Registry(tmp_path / "own").adopt(shipped, "rows", 2)
 

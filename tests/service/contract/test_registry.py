@@ -192,14 +192,14 @@ def test_a_publish_that_cannot_write_its_last_file_leaves_nothing_behind(
 ) -> None:
     registry = Registry(tmp_path)
     first = publish(tmp_path, "rows")
-    write = registry._fs.pipe_file
+    write = registry._store.fs.pipe_file
 
     def full_disk(path: str, data: bytes) -> None:
         if "manifest" in path:
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(registry._fs, "pipe_file", full_disk)
+    monkeypatch.setattr(registry._store.fs, "pipe_file", full_disk)
 
     with pytest.raises(RegistryError, match=r"must be writable\. Given: OSError.*No space left"):
         registry.publish("rows", b"weights", lambda n, file: next_to(first, n, file))
@@ -353,3 +353,49 @@ def test_a_promotion_that_is_cut_off_changes_neither_what_is_served_nor_the_roll
 
 def cut_off(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("damage", ["artifact", "manifest"])
+def test_a_damaged_version_is_neither_promoted_nor_rolled_back_to(tmp_path: Path, damage: str) -> None:
+    registry = Registry(tmp_path)
+    for _ in range(3):
+        publish(tmp_path, "rows")
+    registry.promote("rows", 1)
+    registry.promote("rows", 2)
+    for version in (1, 3):
+        file = tmp_path / "rows" / str(version) / ("model.pt" if damage == "artifact" else "manifest.json")
+        file.write_bytes(file.read_bytes()[:-3])
+
+    with pytest.raises(CorruptVersionError, match="rows@3: "):
+        registry.promote("rows", 3)
+    with pytest.raises(CorruptVersionError, match="rows@1: "):
+        registry.rollback("rows")
+
+    assert registry.history("rows") == [1, 2, 3, 1, 2]
+    assert registry.resolve("rows") == 2
+
+
+def test_a_manifest_of_another_file_is_refused_without_a_word_of_what_it_holds(tmp_path: Path) -> None:
+    publish(tmp_path, "rows")
+    manifest = tmp_path / "rows" / "1" / "manifest.json"
+    (tmp_path / "secret").write_text('{"version": "SECRET", "name": "SECRET"}')
+    manifest.unlink()
+    manifest.symlink_to(tmp_path / "secret")
+
+    with pytest.raises(
+        CorruptVersionError, match=r"manifest\.json does not parse: name: String should match"
+    ) as caught:
+        Registry(tmp_path).manifest("rows", 1)
+
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_version_is_a_whole_number_that_64_bits_hold_as_it_is_written(tmp_path: Path) -> None:
+    publish(tmp_path, "rows")
+    for name in ("007", "1" + "0" * 25, "0"):
+        (tmp_path / "rows" / "1").rename(tmp_path / "rows" / name)
+        faults = Registry(tmp_path).look()["rows"].faults
+        (tmp_path / "rows" / name).rename(tmp_path / "rows" / "1")
+
+        assert faults == {name: f"rows/{name}: a version must be a whole number from 1 to 999999999"}
+    assert Registry(tmp_path).look()["rows"].faults == {}

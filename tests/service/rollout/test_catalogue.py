@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.contract import store
 from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry, RegistryError
 from service.engine.line_up import LineUp
 from service.model.model import Model
+from service.rollout.cache import Cache
 from service.rollout.catalogue import Catalogue
-from tests.registries import RGB, artifact_of, publish
+from service.rollout.mirror import Mirror
+from tests.registries import RGB, BrightestRow, artifact_of, publish
 
 CPU = torch.device("cpu")
 
@@ -30,7 +36,7 @@ def catalogue(root: Path, **options: Any) -> Catalogue:
         model.warm_up(2)
         return model
 
-    return Catalogue(Registry(root), load, **{"keep_versions": 0, **options})
+    return Catalogue(Mirror(Registry(root)), load, **{"keep_versions": 0, **options})
 
 
 def said_of(line_up: LineUp) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -213,17 +219,21 @@ def test_a_version_that_was_half_copied_is_served_once_it_is_whole(tmp_path: Pat
     assert (while_half, said_of(followed.line_up())) == ({"rows": (1, ())}, {"rows": (2, ())})
 
 
-def test_a_registry_that_is_gone_or_empty_changes_nothing(tmp_path: Path) -> None:
+def test_a_registry_that_is_gone_or_empty_is_an_error_and_forgets_nothing(tmp_path: Path) -> None:
     publish(tmp_path / "models")
     followed = catalogue(tmp_path / "models")
     before = followed.line_up()
 
     (tmp_path / "models").rename(tmp_path / "away")
-    gone = followed.line_up()
+    with pytest.raises(RegistryError, match="Given: no model"):
+        followed.line_up()
     (tmp_path / "models").mkdir()
+    with pytest.raises(RegistryError, match="Given: no model"):
+        followed.line_up()
+    (tmp_path / "models").rmdir()
+    (tmp_path / "away").rename(tmp_path / "models")
 
-    assert before == gone == followed.line_up()
-    assert not gone.absent
+    assert before == followed.line_up()
 
 
 def test_models_come_and_go(tmp_path: Path) -> None:
@@ -277,7 +287,7 @@ def test_what_is_about_to_be_loaded_is_told_first(tmp_path: Path) -> None:
     told: list[tuple[str, int, str]] = []
 
     def look() -> None:
-        followed.line_up(lambda absent: told.extend((a.name, a.version, a.state) for a in absent))
+        followed.line_up(lambda offered: told.extend((a.name, a.version, a.state) for a in offered.absent))
 
     look()
     publish(tmp_path)
@@ -340,7 +350,7 @@ class FullRegistry(Registry):
 def test_a_version_that_a_full_store_cannot_give_is_served_once_it_can(tmp_path: Path) -> None:
     publish(tmp_path)
     registry = FullRegistry(tmp_path)
-    followed = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
+    followed = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
     followed.line_up()
     publish(tmp_path)
 
@@ -379,3 +389,179 @@ def test_without_a_default_model_that_can_serve_the_first_line_up_is_everything(
 
     assert said_of(missing) == said_of(unfit) == {"a": (1, ())}
     assert [absent.state for absent in unfit.absent] == ["refused"]
+
+
+def servable(line_up: LineUp) -> dict[int, tuple[bool, tuple[str, ...]]]:
+    """Whether each version of `rows` answers by default, and its aliases."""
+    return {entry.model.manifest.version: (entry.default, entry.aliases) for entry in line_up.served}
+
+
+def test_every_alias_is_servable(tmp_path: Path) -> None:
+    for _ in range(3):
+        publish(tmp_path)
+    registry = Registry(tmp_path)
+    registry.promote("rows", 2)
+    followed = catalogue(tmp_path)
+    before = servable(followed.line_up())
+
+    registry.set_alias("rows", "canary", 3)
+    canary = servable(followed.line_up())
+    (tmp_path / "rows" / "aliases" / "canary").unlink()
+
+    assert before == {2: (True, ("production",))}
+    assert canary == {3: (False, ("canary",)), 2: (True, ("production",))}
+    assert servable(followed.line_up()) == before
+
+
+def test_a_replica_that_starts_now_serves_what_one_serves_that_saw_every_change(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    old = catalogue(tmp_path, keep_versions=1)
+    steps: list[Callable[[], object]] = [
+        lambda: registry.promote("rows", 1),
+        lambda: registry.promote("rows", 2),
+        lambda: registry.promote("rows", 4),
+        lambda: registry.set_alias("rows", "canary", 3),
+        lambda: registry.rollback("rows"),
+        lambda: registry.rollback("rows"),
+        lambda: registry.promote("rows", 4),
+    ]
+    for _ in range(4):
+        publish(tmp_path)
+
+    for step in steps:
+        step()
+        assert servable(old.line_up()) == servable(catalogue(tmp_path, keep_versions=1).line_up())
+
+
+def test_a_model_that_falls_back_says_so_until_production_can_serve(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    registry = Registry(tmp_path)
+    registry.promote("rows", 1)
+    registry.promote("rows", 2)
+    artifact = tmp_path / "rows" / "2" / "model.pt"
+    whole = artifact.read_bytes()
+    artifact.write_bytes(whole[:-1])
+
+    followed = catalogue(tmp_path)
+    fallen = followed.line_up()
+    artifact.write_bytes(whole)
+    healed = followed.line_up()
+
+    assert said_of(fallen) == {"rows": (1, ())}
+    assert [(absent.version, absent.is_production) for absent in fallen.absent] == [(2, True)]
+    assert (said_of(healed), healed.absent) == ({"rows": (2, ("production",))}, ())
+
+
+def test_a_version_that_nobody_promoted_never_stands_in_for_production(tmp_path: Path) -> None:
+    for _ in range(2):
+        publish(tmp_path)
+    publish(tmp_path, "other")
+    Registry(tmp_path).promote("rows", 2)
+    publish(tmp_path)
+    for version in (1, 2):
+        (tmp_path / "rows" / str(version) / "model.pt").write_bytes(b"no module")
+
+    assert said_of(catalogue(tmp_path).line_up()) == {"other": (1, ())}
+
+
+def test_a_bug_that_one_version_meets_keeps_no_other_from_being_served(tmp_path: Path) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "odd")
+
+    def load(manifest: ModelManifest, artifact: bytes) -> Model:
+        if manifest.name == "odd":
+            raise KeyError("odd")
+        return Model(manifest, artifact)
+
+    line_up = Catalogue(Mirror(Registry(tmp_path)), load, keep_versions=0).line_up()
+
+    assert said_of(line_up) == {"good": (1, ())}
+    assert [(absent.name, absent.reason) for absent in line_up.absent] == [
+        ("odd", "loading it met a bug: KeyError: 'odd'")
+    ]
+
+
+class CountingRegistry(Registry):
+    """A registry that counts the artifacts that it reads."""
+
+    artifacts = 0
+
+    def artifact(self, manifest: ModelManifest) -> bytes:
+        self.artifacts += 1
+        return super().artifact(manifest)
+
+
+def test_what_was_refused_is_read_again_only_once_its_files_have_changed(tmp_path: Path) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "bad", artifact=b"no module")
+    for file in (tmp_path / "bad" / "1").iterdir():
+        os.utime(file, (1e9, 1e9))
+    registry = CountingRegistry(tmp_path)
+    followed = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_SETTLED_SECONDS", -10.0)  # as if these files were older
+
+        refused = [followed.line_up().absent for _ in range(3)]
+        read = registry.artifacts
+        (tmp_path / "bad" / "1" / "model.pt").write_bytes(artifact_of(BrightestRow()))
+        followed.line_up()
+
+    assert [absent.name for (absent,) in refused] == ["bad"] * 3
+    assert (read, registry.artifacts) == (2, 3)
+
+
+def test_an_artifact_over_the_limit_is_not_read(tmp_path: Path) -> None:
+    publish(tmp_path, "good")
+    publish(tmp_path, "large", artifact=bytes(100_000))
+    registry = CountingRegistry(tmp_path)
+
+    line_up = Catalogue(
+        Mirror(registry), lambda m, a: Model(m, a), keep_versions=0, max_artifact_bytes=50_000
+    ).line_up()
+
+    assert said_of(line_up) == {"good": (1, ())}
+    assert "its artifact must have at most 50,000 bytes. Given: 100,000" in line_up.absent[0].reason
+    assert registry.artifacts == 1
+
+
+def test_without_the_registry_everything_is_served_that_was_before_from_the_copy(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    for name in ("a", "b", "b"):
+        publish(root, name)
+    registry = Registry(root)
+    registry.promote("b", 2)
+    registry.set_alias("b", "canary", 1)
+
+    def start() -> Catalogue:
+        cache = Cache(tmp_path / "cache", str(root), 10**9)
+        return Catalogue(Mirror(registry, cache), lambda m, a: Model(m, a), keep_versions=1)
+
+    before = start().line_up()
+    root.rename(tmp_path / "away")
+    restored, first = start().restored(), start().first_line_up("a")
+    with pytest.raises(RegistryError, match="Given: no model"):
+        catalogue(root).first_line_up("a")
+
+    assert said_of(restored) == said_of(first) == said_of(before) == {"a": (1, ()), "b": (2, ("production",))}
+    assert servable(restored) == servable(before)
+
+
+def test_a_version_that_was_rolled_back_stays_for_as_long_as_requests_may_wait_for_it(tmp_path: Path) -> None:
+    publish(tmp_path)
+    publish(tmp_path)
+    registry = Registry(tmp_path)
+    registry.promote("rows", 1)
+    registry.promote("rows", 2)
+    followed = catalogue(tmp_path, grace_seconds=3600.0)
+    followed.line_up()
+
+    registry.rollback("rows")
+    waiting = servable(followed.line_up())
+    with pytest.MonkeyPatch.context() as patch:
+        now = time.monotonic()
+        patch.setattr(time, "monotonic", lambda: now + 3601)
+        later = servable(followed.line_up())
+
+    assert waiting == {2: (False, ()), 1: (True, ("production",))}
+    assert later == {1: (True, ("production",))}

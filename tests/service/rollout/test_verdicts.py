@@ -96,3 +96,38 @@ def test_a_version_that_served_is_not_what_workers_die_of(
     verdicts.accept(manifest)
 
     assert verdicts.against(manifest) == ""
+
+
+@pytest.mark.parametrize(
+    "rest", [b'{"version":"rows@1', b"\xff\x00\xff", b"{}\n[]\nnull\n\n", b'{"is_": "fit", "worker']
+)
+def test_a_line_that_was_cut_off_is_passed_over_and_eats_none_of_those_after_it(
+    path: Path, tmp_path: Path, rest: bytes
+) -> None:
+    good, bad = publish(tmp_path), publish(tmp_path)
+    Verdicts(path).refuse(bad, "it is bad")
+    path.write_bytes(path.read_bytes() + rest)
+
+    Verdicts(path).accept(good)
+
+    assert Verdicts(path).against(bad) == "it is bad"
+    assert Verdicts(path).is_fit(good)
+
+
+def test_a_full_disk_and_a_file_that_cannot_be_read_cost_verdicts_and_nothing_else(
+    tmp_path: Path, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unreadable = Verdicts(tmp_path)  # a folder
+    full = Verdicts(tmp_path / "full.jsonl")
+
+    def write(file: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    unreadable.accept(manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(service.rollout.verdicts.os, "write", write)  # type: ignore[attr-defined]
+        full.refuse(manifest, "it is bad")
+
+    assert (unreadable.is_fit(manifest), unreadable.against(manifest), full.against(manifest)) == (False, "", "")
+    assert "No space left" in caplog.text
+    assert "cannot be read, so versions are tried again" in caplog.text

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from service.contract.listing import Listings
 from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry, RegistryError
 from service.engine.line_up import LineUp
 from service.model.model import Model
 from service.rollout.catalogue import Catalogue
+from service.rollout.mirror import Mirror
 from service.rollout.watcher import Watcher, watch
 from tests.registries import publish
 
@@ -28,10 +30,10 @@ class MoodyRegistry(Registry):
         self.waits = threading.Event()
         self.gone = False
 
-    def models(self) -> list[str]:
+    def look(self) -> Listings:
         if self.gone:
             raise RegistryError("it must be readable. Given: nothing")
-        return super().models()
+        return super().look()
 
     def artifact(self, manifest: ModelManifest) -> bytes:
         if not self.answers.is_set():
@@ -45,7 +47,7 @@ class Watched:
 
     def __init__(self, registry: MoodyRegistry) -> None:
         self.offers: list[LineUp] = []
-        catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
+        catalogue = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
         self._watcher = Watcher(catalogue, catalogue.line_up(), self.offers.append)
         self._looking: threading.Thread
 
@@ -121,7 +123,7 @@ def test_a_registry_that_is_gone_is_logged_once_and_watched_again_when_it_is_bac
 
 def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path) -> None:
     offers: queue.SimpleQueue[LineUp] = queue.SimpleQueue()
-    catalogue = Catalogue(registry, lambda m, a: Model(m, a), keep_versions=0)
+    catalogue = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
     watch(catalogue, catalogue.line_up(), offers.put, poll_seconds=0.01)
 
     found = []

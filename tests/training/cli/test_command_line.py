@@ -241,7 +241,7 @@ def test_a_manifest_that_does_not_parse_is_listed_as_such(capsys: pytest.Capture
         ("promote rows 9", "version of rows must be one of [1]. Given: 9"),
         ("promote columns 1", "model must be one of ['rows'] in models. Given: 'columns'"),
         ("rollback rows", "a rollback of rows must have a version to return to"),
-        ("show rows staging", "not in models"),
+        ("show rows staging", "version of rows must be one of [1]. Given: 'staging'"),
     ],
 )
 def test_what_is_not_in_the_registry_is_one_line_and_exit_code_1(

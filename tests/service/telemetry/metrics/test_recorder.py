@@ -351,3 +351,20 @@ def snapshot(totals: Totals) -> bytes:
     now = time.monotonic()
     groups = {FAMILIES[name].group_of(labels) for name, series in totals.series.items() for labels in series}
     return Snapshot(totals, dict.fromkeys(groups, now)).to_bytes()
+
+
+def test_the_age_of_the_registry_is_that_of_the_worker_that_lags_most(tmp_path: Path) -> None:
+    now = time.monotonic()
+    for seconds in (3.0, 500.0):
+        Recorder(tmp_path).registry_read(now - seconds)
+
+    assert 500 <= exposed(tmp_path)["inference_registry_age_seconds"] < 560
+
+
+def test_a_snapshot_that_was_cut_off_is_passed_over(tmp_path: Path, rows: ServedModel) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.answered(rows, stages(compute=0.01))
+    flush(recorder, rows)
+    (tmp_path / "1-1.numbers").write_bytes(b'[[["inference_req')
+
+    assert exposed(tmp_path)[f'inference_requests_total{{code="200",{ROWS}}}'] == 1
