@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
-# Two images from one file:
+# Three images from one file:
 #   docker build -t argmax-service .                        serves; has no training code and no compilers
 #   docker build -t argmax-training --target training .     trains, publishes and promotes
-# `make image` builds both and passes VERSION (from pyproject.toml) and REVISION (the commit) for the labels.
+#   docker build -t argmax-bulk --target bulk .             scores collections, alone or in a Ray cluster
+# `make image` builds them and passes VERSION (from pyproject.toml) and REVISION (the commit) for the labels.
 # CUDA comes with the torch wheels; the host needs only the driver and the NVIDIA container toolkit.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -22,6 +23,11 @@ COPY service service
 RUN --mount=type=cache,target=/root/.cache/pip \
     rm -r training && /opt/venv/bin/pip install --no-deps --force-reinstall -c constraints.txt . && \
     rm /opt/venv/bin/argmax-training
+
+# ray[default] is what KubeRay's jobs are submitted through; its own dependencies are not in constraints.txt.
+FROM build-service AS build-bulk
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,ray]' 'ray[default]' && rm /opt/venv/bin/argmax-training
 
 FROM build AS build-training
 RUN --mount=type=cache,target=/root/.cache/pip /opt/venv/bin/pip install -c constraints.txt '.[training,s3]'
@@ -66,6 +72,15 @@ VOLUME /data
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["--help"]
+
+FROM runtime AS bulk
+COPY --from=build-bulk /opt/venv /opt/venv
+COPY models models
+ENV SERVICE_REGISTRY=/app/models \
+    RAY_USAGE_STATS_ENABLED=0
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "service"]
+CMD ["score", "--help"]
 
 # `docker build .` builds the last stage.
 FROM runtime AS service

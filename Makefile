@@ -65,9 +65,10 @@ bench-peers: $(patsubst %,$(PEERS)/%/installed,granian mosec triton torchserve b
 
 # Podman's own image format has no health checks.
 image: export BUILDAH_FORMAT = docker
-image:  ## Build the images argmax-service and argmax-training (ENGINE=podman)
+image:  ## Build the images argmax-service, argmax-training and argmax-bulk (ENGINE=podman)
 	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-service --target service .
 	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-bulk --target bulk .
 
 image-check: $(VENV)/.dev  ## Build both images and run them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
 	$(BIN)/python -m benchmarks.image $(ARGS)

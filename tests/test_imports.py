@@ -26,14 +26,14 @@ IMAGES = {
     f"service.images.{name}"
     for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist", "sheets")
 }
-OPTIONAL = {"rich"}  # the service looks whether it is there
+OPTIONAL = {"rich", "pyarrow", "ray"}  # the service looks whether they are there
 
 
 SERVICE_LAYERS = (
     # Each folder may import those to its right, itself, and the modules at the root of service/.
     ("__main__",),
     ("commands",),
-    ("processes",),
+    ("processes", "bulk"),
     ("api",),
     ("telemetry", "rollout"),  # side by side: neither imports the other
     ("engine",),

@@ -22,6 +22,8 @@ ELSEWHERE = {
     "service/api/predict.py": "tests/end_to_end/test_serving.py",
     "service/api/probes.py": "tests/end_to_end/test_serving.py",
     "service/api/response.py": "tests/service/api/test_exchange.py",
+    "service/bulk/local.py": "tests/service/bulk/test_run.py",
+    "service/bulk/parts.py": "tests/service/bulk/test_scoring.py",
     "service/client/answers.py": "tests/service/client/test_client.py",
     "service/client/asynchronous.py": "tests/service/client/test_client.py",
     "service/client/batches.py": "tests/service/client/test_classify.py",

@@ -40,7 +40,7 @@ def direct_dependencies_of(package: str) -> set[str]:
 def test_the_version_that_make_passes_to_the_images_is_the_packages() -> None:
     built = run("make", "--dry-run", "image").stdout
 
-    assert built.count(f"--build-arg VERSION={PROJECT['version']} ") == 2
+    assert built.count(f"--build-arg VERSION={PROJECT['version']} ") == 3
 
 
 @pytest.mark.parametrize(("name", "target"), sorted(PROJECT["scripts"].items()))
@@ -74,11 +74,7 @@ def test_every_package_that_the_service_imports_is_declared_by_itself() -> None:
         canonicalize_name(Requirement(text).name)
         for text in [
             *PROJECT["dependencies"],
-            *extras["grpc"],
-            *extras["otel"],
-            *extras["gpu"],
-            *extras["parquet"],
-            *extras["training"],
+            *(text for extra in ("grpc", "otel", "gpu", "parquet", "ray", "training") for text in extras[extra]),
         ]
     }
 

@@ -4,6 +4,7 @@ COMMANDS = {
     "serve": "Serve the models of a registry over HTTP; this is what happens without a command.",
     "predict": "Ask a running service what images show.",
     "classify": "Classify a folder of images into a CSV or Parquet file; goes on where it was interrupted.",
+    "score": "Score millions of images into Parquet, without a service: on this machine or on a Ray cluster.",
     "health": "Say whether a service is ready; for scripts and container health checks.",
     "models": "List what a service serves.",
     "bench": "Put a service under load and measure it.",

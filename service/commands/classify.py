@@ -17,8 +17,8 @@ from service.commands.options import EXIT_CODES, Parser, add_choice, add_connect
 from service.commands.output import fail
 from service.commands.progress import showing
 from service.commands.results import Results, ResultsError
+from service.images.formats import SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 RESULT_SUFFIXES = (".csv", ".parquet")
 
 
@@ -42,14 +42,14 @@ def images_under(folder: Path) -> Iterator[str]:
     for where, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES):
+            if name.lower().endswith(SUFFIXES):
                 yield os.path.relpath(Path(where, name), folder)
 
 
 def _classify(options: argparse.Namespace, results: Results) -> int:
     total, before = sum(1 for _ in images_under(options.folder)), len(results.done)
     if total == 0:
-        return fail(f"{options.folder} must hold images ({' '.join(IMAGE_SUFFIXES)}). Given: none")
+        return fail(f"{options.folder} must hold images ({' '.join(SUFFIXES)}). Given: none")
     if before:
         print(f"{before:,} files are in {options.out} already", file=sys.stderr)
     started = time.monotonic()

@@ -3,49 +3,73 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Protocol, TextIO
 
 _LINE_SECONDS = 5.0
 
 
+class Advance(Protocol):
+    """A function to call when `count` more are done."""
+
+    def __call__(self, count: int = 1, /) -> None: ...
+
+
 @contextlib.contextmanager
-def showing(stream: TextIO, total: int, done: int) -> Iterator[Callable[[], None]]:
-    """A function to call when one more of `total` is done; `done` were before."""
+def showing(stream: TextIO, total: int, done: int, things: str = "files") -> Iterator[Advance]:
+    """A function to call when one more of `total`, or several, are done; `done` were before."""
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
-        with _bar(stream, total, done) as advance:
+        with _bar(stream, total, done, things) as advance:
             yield advance
     else:
-        yield _Lines(stream, total, done)
+        yield _Lines(stream, total, done, things)
 
 
 class _Lines:
     """A line of plain text every few seconds."""
 
-    def __init__(self, stream: TextIO, total: int, done: int) -> None:
+    def __init__(self, stream: TextIO, total: int, done: int, things: str) -> None:
         self._stream = stream
         self._total = total
+        self._things = things
         self._done = self._before = done
         self._started = self._said = time.monotonic()
 
-    def __call__(self) -> None:
-        self._done += 1
+    def __call__(self, count: int = 1, /) -> None:
+        self._done += count
         now = time.monotonic()
         if now - self._said >= _LINE_SECONDS:
             self._said = now
             rate = (self._done - self._before) / (now - self._started)
-            self._stream.write(f"{self._done:,} of {self._total:,} files, {rate:,.0f} files/s\n")
+            left = datetime.timedelta(seconds=round(max(0, self._total - self._done) / rate)) if rate else "unknown"
+            done = f"{self._done:,} of {self._total:,} {self._things}"
+            self._stream.write(f"{done}, {rate:,.0f} {self._things}/s, time left {left}\n")
             self._stream.flush()
 
 
 @contextlib.contextmanager
-def _bar(stream: TextIO, total: int, done: int) -> Iterator[Callable[[], None]]:
+def _bar(stream: TextIO, total: int, done: int, things: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("files, time left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=stream)) as progress:
-        task = progress.add_task("files", total=total, completed=done)
-        yield lambda: progress.advance(task)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("time left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream), speed_estimate_period=120) as progress:
+        task = progress.add_task(things, total=total, completed=done, rate=things)
+        started, added = time.monotonic(), 0
+
+        def advance(count: int = 1, /) -> None:
+            nonlocal added
+            added += count
+            rate = f"{things}, {added / max(time.monotonic() - started, 1e-9):,.0f} {things}/s,"
+            progress.update(task, advance=count, rate=rate)
+
+        yield advance

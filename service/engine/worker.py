@@ -281,7 +281,7 @@ class Worker:
         ):
             return
         self._underway.popleft()  # and wait, without a heartbeat, so that a batch that never ends is noticed
-        self._answer(oldest, _outputs(oldest.model, oldest.data, oldest.pending))
+        self._answer(oldest, outputs_of(oldest.model, oldest.data, oldest.pending))
 
     def _answer(self, batch: _Batch, outputs: Outputs) -> None:
         began = max(batch.started, self._landed)  # before that the device had another
@@ -310,7 +310,7 @@ class Worker:
         self._send(job.peer, messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
 
 
-def _outputs(model: Model, data: bytearray, pending: Pending) -> Outputs:
+def outputs_of(model: Model, data: bytearray, pending: Pending) -> Outputs:
     """Return the outputs of a batch; if the model fails on it, halve it until the bad images are alone."""
     try:
         return pending.outputs()
@@ -321,4 +321,4 @@ def _outputs(model: Model, data: bytearray, pending: Pending) -> Outputs:
             return model.failed()
         middle = size // 2 * model.input_bytes
         halves = data[:middle], data[middle:]
-        return Outputs.join(*(_outputs(model, half, model.start(model.batch(half))) for half in halves))
+        return Outputs.join(*(outputs_of(model, half, model.start(model.batch(half))) for half in halves))

@@ -5,6 +5,9 @@ from __future__ import annotations
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What the service takes."""
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+"""How the names of such files end, in any case."""
+
 _ACCEPTED = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),

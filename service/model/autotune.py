@@ -6,11 +6,12 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
 from service.contract.manifest import ModelManifest
-from service.contract.variants import Form
+from service.contract.variants import Form, FormName
 from service.model import cuda
 from service.model.model import Model, UnfitModelError
 
@@ -89,18 +90,19 @@ def fastest(
     cores: int,
     threads: int = 0,
     forms: bool = True,
+    name: FormName | Literal["published"] = "published",
     measure: Measure = seconds_of,
 ) -> Model:
     """Load the version in its fastest form on `device`.
 
-    Without `forms` it is computed as it was published. `threads` is how many of them compute a batch on the CPU; 0
+    Without `forms` it is computed in the form `name`. `threads` is how many of them compute a batch on the CPU; 0
     means all `cores` for a network of which an image takes long enough, else 1.
 
     Raises:
         UnfitModelError: as it was published, it does not load, gives other logits than its golden sample's, or cannot
             compute a batch of some size.
     """
-    best = Model(manifest, artifact, Form(device=str(device)))
+    best = Model(manifest, artifact, Form(name=name, device=str(device)))
     allowed = _ON.get(device.type, ())
     others = [name for name in manifest.forms if name in allowed] if forms else []
     measures_threads = device.type == "cpu" and not threads and cores > 1

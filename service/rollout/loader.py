@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from service.contract.manifest import ModelManifest
+from service.contract.variants import FormName
 from service.model import autotune
 from service.model.model import Load, Model, UnfitModelError
 from service.rollout.verdicts import Verdicts
@@ -54,15 +55,31 @@ class Loader:
         return model
 
 
-def load_on(device: torch.device, settings: Settings, manifest: ModelManifest, artifact: bytes) -> Model:
+def load_on(
+    device: torch.device,
+    settings: Settings,
+    manifest: ModelManifest,
+    artifact: bytes,
+    *,
+    cores: int | None = None,
+    form: FormName | Literal["published"] | None = None,
+) -> Model:
     """Load a version on a device, in the fastest form that agrees with the published one, and warm it up.
+
+    `cores` are those that it may use, by default all; `form` is the one to load it in if that was decided before.
 
     Raises:
         UnfitModelError: it cannot be loaded, or does not give the logits that its manifest promises.
     """
     is_fastest = settings.form == "fastest"
     model = autotune.fastest(
-        manifest, artifact, device, cores=usable_cores(), threads=settings.threads, forms=is_fastest
+        manifest,
+        artifact,
+        device,
+        cores=cores or usable_cores(),
+        threads=settings.threads,
+        forms=is_fastest and form is None,
+        name=form or "published",
     )
     if is_fastest:
         autotune.choose_path(model, settings.max_batch_size)

@@ -19,9 +19,16 @@ OVERLAYS = tuple(f"overlays/{path.name}" for path in sorted((K8S / "overlays").i
 TO_BUCKET = "base and training and registry-bucket and training-to-bucket"
 TO_BUCKET_ON_GPU = f"{TO_BUCKET} and training-gpu"
 ON_NODES = "base and training and registry-volume and training-gpu and training-kubeflow"
-OF_TRAINING = {name for name in COMPONENTS if name.startswith("training-")}  # they patch the manifests of k8s/training
-ALONE = sorted(COMPONENTS - OF_TRAINING)
-BUILDS = (*OVERLAYS, *(f"base and {name}" for name in ALONE), TO_BUCKET, TO_BUCKET_ON_GPU, ON_NODES)
+BULK = "base and bulk"
+BULK_ON_RAY = f"{BULK} and bulk-ray"
+# These patch the manifests of k8s/training and k8s/bulk.
+PATCHES = {name for name in COMPONENTS if name.startswith(("training-", "bulk-"))}
+ALONE = sorted(COMPONENTS - PATCHES)
+BUILDS = (
+    *OVERLAYS,
+    *(f"base and {name}" for name in ALONE),
+    *(TO_BUCKET, TO_BUCKET_ON_GPU, ON_NODES, BULK, BULK_ON_RAY),
+)
 
 Manifest = dict[str, Any]
 
@@ -60,12 +67,18 @@ def of_kind(manifests: tuple[Manifest, ...], *kinds: str) -> list[Manifest]:
 
 
 def pod_templates(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
-    """Return the pod template of each Deployment, Job, CronJob and TrainingRuntime, by kind."""
+    """Return the pod template of each Deployment, Job, CronJob and TrainingRuntime by kind, and a RayJob's by name."""
     found = {m["kind"]: m["spec"]["template"] for m in of_kind(manifests, "Deployment", "Job")}
     found |= {m["kind"]: m["spec"]["jobTemplate"]["spec"]["template"] for m in of_kind(manifests, "CronJob")}
     for runtime in of_kind(manifests, "TrainingRuntime"):
         (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
         found[runtime["kind"]] = job["template"]["spec"]["template"]
+    for spec in (m["spec"] for m in of_kind(manifests, "RayJob")):
+        found |= {
+            "head": spec["rayClusterSpec"]["headGroupSpec"]["template"],
+            "submitter": spec["submitterPodTemplate"],
+        }
+        found |= {group["groupName"]: group["template"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]}
     return found
 
 

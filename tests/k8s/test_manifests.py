@@ -21,6 +21,8 @@ from service.processes import supervisor
 from service.settings import Settings
 from tests.k8s.conftest import (
     BUILDS,
+    BULK,
+    BULK_ON_RAY,
     K8S,
     ON_NODES,
     TO_BUCKET,
@@ -104,6 +106,8 @@ def test_a_field_that_a_definition_lacks_is_found() -> None:
         (ON_NODES, "argmax-training", JobSettings),
         (TO_BUCKET, "argmax-training", JobSettings),
         (TO_BUCKET_ON_GPU, "argmax-training", JobSettings),
+        (BULK, "argmax-bulk", Settings),
+        (BULK_ON_RAY, "argmax-bulk", Settings),
     ],
 )
 def test_every_setting_is_a_field_of_the_settings_class_with_a_value_that_it_takes(
@@ -166,7 +170,8 @@ def test_what_selects_pods_selects_the_pods_of_the_service(name: str) -> None:
         for constraint in constraints:  # without a selector it counts no pods, and spreads none
             assert selected(constraint["labelSelector"]["matchLabels"]) == {"Deployment"}
     for manifest in of_kind(manifests, "NetworkPolicy"):
-        theirs = pods.keys() - {"Deployment"} if "training" in manifest["metadata"]["name"] else {"Deployment"}
+        is_batch = any(job in manifest["metadata"]["name"] for job in ("training", "bulk"))
+        theirs = pods.keys() - {"Deployment"} if is_batch else {"Deployment"}
         assert selected(manifest["spec"]["podSelector"]["matchLabels"]) == theirs
 
 
@@ -354,7 +359,10 @@ def test_a_pod_uses_cuda_exactly_if_it_requests_a_gpu(name: str) -> None:
     devices = {"Deployment": settings(manifests, "argmax-settings")["SERVICE_DEVICE"]}
     for kind, template in pod_templates(manifests).items():
         if kind != "Deployment":
-            devices[kind] = settings(manifests, "argmax-training")["TRAINING_DEVICE"]
+            config_map, setting = (
+                ("argmax-bulk", "SERVICE_DEVICE") if "bulk" in name else ("argmax-training", "TRAINING_DEVICE")
+            )
+            devices[kind] = settings(manifests, config_map)[setting]
         (container,) = template["spec"]["containers"]
         asks = "nvidia.com/gpu" in container["resources"]["requests"]
         assert devices[kind] == ("cuda" if asks else "cpu"), kind

@@ -95,6 +95,14 @@ def test_with_the_setting_off_versions_serve_as_published(choose: Choose) -> Non
     assert choose(("prepacked",), seconds={"published": 5e-5}, forms=False).name == "published"
 
 
+def test_a_form_that_was_chosen_before_serves_however_fast_others_are(choose: Choose) -> None:
+    seconds = {"published": 3e-5, "channels_last": 1e-3}
+
+    form = choose(("channels_last",), cores=2, seconds=seconds, forms=False, name="channels_last")
+
+    assert (form.name, form.threads) == ("channels_last", 2)
+
+
 def test_a_form_that_fails_the_golden_sample_here_is_passed_over_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
