@@ -16,8 +16,8 @@ REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.service  ## Install, then serve the models in models/ on port 8000 (ARGS="--port 8001")
-	$(BIN)/python -m service $(ARGS)
+serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001")
+	$(BIN)/python -m service --registry my-models,models $(ARGS)
 
 test: lint types tests  ## Install, then lint, check types and run every test
 

@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port for gRPC, answered by one more process; 0 is none.")
-    registry: str = Field("models", description="Folder or fsspec URL of the model registry.")
+    registry: str = Field(
+        "models", description="Folder or fsspec URL of the registry; several with commas between, earlier ones win."
+    )
     model_dir: str | None = Field(
         None,
         description="Folder of one version (model.pt, manifest.json), served in place of a registry and never polled.",

@@ -16,7 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-CONTRACT = {f"service.contract.{name}" for name in ("listing", "lock", "manifest", "registry", "store", "variants")}
+CONTRACT = {
+    f"service.contract.{name}"
+    for name in ("listing", "lock", "manifest", "registries", "registry", "store", "variants")
+}
 SHARED = {
     "service.model.torchscript",
     "service.model.operators",
@@ -46,7 +49,7 @@ TRAINING_LAYERS = (
     ("job",),
     ("pipeline",),
     ("publishing",),
-    ("recipes",),
+    ("recipes", "adaptation"),
     ("learning",),
     ("data", "networks"),
 )
@@ -219,7 +222,7 @@ def test_what_runs_an_artifact_imports_torch_and_the_contract_alone(name: str) -
 
 
 def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() -> None:
-    loaded = modules_loaded_by("import service.contract.manifest, service.contract.registry")
+    loaded = modules_loaded_by("import service.contract.manifest, service.contract.registries")
 
     assert not loaded & {"torch", "torchvision", "numpy", "litserve", "fastapi", "uvicorn", "PIL", "training"}
     assert of_the_service(loaded) == CONTRACT

@@ -73,9 +73,12 @@ ELSEWHERE = {
     "training/cli/show.py": "tests/training/cli/test_command_line.py",
     "training/cli/summary.py": "tests/training/cli/test_command_line.py",
     "training/cli/train.py": "tests/training/cli/test_command_line.py",
+    "training/data/classes.py": "tests/training/cli/test_own_data.py",
     "training/data/downloads.py": "tests/training/data/test_sources.py",
     "training/networks/preprocessing.py": "tests/training/publishing/test_export.py",
+    "training/networks/resnet.py": "tests/training/networks/test_weights.py",
     "training/publishing/card.py": "tests/training/publishing/test_report.py",
+    "training/publishing/destination.py": "tests/training/cli/test_own_data.py",
     "training/publishing/latency.py": "tests/training/publishing/test_report.py",
     "training/publishing/plots.py": "tests/training/publishing/test_report.py",
     "training/publishing/promotion.py": "tests/training/test_job.py",
@@ -94,6 +97,7 @@ WITHOUT = {
 
 OF_MORE_MODULES = {
     "tests/service/rollout/test_any_registry.py": "the way from damaged files to what HTTP processes are told",
+    "tests/training/cli/test_own_data.py": "training on the user's own data, as a person types it",
     "tests/service/processes/test_cuda_workers.py": "server and worker_process with LitServe's own device lists",
     "tests/training/networks/test_every_network.py": "what holds for every network, through export",
     "tests/training/test_cuda.py": "every recipe under FakeTensorMode, through all of training",

@@ -13,6 +13,9 @@ from training.errors import option_error
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
+SIZES = (64, 96, 128, 224)
+"""The sizes of inputs that networks with global pooling may be given, besides that of the data."""
+
 _ONLY_WITH = {
     "momentum": ("sgd", "muon"),
     "nesterov": ("sgd",),
@@ -22,6 +25,7 @@ _ONLY_WITH = {
     "eps": ("adam", "radam"),
     "amsgrad": ("adam",),
     "weight_decay": ("sgd", "adam", "muon", "radam", "asgd"),
+    "patience": ("sgd", "adam", "muon", "radam", "lbfgs"),  # asgd ends with an average of many epochs
 }
 """Hyper-parameters of certain optimisers only; with any other they would have no effect."""
 
@@ -80,6 +84,16 @@ class HyperParameters(BaseModel):
         description="How a picture of other proportions becomes an input: stretch it, put it between grey bars, or cut "
         "it to the middle. The model is served in the same way.",
     )
+    size: int = Field(
+        0,
+        description="Pixels a side of the pictures of folder:PATH: 64, 96, 128 or 224, for networks with global "
+        "pooling; 0 keeps one size of up to 64 x 64 and makes others 32 x 32.",
+    )
+    pretrained: str = Field(
+        "",
+        pattern=r"^[\w.-]*$",
+        description="Weights of torchvision's ResNet-18 that the run starts from, named as its files are.",
+    )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")
@@ -89,7 +103,17 @@ class HyperParameters(BaseModel):
         "recipes `train` chooses bfloat16 where the device has instructions for it.",
     )
     held_out: float = Field(
-        0.0, ge=0, lt=1, description="Share of the training examples that only the temperature is fitted on."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training examples that are not trained on: each epoch is validated on them, and the "
+        "temperature is fitted on them.",
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Epochs without a lower validation loss after which the run stops, to keep the best epoch; 0 runs "
+        "to the end and keeps the last.",
     )
     temperature: float = Field(
         1.0, gt=0, le=100, description="With held-out 0: what divides the logits, found by a run that held some out."
@@ -106,6 +130,10 @@ class HyperParameters(BaseModel):
                 )
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov must be given with a momentum above 0. Given: momentum 0")
+        if self.size not in (0, *SIZES):
+            raise ValueError(f"size must be 0, {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]}. Given: {self.size}")
+        if self.patience and not self.held_out:
+            raise ValueError(f"patience must be given with held_out above 0. Given: {self.patience} with 0")
         if self.held_out and self.temperature != 1.0:
             raise ValueError(
                 f"temperature must be given with held_out 0, else it is fitted. Given: {self.temperature} "

@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.contract.manifest import Metric, ModelManifest
 from service.contract.registry import CorruptVersionError, RegistryError
 from training import pipeline
+from training.adaptation import adapt
 from training.data import sources
-from training.data.cache import Cache
-from training.errors import TrainingError, UnreachableError
+from training.errors import OptionError, TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
 from training.learning.distributed import World
 from training.learning.progress import Progress
 from training.learning.trainer import ALONE
 from training.pipeline import Outcome
+from training.publishing.destination import registry_for
 from training.publishing.promotion import hold_production, promote_if_better
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import metrics_of, published
@@ -70,10 +71,12 @@ def run(
     publish_as: str | None = None,
     promote: bool = False,
     world: World = ALONE,
+    chosen: Collection[str] = (),
 ) -> Result:
     """Do the missing steps: train `recipe`, publish it as `publish_as`, promote it if it is better.
 
     When several processes train together, each calls this; only the first takes turns, publishes and promotes.
+    Hyper-parameters that were not `chosen` are adapted to the user's own data.
 
     A process doing the same run with the same `runs_dir` is waited for, after which nothing is left to do. With another
     `runs_dir` both train, and the one that ends later finds the version.
@@ -81,15 +84,10 @@ def run(
     Raises:
         OptionError, TrainingError, RegistryError: as `pipeline.run`; see `exit_code`.
     """
-    registry = pipeline.registry_for(settings.registry, publish_as)
-    train_split = sources.load(
-        data or recipe.data,
-        "train",
-        settings.data_dir,
-        style=recipe.style,
-        fit=hyper.fit,
-        cache=Cache(settings.cache_dir),
-    )
+    registry = registry_for(settings.registry, publish_as)
+    train_split = pipeline.load_split(recipe, hyper, "train", data=data, settings=settings)
+    if data is not None and sources.is_own(data):
+        hyper = adapt(hyper, train_split, chosen=chosen)
     code = settings.commit or commit()
     origin = provenance(recipe, hyper, train_split, commit=code, device="")
     # A checkpoint is finished by the code that began it: other code's weights would be published as this one's.
@@ -145,7 +143,7 @@ def alone(file: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.open("a")
     except OSError as error:
-        raise TrainingError(f"runs_dir must be a folder to write to. Given: {error}") from error
+        raise OptionError(f"runs_dir must be a folder to write to. Given: {error}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

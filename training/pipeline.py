@@ -6,12 +6,11 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
-from service.contract.manifest import ModelManifest, Name
+from service.contract.manifest import ModelManifest
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry
 from training.data import sources
 from training.data.batches import Feed
@@ -22,18 +21,20 @@ from training.hyper_parameters import HyperParameters
 from training.learning import device as devices
 from training.learning.checkpoint import Checkpoints
 from training.learning.distributed import World
+from training.learning.divergence import diverged
 from training.learning.progress import Progress
-from training.learning.tensorboard import BoardProgress, Details
+from training.learning.tensorboard import BoardProgress, Details, log_measurements
 from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing.calibrate import fit_temperature
+from training.publishing.destination import expect_writable, expect_writable_registry, registry_for
 from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
 from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import golden_sample, publish, published
-from training.publishing.quality_gate import refusal
-from training.publishing.report import Report, command
+from training.publishing.quality_gate import refusal, too_few_to_tell
+from training.publishing.report import Report, command, example
 from training.recipes import Recipe
 from training.settings import Settings
 
@@ -49,6 +50,8 @@ class Outcome:
     others: tuple[Evaluation, ...]  # on the recipe's other splits whose files are there
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
+    example: Path | tuple[float, ...]  # the first test input: a file with the image, or the features
+    trouble: str | None = None  # that the run diverged, with both losses
     manifest: ModelManifest | None = None  # None when nothing was published
     refusal: str | None = None  # why the quality gate refused to publish it
 
@@ -87,13 +90,18 @@ def run(
     """
     device = world.place(devices.choose(settings.device))
     augmentation = recipe.variation(hyper)
+    if publish_as is not None and not once:  # a job tries again when its registry is away
+        expect_writable_registry(settings.registry)
     registry = registry_for(settings.registry, publish_as)
-    read_split = partial(sources.load, style=recipe.style, fit=hyper.fit, cache=Cache(settings.cache_dir))
-    whole = train_split or read_split(data or recipe.data, "train", settings.data_dir)
+    expect_writable(settings.runs_dir, "runs_dir")
+    whole = train_split or load_split(recipe, hyper, "train", data=data, settings=settings)
+    recipe.expect(whole, hyper)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)
-    test_data = read_split(data or recipe.data, test_split, settings.data_dir)
+    test_data = load_split(recipe, hyper, test_split, data=data, settings=settings)
+    if publish_as is not None and not force and data not in (None, recipe.data) and (few := too_few_to_tell(test_data)):
+        raise OptionError(few)
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -120,6 +128,7 @@ def run(
             checkpoints=checkpoints,
             world=world,
             feed=Feed(device, settings.workers, settings.pin_memory),
+            held_out=held_out,
         )
     training_seconds = sum(epoch.seconds for epoch in history)
 
@@ -136,7 +145,11 @@ def run(
     of_others = tuple(
         evaluate(classifier, other, temperature=temperature) for other in _others(recipe, other_splits, settings)
     )
-    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds)
+    trouble = diverged(history[-1].loss, train_data, hyper)
+    asked = _example(test_data, folder) if world.leads else ()
+    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds, asked, trouble)
+    if world.leads:
+        log_measurements(folder, _scalars(outcome.evaluations), epoch=history[-1].epoch)
 
     manifest = refused = None
     if registry is not None and publish_as is not None:
@@ -157,7 +170,7 @@ def run(
         forms = equivalence(artifact, device, test_data) if whole.images else UNTESTED
         report = Report(
             recipe=recipe,
-            command=command(recipe, hyper, data),
+            command=command(recipe, hyper, data, name=publish_as),
             evaluations=outcome.evaluations,
             test=test_data,
             history=history,
@@ -178,6 +191,23 @@ def run(
     return replace(outcome, manifest=manifest, refusal=refused)
 
 
+def load_split(recipe: Recipe, hyper: HyperParameters, split: str, *, data: str | None, settings: Settings) -> Dataset:
+    """Load a split of the recipe's data, or of `data`, as `hyper` says that its pictures become inputs.
+
+    Raises:
+        OptionError, TrainingError: as `sources.load`.
+    """
+    return sources.load(
+        data or recipe.data,
+        split,
+        settings.data_dir,
+        style=recipe.style,
+        fit=hyper.fit,
+        size=hyper.size,
+        cache=Cache(settings.cache_dir),
+    )
+
+
 def run_name(recipe: Recipe, hyper: HyperParameters, *, data: str | None, digest: str) -> str:
     """Return a name that is unique to this recipe, these hyper-parameters and this data."""
     kind = (data or recipe.data).partition(":")[0]
@@ -188,6 +218,28 @@ def run_name(recipe: Recipe, hyper: HyperParameters, *, data: str | None, digest
 def _counted(train_data: Dataset, held_out: Dataset | None) -> str:
     apart = f" and {len(held_out):,} held out" if held_out is not None else ""
     return f"{len(train_data):,} examples{apart}"
+
+
+def _scalars(evaluations: Iterable[Evaluation]) -> dict[str, float]:
+    """Return what TensorBoard shows of each evaluation, by its split."""
+    return {
+        f"{evaluation.data.rpartition('/')[2]}/{name}": value
+        for evaluation in evaluations
+        for name, value in (
+            ("loss", evaluation.loss),
+            ("accuracy", evaluation.accuracy),
+            ("calibration_error", evaluation.calibrated.ece),
+        )
+    }
+
+
+def _example(test: Dataset, folder: Path) -> Path | tuple[float, ...]:
+    """Return the first test input, an image as a file in `folder`."""
+    if not test.images:
+        return tuple(test.inputs[0].tolist())
+    file = folder / "example.png"
+    file.write_bytes(example(test))
+    return file
 
 
 def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterator[Dataset]:
@@ -208,31 +260,3 @@ def _production(registry: Registry, name: str) -> ModelManifest | None:
     except CorruptVersionError as error:
         logger.warning("nothing to compare with: %s", error)
         return None
-
-
-def open_registry(url: str) -> Registry:
-    """Open the registry at `url`.
-
-    Raises:
-        OptionError: `url` is neither a folder nor a URL that fsspec can open.
-    """
-    try:
-        return Registry(url)
-    except (ImportError, ValueError, OSError) as error:  # no such protocol, or its package is not installed
-        raise OptionError(f"registry must be a folder or a URL that fsspec knows. Given: {url} ({error})") from error
-
-
-def registry_for(url: str, publish_as: str | None) -> Registry | None:
-    """Open the registry to publish to, so that a wrong name or URL fails before training, not after."""
-    if publish_as is None:
-        return None
-    try:
-        TypeAdapter(Name).validate_python(publish_as)
-    except ValidationError as error:
-        raise OptionError(
-            f"name must be 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a letter or a digit. "
-            f"Given: {publish_as!r}"
-        ) from error
-    registry = open_registry(url)
-    registry.versions(publish_as)
-    return registry

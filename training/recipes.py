@@ -13,7 +13,18 @@ from typing import Literal
 import torch
 from torch import Generator, nn
 
-from training.data.augmentation import AlternatingFlip, Augmentation, Chain, Cutout, Deform, InTurn, Jpeg, Translate
+from training.data.augmentation import (
+    AlternatingFlip,
+    Augmentation,
+    Chain,
+    Cutout,
+    Deform,
+    InTurn,
+    Jpeg,
+    Translate,
+    scaled,
+    shrink,
+)
 from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
@@ -21,7 +32,9 @@ from training.learning.device import has_bfloat16
 from training.networks.activations import replace_activations
 from training.networks.digit_net import DigitNet
 from training.networks.preprocessing import Preprocessing
+from training.networks.resnet import ResNet
 from training.networks.tutorials import NeuralNet, SimpleNet, SimpleNN, Xigua
+from training.networks.weights import Weights
 from training.networks.whitened_net import WhitenedNet
 
 
@@ -40,6 +53,9 @@ class Recipe:
     standardise: bool = False  # to mean 0 and deviation 1 of each channel or feature of the training data
     augmentation: Augmentation | None = None
     gentle: Augmentation | None = None  # what takes its place in the last epochs, if `hyper.gentle_share` says so
+    takes: tuple[Literal["images", "features"], ...] = ("images",)
+    pools: bool = False  # over the whole image, so that the network takes images of any size
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and deviation of each channel
     sent: Augmentation | None = None  # what clients may do to an input first: its probabilities must hold then too
     bfloat16_pays: bool = False  # for a network of this size, where the device has instructions for it
     threads: int = 0  # CPU threads that pay for a network of this size; 0 for all cores
@@ -48,6 +64,11 @@ class Recipe:
     def measured_on(self) -> str:
         """The data of `expected`, e.g. "mnist/test"."""
         return f"{self.data}/{self.splits[0]}"
+
+    def model_name(self, data: str | None) -> str:
+        """Return the name to publish under by default: the recipe's, with the kind of other data behind it."""
+        kind = (data or self.data).partition(":")[0]
+        return self.name if kind == self.data else f"{self.name}-{kind}"
 
     def hyper_on(self, device: torch.device) -> HyperParameters:
         """Return the hyper-parameters for `device`, with bfloat16 where that is faster."""
@@ -70,8 +91,63 @@ class Recipe:
             network.whiten_from(self.preprocessing(data)(data.inputs[:2000].cpu()))
         return network
 
+    def expect(self, data: Dataset, hyper: HyperParameters) -> None:
+        """Raise OptionError if the network cannot learn from `data` with `hyper`, whatever the reason."""
+        kind = "images" if data.images else "features"
+        if kind not in self.takes:
+            others = ", ".join(recipe.name for recipe in RECIPES.values() if kind in recipe.takes)
+            raise OptionError(
+                f"{self.name} must be given {self.takes[0]}. Given: {data.name}, which has {kind}; use one of {others}"
+            )
+        if hyper.size and not self.pools:
+            others = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.pools)
+            raise OptionError(f"size must be given with one of {others}, which pool globally. Given: {self.name}")
+        few = data.subset(2).to(torch.device("cpu"))
+        try:
+            self._compute(few, hyper)
+        except (RuntimeError, ValueError, IndexError) as error:
+            shape = " x ".join(map(str, few.inputs.shape[1:]))
+            reason = str(error).partition("\n")[0]
+            raise OptionError(f"{self.name} must be given larger images. Given: {shape} ({reason})") from error
+
+    def _compute(self, few: Dataset, hyper: HyperParameters) -> None:
+        """Run a fresh network on a few examples as training and serving will, without an effect on chance."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network = self.network(tuple(few.inputs.shape[1:]), len(few.classes)).eval()
+            preprocessing, inputs = self.preprocessing(few), few.inputs
+            network(preprocessing(inputs))
+            variation = self.variation(hyper) if hyper.augment else None
+            if variation is not None:
+                places = torch.arange(len(few))
+                inputs = variation(inputs, examples=places, epoch=1, generator=Generator().manual_seed(0))
+            if few.images and hyper.is_small(1):
+                network(preprocessing(shrink(inputs)))
+
+    def expect_photographs(self) -> None:
+        """Raise OptionError if the recipe is for anything but photographs."""
+        if self.style != "photo" or "images" not in self.takes:
+            others = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.style == "photo" and recipe.pools)
+            raise OptionError(f"pretrained must be given with a recipe for photographs: {others}. Given: {self.name}")
+
+    def pretrained(self, weights: Weights) -> Recipe:
+        """Return the recipe for the same data with a network that starts from `weights`."""
+        return replace(
+            self,
+            summary=f"ResNet-18, from the weights {weights.name}",
+            network=lambda shape, classes: ResNet(classes, weights.tensors),  # noqa: ARG005
+            hyper=_FINE_TUNING.override({"pretrained": weights.name}),
+            standardise=False,
+            normalisation=_IMAGENET,
+            augmentation=_SNAPSHOTS,
+            gentle=None,
+            pools=True,
+            bfloat16_pays=False,
+        )
+
     def variation(self, hyper: HyperParameters) -> Augmentation | None:
         """What varies the images of a run with `hyper`: in its last epochs less than before, where there is such.
+
+        Distances in pixels grow with `hyper.size`.
 
         Varied images teach what a network must not care about, and are not quite those that it will see. Ending on
         images as they are is from He et al., "Data Augmentation Revisited", https://arxiv.org/abs/1909.09148.
@@ -79,14 +155,16 @@ class Recipe:
         Raises:
             OptionError: `hyper.gentle_share` is for a recipe that has a gentler augmentation.
         """
+        times = hyper.size / (28 if self.style == "mnist" else 32) if hyper.size else 1.0
+        augmentation = self.augmentation and scaled(self.augmentation, times)
         if not hyper.gentle_share:
-            return self.augmentation
-        if self.augmentation is None or self.gentle is None:
+            return augmentation
+        if augmentation is None or self.gentle is None:
             raise OptionError(
                 f"gentle_share must be 0 with {self.name}, which has no gentler augmentation. "
                 f"Given: {hyper.gentle_share}"
             )
-        return InTurn(self.augmentation, until=hyper.epochs - hyper.gentle_epochs, then=self.gentle)
+        return InTurn(augmentation, until=hyper.epochs - hyper.gentle_epochs, then=scaled(self.gentle, times))
 
     def as_sent(self, data: Dataset) -> Dataset:
         """Return `data`, followed by a copy in the other form that clients send, if the recipe has one."""
@@ -98,6 +176,11 @@ class Recipe:
 
     def preprocessing(self, data: Dataset) -> Preprocessing:
         """Build the preprocessing for the network, on the CPU."""
+        if self.normalisation is not None:
+            mean, deviation = self.normalisation
+            if data.inputs.shape[1] == 1:  # grey is the mean of three channels
+                mean, deviation = (sum(mean) / 3,), (sum(deviation) / 3,)
+            return Preprocessing(mean, deviation, images=data.images)
         if not self.standardise:
             return Preprocessing(images=data.images)
         return Preprocessing(*data.moments(), images=data.images)
@@ -151,6 +234,21 @@ _NEAT_HANDWRITING = Deform(degrees=3.5, stretch=0.035, slant=0.06, move=0.6, ben
 _SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.25)))
 _MANY_SNAPSHOTS = Chain((AlternatingFlip(), Translate(3), Jpeg(share=0.5), Cutout(8)))  # for a run that overfits
 _COMPRESSED = Jpeg(share=1.0)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights expect
+_FINE_TUNING = HyperParameters(
+    epochs=12,
+    batch_size=32,
+    optimiser="sgd",
+    lr=0.01,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=1e-4,
+    lr_schedule="one_cycle",
+    label_smoothing=0.1,
+    held_out=0.1,
+    drop_last=True,
+    size=224,
+)
 _SGD = HyperParameters(epochs=1, batch_size=64, optimiser="sgd", lr=0.01)
 
 
@@ -167,6 +265,7 @@ _ALL = (
         hyper=_SGD.override({"epochs": 5}),
         expected=0.90,
         style="mnist",
+        takes=("images", "features"),
         threads=1,
     ),
     Recipe(
@@ -177,6 +276,7 @@ _ALL = (
         hyper=HyperParameters(epochs=100, batch_size=50, optimiser="adam", lr=0.01),
         expected=0.95,
         standardise=True,
+        takes=("features",),
         threads=1,
     ),
     Recipe(
@@ -187,6 +287,7 @@ _ALL = (
         hyper=_SGD.override({"epochs": 2, "batch_size": 32}),
         expected=0.90,
         style="mnist",
+        takes=("images", "features"),
         threads=1,
     ),
     Recipe(
@@ -198,6 +299,7 @@ _ALL = (
         hyper=_SGD.override({"shuffle": False}),
         expected=0.10,
         style="mnist",
+        takes=("images", "features"),
         threads=1,
     ),
     Recipe(
@@ -208,6 +310,7 @@ _ALL = (
         hyper=_SGD.override({"shuffle": False, "lr": 1.0, "epochs": 10}),
         expected=0.95,
         style="mnist",
+        takes=("images", "features"),
         threads=1,
     ),
     Recipe(
@@ -220,6 +323,7 @@ _ALL = (
         hyper=HyperParameters(epochs=10, batch_size=64, optimiser="adam", lr=0.01, lr_schedule="linear", held_out=0.1),
         expected=0.97,
         style="mnist",
+        takes=("images", "features"),
         # A second thread saves 10 % on two idle cores; where another process wants one, the threads wait for each
         # other at every small product: 54 s an epoch in place of 1.4 s.
         threads=1,
@@ -233,6 +337,7 @@ _ALL = (
         expected=0.995,
         style="mnist",
         standardise=True,
+        pools=True,
         augmentation=_HANDWRITING,
         gentle=_NEAT_HANDWRITING,
     ),
@@ -245,6 +350,7 @@ _ALL = (
         expected=0.988,
         style="mnist",
         standardise=True,
+        pools=True,
         augmentation=_HANDWRITING,
     ),
     Recipe(
@@ -265,6 +371,7 @@ _ALL = (
         hyper=_PHOTOS,
         expected=0.93,
         standardise=True,
+        pools=True,
         augmentation=_MANY_SNAPSHOTS,
         sent=_COMPRESSED,
         bfloat16_pays=True,
@@ -280,6 +387,7 @@ _ALL = (
         hyper=_PHOTOS.override({"epochs": 14, "lr_schedule": "linear", "small_share": 0.5}),
         expected=0.92,
         standardise=True,
+        pools=True,
         augmentation=_SNAPSHOTS,
         sent=_COMPRESSED,
         bfloat16_pays=True,

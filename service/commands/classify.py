@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--out must end in {' or '.join(RESULT_SUFFIXES)}. Given: {options.out}")
     try:
         with Results(options.out) as results:
+            results.expect(options.model, options.version)
             return _classify(options, results)
     except (ResultsError, OSError) as error:
         return fail(error)
@@ -96,7 +97,7 @@ def _parser() -> Parser:
         "The result has a row for each: path (from FOLDER on), class_id, label, probability,\n"
         "the model and the version that answered, and error.\n"
         "Interrupted, the same command goes on where it was; rows that are there stay as they are,\n"
-        "so begin a new file for another model. Other users of the service are answered first.",
+        "so another model needs a new file. Other users of the service are answered first.",
         epilog="examples:\n"
         "  python -m service classify scans --out results.csv\n"
         "  python -m service classify scans --out results.parquet --model mnist --concurrency 8\n\n"

@@ -54,6 +54,8 @@ class Results:
         self._file = open(self._rows_path, "a+b")  # noqa: SIM115, PTH123 - closed by __exit__
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.models: set[str] = set()  # that answered
+            self.versions: set[str] = set()
             self.done, self.failed = self._read_back()
         except BlockingIOError as error:
             self._file.close()
@@ -69,6 +71,12 @@ class Results:
             row = Row(path, "", "", "", "", "", answer.detail)
             self.failed += 1
         else:
+            if self.models and answer.model not in self.models:
+                raise ResultsError(
+                    f"{self._path} must be given answers of the model that it has, {', '.join(self.models)}. "
+                    f"Given: one of {answer.model}. Write a new file, or name the model with --model"
+                )
+            self.models.add(answer.model)
             said = str(answer.class_id), answer.label, f"{answer.probability:.6f}"
             row = Row(path, *said, answer.model, str(answer.version), "")
         self._write(row)
@@ -76,6 +84,15 @@ class Results:
         if self._unflushed >= _FLUSH_ROWS:
             self._file.flush()
             self._unflushed = 0
+
+    def expect(self, model: str | None, version: str | None) -> None:
+        """Raise ResultsError if the rows that are there are of another model, or of another version by number."""
+        for asked, there, what in ((model, self.models, "model"), (version, self.versions, "version")):
+            if asked is not None and there - {asked} and (what == "model" or asked.isdecimal()):
+                raise ResultsError(
+                    f"--{what} must be {', '.join(sorted(there))}, whose answers {self._path} has already. "
+                    f"Given: {asked}. Write another file with --out"
+                )
 
     def finish(self) -> None:
         """Call it when every file has its row."""
@@ -107,7 +124,7 @@ class Results:
             if end:
                 entry = Row(*row)
                 rows.add(entry.path)
-                failed += bool(entry.error)
+                failed += self._count(entry)
             end = position
         if end == 0 and os.fstat(self._file.fileno()).st_size > len(",".join(Row._fields)):
             raise ResultsError(f"{self._rows_path} must be new, or hold results. Given: a file without a whole line")
@@ -118,8 +135,15 @@ class Results:
                 for entry in _from_parquet(self._path):
                     self._write(entry)
                     rows.add(entry.path)
-                    failed += bool(entry.error)
+                    failed += self._count(entry)
         return rows, failed
+
+    def _count(self, row: Row) -> bool:
+        """Remember which model and version answered; return whether the row is an error."""
+        if row.model:
+            self.models.add(row.model)
+            self.versions.add(row.version)
+        return bool(row.error)
 
     def _write(self, row: Row) -> None:
         line = ",".join(_quoted(entry) for entry in row) + "\n"

@@ -15,6 +15,8 @@ from pydantic_core import PydanticUndefined
 
 from service.commands import COMMANDS
 from service.commands.options import Parser
+from service.contract.registries import open_registry
+from service.contract.registry import RegistryError
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,16 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; return the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
     settings = read_settings(arguments)
-    return 2 if settings is None else serve(settings)
+    if settings is None:
+        return 2
+    if settings.model_dir is None:
+        try:
+            # With a cache of its own a service may start without its registry.
+            open_registry(settings.registry, must_exist=not settings.cache_dir)
+        except RegistryError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return serve(settings)
 
 
 def read_settings(arguments: Sequence[str]) -> Settings | None:

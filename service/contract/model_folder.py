@@ -5,6 +5,7 @@ Knows nothing about who put it there; it is read as any other version is.
 
 from __future__ import annotations
 
+from service.contract import registries
 from service.contract.listing import Listings, ModelListing, VersionFiles
 from service.contract.manifest import ModelManifest
 from service.contract.registry import MANIFEST, MANIFEST_BYTES, CorruptVersionError, NotInRegistryError, Registry
@@ -65,4 +66,4 @@ class ModelFolder(Registry):
 
 def open_registry(url: str, folder: str | None, name: str | None) -> Registry:
     """Return the flat folder if there is one, else the registry at `url`."""
-    return ModelFolder(folder, name) if folder else Registry(url)
+    return ModelFolder(folder, name) if folder else registries.open_registry(url, must_exist=False)

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from service.contract.manifest import ImageInput
-from service.images import headers, mnist
+from service.images import formats, headers, mnist
 from service.images.fitting import fit
 from service.images.flattening import flatten, is_grey
 from service.images.formats import recognise
@@ -106,6 +106,8 @@ def describe(data: bytes, more_formats: tuple[str, ...] = ()) -> Description:
         on_side = header is not None and header.orientation >= 5
         width, height = image.size[::-1] if on_side else image.size
         return Description(width, height, is_grey(image))
+    except UnidentifiedImageError as error:
+        raise _unidentified(data, more_formats) from error
     except Exception as error:
         raise BadRequest(f"the image must decode. Given: {error}") from error
 
@@ -185,8 +187,15 @@ def _decode_any(data: bytes, spec: ImageInput, max_pixels: int, more_formats: tu
         return prepare(image, spec)
     except Problem:
         raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(data, more_formats) from error
     except Exception as error:
         raise BadRequest(f"the image must decode. Given: {error}") from error
+
+
+def _unidentified(data: bytes, more_formats: tuple[str, ...]) -> BadRequest:
+    taken = ", ".join((*formats.FORMATS, *more_formats))
+    return BadRequest(f"the image must be one of {taken}. Given: {formats.describe(data)}")
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

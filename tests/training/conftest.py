@@ -64,7 +64,7 @@ class Silent:
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self.shown.append((loss, accuracy, examples))
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+    def end_epoch(self, loss: float, accuracy: float, *, examples: int, **_: object) -> None:
         self.shown.append((loss, accuracy, examples))
 
     def __enter__(self) -> Silent:

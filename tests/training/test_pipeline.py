@@ -126,7 +126,7 @@ def test_a_published_version_has_a_card_with_pictures_that_names_it(tmp_path: Pa
     registry = Registry(tmp_path)
     text = registry.file("mine", 1, "card.md").decode()
     assert text.startswith("# mine, version 1\n")
-    assert "python -m training train neural_net --data digits --epochs 2 " in text
+    assert "python -m training train neural_net --data digits --name mine --epochs 2 " in text
     for name in ("learning_curve.png", "confusion_matrix.png", "worst_mistakes.png"):
         assert registry.file("mine", 1, name).startswith(b"\x89PNG")
 
@@ -192,7 +192,7 @@ def test_a_model_that_is_worse_than_production_is_published_by_force_alone_and_s
     tmp_path: Path, quick: HyperParameters
 ) -> None:
     run(tmp_path, quick.override({"epochs": 5}), publish_as="neural_net")
-    worse = quick.override({"epochs": 1, "lr": 1e-6})
+    worse = quick.override({"epochs": 1, "lr": 0.005})
 
     refused = run(tmp_path, worse, publish_as="neural_net")
     versions = Registry(tmp_path).versions("neural_net")
@@ -219,7 +219,7 @@ def test_a_production_version_that_cannot_be_read_does_not_stand_in_the_way(
     run(tmp_path, quick, publish_as="neural_net")
     (tmp_path / "neural_net" / "1" / "manifest.json").write_text("{")
 
-    outcome = run(tmp_path, quick.override({"lr": 1e-6}), publish_as="neural_net")
+    outcome = run(tmp_path, quick.override({"lr": 0.005}), publish_as="neural_net")
 
     assert outcome.manifest is not None
     assert outcome.manifest.version == 2
@@ -317,5 +317,6 @@ def test_details_for_tensorboard_come_with_their_setting(tmp_path: Path, quick: 
         settings = Settings(device="cpu", runs_dir=folder, tensorboard_details=details)
         pipeline.run(NET, quick, settings=settings, progress=Silent(), data="digits")
 
-        (file,) = folder.rglob("events.out.tfevents.*")
-        assert (b"weights/layers.1.weight" in file.read_bytes()) == details
+        logs = b"".join(file.read_bytes() for file in folder.rglob("events.out.tfevents.*"))
+        assert (b"weights/layers.1.weight" in logs) == details
+        assert b"test/accuracy" in logs

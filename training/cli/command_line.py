@@ -11,6 +11,7 @@ from service.contract.registry import RegistryError
 from training.cli import list_recipes, models, promote, republish, rollback, run, show, train
 from training.cli.common import INTERRUPTED
 from training.cli.options import Parser
+from training.cli.summary import command as command_again
 from training.errors import TrainingError
 
 _COMMANDS = {
@@ -28,7 +29,8 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 failed, 2 an option is wrong, 130 interrupted."""
     try:
-        arguments = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        arguments = _parser().parse_args(words, argparse.Namespace(words=words))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: no half-written version is in the registry.", file=sys.stderr)
         if arguments.command == "train":
-            print("--resume goes on from the last checkpoint.", file=sys.stderr)
+            print(f"To go on from the last checkpoint: {command_again(words, '--resume')}", file=sys.stderr)
         return INTERRUPTED
 
 

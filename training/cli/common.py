@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from service.contract.registry import Registry
-from training import pipeline
 from training.cli.options import add_options, given
 from training.data.sources import OWN, SOURCES
-from training.errors import option_error
+from training.errors import OptionError, option_error
 from training.hyper_parameters import HyperParameters
-from training.recipes import RECIPES, Recipe
+from training.networks import weights
+from training.publishing.destination import open_registry
+from training.recipes import RECIPES, Recipe, find
 from training.settings import Settings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+HYPER_PARAMETERS = [name for name in HyperParameters.model_fields if name != "pretrained"]
+"""Those with an option of their own; --pretrained names a file."""
 
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -29,12 +34,20 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
     parser.add_argument("--publish", action="store_true", help="Write the result to the registry.")
     parser.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
+    parser.add_argument(
+        "--pretrained",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="Train torchvision's ResNet-18 in place of the recipe's network, from weights that torchvision downloads, "
+        "or from those in FILE. For recipes for photographs, with --data folder:PATH.",
+    )
 
 
 def add_machine_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
     """Add an option for every setting of `settings` and every hyper-parameter."""
     add_options(parser, settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
-    add_options(parser, HyperParameters, title="hyper-parameters", default="the recipe's")
+    add_options(parser, HyperParameters, title="hyper-parameters", default="the recipe's", only=HYPER_PARAMETERS)
 
 
 def add_registry_options(
@@ -57,13 +70,33 @@ def settings_from(arguments: argparse.Namespace, kind: type[AnySettings]) -> Any
 
 def registry_from(arguments: argparse.Namespace) -> Registry:
     """Return the registry that the options name."""
-    return pipeline.open_registry(settings_from(arguments, Settings).registry)
+    return open_registry(settings_from(arguments, Settings).registry)
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe that the options name, with pretrained weights if they say so.
+
+    Raises:
+        OptionError: there is no such recipe, or no weights for it.
+        UnreachableError: the weights cannot be downloaded.
+    """
+    recipe = find(arguments.recipe)
+    if arguments.pretrained is None:
+        return recipe
+    if (arguments.data or recipe.data).partition(":")[0] != "folder":
+        raise OptionError(f"pretrained must be given with --data folder:PATH. Given: {arguments.data or recipe.data}")
+    recipe.expect_photographs()
+    return recipe.pretrained(weights.read(Path(arguments.pretrained) if arguments.pretrained else None))
+
+
+def hyper_given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyper-parameters that the options name, as text (bool for flags)."""
+    return given(arguments, HYPER_PARAMETERS)
 
 
 def model_name(arguments: argparse.Namespace, recipe: Recipe) -> str:
-    """Return the name to publish under: --name, or the recipe's with that of other data."""
-    kind = (arguments.data or recipe.data).partition(":")[0]
-    return str(arguments.name or (recipe.name if kind == recipe.data else f"{recipe.name}-{kind}"))
+    """Return the name to publish under: --name, or the recipe's default."""
+    return str(arguments.name or recipe.model_name(arguments.data))
 
 
 def print_table(table: RenderableType) -> int:

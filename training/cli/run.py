@@ -9,15 +9,21 @@ import time
 from service.contract.registry import RegistryError
 from training import job
 from training.cli import summary
-from training.cli.common import INTERRUPTED, add_machine_options, add_run_options, model_name, settings_from
+from training.cli.common import (
+    INTERRUPTED,
+    add_machine_options,
+    add_run_options,
+    hyper_given,
+    model_name,
+    recipe_from,
+    settings_from,
+)
 from training.cli.job_metrics import Figures
-from training.cli.options import given
 from training.errors import OptionError, TrainingError
-from training.hyper_parameters import HyperParameters
 from training.learning import device as devices
 from training.learning.distributed import joined
 from training.learning.progress import NoProgress, open_progress
-from training.recipes import Recipe, find
+from training.recipes import Recipe
 from training.settings import JobSettings, Settings
 
 HELP = "Train, publish and promote as a job: repeating it or running it twice at once does no harm."
@@ -47,9 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the job, send its metrics, and return the exit code."""
-    recipe = find(arguments.recipe)
+    recipe, given = recipe_from(arguments), hyper_given(arguments)
     # Not `hyper_on`: on another kind of node, the same command must be the same run.
-    hyper = recipe.hyper.override(given(arguments, HyperParameters.model_fields))
+    hyper = recipe.hyper.override(given)
     settings = settings_from(arguments, JobSettings)
     if arguments.promote_if_better and not arguments.publish:
         raise OptionError("--promote-if-better must be given with --publish. Given: alone")
@@ -74,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
                 publish_as=name if arguments.publish else None,
                 promote=arguments.promote_if_better,
                 world=world,
+                chosen=given,
             )
         code = _told(result, recipe, settings) if leads else 0
     except (TrainingError, RegistryError) as error:
@@ -97,11 +104,15 @@ def _told(result: job.Result, recipe: Recipe, settings: Settings) -> int:
         print(f"already published as {result.manifest.name}@{result.manifest.version}: nothing to train")
     if result.outcome is not None:
         print(summary.measured(result.outcome, recipe))
+        if result.outcome.refusal is not None or result.outcome.trouble is not None:
+            print(summary.remedy(result.outcome, recipe, recipe.hyper), file=sys.stderr)
         if result.outcome.refusal is not None:
             print(f"error: {result.outcome.refusal}. Nothing was published.", file=sys.stderr)
             return job.REFUSED
-        published = result.manifest is not None
-        print(summary.published(result.manifest, settings) if published else "not published; --publish does that")
+        if result.manifest is None:
+            print("not published; --publish does that")
+        else:
+            print(summary.published(result.manifest, settings, result.outcome.example))
     if result.decision is not None:
         print(result.decision)
     return 0

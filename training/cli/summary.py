@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 from service.contract.manifest import ModelManifest
 from service.contract.registry import ARTIFACT
+from training.hyper_parameters import HyperParameters
 from training.pipeline import Outcome
 from training.recipes import Recipe
 from training.settings import Settings
@@ -23,20 +31,48 @@ def measured(outcome: Outcome, recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def published(manifest: ModelManifest | None, settings: Settings) -> str:
-    """Return which version was published where, and how to query it."""
-    if manifest is None:
-        return "not published; run it again with --publish --resume to write it to the registry"
-    body = {
-        "image": "--data-binary @digit.png -H 'content-type: image/png'",
-        "features": """--json '{"features": [[...]]}'""",
-    }[manifest.input.kind]
+def remedy(outcome: Outcome, recipe: Recipe, hyper: HyperParameters) -> str:
+    """Return what to try after a run that learnt too little."""
+    if outcome.trouble is not None:
+        usual = recipe.hyper.lr
+        lr = usual if hyper.optimiser == recipe.hyper.optimiser and hyper.lr > usual else hyper.lr / 10
+        return f"{outcome.trouble}. Try a smaller learning rate: --lr {lr:g}"
+    tries = ["more examples", f"--epochs {2 * hyper.epochs}"]
+    if isinstance(outcome.example, Path) and not hyper.pretrained and recipe.style == "photo":
+        tries.append("--pretrained")
+    return f"what may help: {', '.join(tries)}"
+
+
+def published(manifest: ModelManifest, settings: Settings, example: Path | tuple[float, ...] | None = None) -> str:
+    """Return which version was published where, how to serve it, and how to ask about `example`, if there is one."""
     forced = f" by force, although {manifest.forced}" if manifest.forced is not None else ""
-    return (
-        f"published {manifest.name}@{manifest.version}{forced}\n"
-        f"  path    {settings.registry.rstrip('/')}/{manifest.name}/{manifest.version}/{ARTIFACT}\n"
-        f"  size    {manifest.artifact.size_bytes:,} bytes\n"
-        f"  sha256  {manifest.artifact.sha256}\n"
-        f"serve it:  python -m service --registry {settings.registry}\n"
-        f"ask it:    curl {body} 'localhost:8000/predict?model={manifest.name}'"
-    )
+    lines = [
+        f"published {manifest.name}@{manifest.version}{forced}",
+        f"  path    {settings.registry.rstrip('/')}/{manifest.name}/{manifest.version}/{ARTIFACT}",
+        f"  size    {manifest.artifact.size_bytes:,} bytes",
+        f"  sha256  {manifest.artifact.sha256}",
+        f"serve it:  {interpreter()} -m service --registry {shlex.quote(settings.registry)}",
+    ]
+    if example is not None:
+        lines.append(f"ask it:    curl {_body(example)} 'localhost:8000/predict?model={manifest.name}'")
+    return "\n".join(lines)
+
+
+def command(words: Sequence[str], *more: str) -> str:
+    """Return the command with those words for the shell that it came from, with `more` options that it lacks."""
+    return shlex.join([interpreter(), "-m", "training", *words, *(word for word in more if word not in words)])
+
+
+def interpreter() -> str:
+    """Return how this shell starts the Python that runs: python in its environment, else by its path."""
+    found = shutil.which("python")
+    if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
+        return "python"
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _body(example: Path | tuple[float, ...]) -> str:
+    if isinstance(example, Path):
+        return f"--data-binary {shlex.quote(f'@{example}')} -H 'content-type: image/png'"
+    return f"""--json '{json.dumps({"features": [[float(f"{value:.6g}") for value in example]]})}'"""

@@ -6,15 +6,21 @@ import argparse
 import sys
 
 from training import pipeline
+from training.adaptation import adapt
 from training.cli import summary
-from training.cli.common import add_machine_options, add_run_options, model_name, settings_from
-from training.cli.options import given
+from training.cli.common import (
+    add_machine_options,
+    add_run_options,
+    hyper_given,
+    model_name,
+    recipe_from,
+    settings_from,
+)
+from training.data.sources import is_own
 from training.errors import TrainingError
-from training.hyper_parameters import HyperParameters
 from training.learning import device as devices
 from training.learning.distributed import joined
 from training.learning.progress import NoProgress, open_progress
-from training.recipes import find
 from training.settings import Settings
 
 HELP = "Train a recipe, and publish it with --publish."
@@ -43,13 +49,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and return the exit code."""
-    recipe = find(arguments.recipe)
     settings = settings_from(arguments, Settings)
     device = devices.choose(settings.device)
-    hyper = recipe.hyper_on(device).override(given(arguments, HyperParameters.model_fields))
+    recipe, given = recipe_from(arguments), hyper_given(arguments)
+    hyper = recipe.hyper_on(device).override(given)
     devices.keep_freed_memory()
     threads = devices.cpu_threads(settings.threads or recipe.threads)
     with joined(device) as world, threads, devices.no_denormals():
+        train_split = None
+        if is_own(arguments.data or ""):
+            train_split = pipeline.load_split(recipe, hyper, "train", data=arguments.data, settings=settings)
+            hyper = adapt(hyper, train_split, chosen=given)
         outcome = pipeline.run(
             recipe,
             hyper,
@@ -59,14 +69,20 @@ def run(arguments: argparse.Namespace) -> int:
             publish_as=model_name(arguments, recipe) if arguments.publish and world.leads else None,
             force=arguments.force,
             resume=arguments.resume,
+            train_split=train_split,
             world=world,
         )
         if not world.leads:
             return 0
     print(summary.measured(outcome, recipe))
-    if outcome.refusal is not None and outcome.manifest is None:
-        raise TrainingError(
-            f"{outcome.refusal}. Nothing was published; --force publishes it all the same, and with --resume at once."
-        )
-    print(summary.published(outcome.manifest, settings))
+    refused = outcome.refusal is not None and outcome.manifest is None
+    if refused or outcome.trouble is not None:
+        print(summary.remedy(outcome, recipe, hyper), file=sys.stderr)
+    if refused:
+        again = summary.command(arguments.words, "--resume", "--force")
+        raise TrainingError(f"{outcome.refusal}. Nothing was published. To publish it all the same: {again}")
+    if outcome.manifest is None:
+        print(f"not published. To publish it: {summary.command(arguments.words, '--resume', '--publish')}")
+    else:
+        print(summary.published(outcome.manifest, settings, outcome.example))
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -176,3 +176,15 @@ class Jpeg:
         chosen = chosen.to(images.device)
         compressed = jpeg.compress(images.index_select(0, chosen), qualities.to(images.device))
         return images.index_copy(0, chosen, compressed)
+
+
+def scaled(augmentation: Augmentation, times: float) -> Augmentation:
+    """Return `augmentation` for images that are `times` as large a side: what it counts in pixels grows with them."""
+    match augmentation:
+        case Chain():
+            return Chain(tuple(scaled(link, times) for link in augmentation.links))
+        case Translate() | Cutout():
+            return replace(augmentation, pixels=round(augmentation.pixels * times))
+        case Deform():
+            return replace(augmentation, move=augmentation.move * times, bend=augmentation.bend * times)
+    return augmentation

@@ -43,10 +43,15 @@ class Cache:
         """
         if self.folder is None:
             return decode()
-        folder, files = self.folder.expanduser(), sorted(files)
-        source = _digest(title, *(str(file.resolve().parent) for file in files[:1]))[:8]
+        try:
+            folder = self.folder.expanduser()
+        except RuntimeError as error:  # nobody's home
+            logger.info("nothing is cached: %s", error)
+            return decode()
+        files = sorted(files)
+        source = _digest(title, *(str(file.absolute().parent) for file in files[:1]))[:8]
         stem = f"{re.sub(r'[^a-z0-9]+', '-', title.lower())}-{source}"
-        key = _digest(FORMAT, *((str(file.resolve()), *_size_and_time(file)) for file in files))[:16]
+        key = _digest(FORMAT, *((str(file.absolute()), *_size_and_time(file)) for file in files))[:16]
         file = folder / f"{stem}-{key}.pt"
         found = _read(file)
         if found is not None:
@@ -66,7 +71,10 @@ NO_CACHE = Cache(None)
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
-    status = file.stat()
+    try:
+        status = file.stat()
+    except OSError:  # a link to nowhere; whoever decodes it will say so
+        return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
@@ -76,9 +84,9 @@ def _digest(*parts: object) -> str:
 
 def _read(file: Path) -> Dataset | None:
     """Return the dataset in `file`, or None if there is none or its tensors do not have their digest."""
-    if not file.exists():
-        return None
     try:
+        if not file.exists():
+            return None
         entry = torch.load(file, weights_only=True)
         tensors = entry["inputs"], entry["labels"]
         prepared = {"style": entry["style"], "fit": entry["fit"]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,8 +22,9 @@ from torch import Tensor
 from service.contract.manifest import Fit, ImageInput, Style
 from service.images import decode as images
 from service.problems import Problem
+from training.data.classes import classes_of, expect_utf8
 from training.data.dataset import Dataset
-from training.errors import TrainingError
+from training.errors import OptionError, TrainingError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 MORE_FORMATS = ("PPM", "TIFF")
@@ -39,36 +41,56 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretch") -> Dataset:
+def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretch", size: int = 0) -> Dataset:
     """A torchvision ImageFolder of the user's own: `path`/train/CLASS/* and `path`/test/CLASS/*, or `path`/CLASS/*.
 
-    Without train and test, every fifth picture of each class, by name, is for testing. Pictures keep their size when
-    all have one of at most 64 x 64, else they become 32 x 32 (28 x 28 for the style "mnist"). They are grey when all
-    are grey or the style is "mnist", else colour.
+    Without train and test, every fifth picture of each class, by name, is for testing. Pictures become `size` x `size`;
+    with 0 they keep their size when all have one of at most 64 x 64, else they become 32 x 32 (28 x 28 for the style
+    "mnist"). They are grey when all are grey or the style is "mnist", else colour.
 
     Raises:
-        TrainingError: there is no such folder, it has fewer than two classes, or a file is no picture.
+        OptionError: there is no such folder, its classes will not do, or a file is no picture.
     """
-    split_up = (path / "train").is_dir() and (path / "test").is_dir()
+    name = path.resolve().name or "folder"
+    expect_utf8(name, "the name of the folder")
+    split_up = _is_split(path)
     found = _found(path / "train" if split_up else path)
-    classes = tuple(sorted({name for name, _ in found}))
-    if len(classes) < 2:
-        raise TrainingError(
-            f"{path} must hold a folder of pictures for each of two or more classes, or train/ and test/ with such "
-            f"folders. Given: {len(classes)} with pictures."
-        )
-    spec = _input_of([picture for _, picture in found], style, fit)
+    classes = classes_of(
+        [name for name, _ in found], where=path, kind="a folder of pictures (or all in train/ and test/)"
+    )
+    spec = _input_of([picture for _, picture in found], style, fit, size)
     if not split_up:
-        return _dataset(path.name, "train", found, classes, spec).every_fifth(split)
+        return _dataset(name, split, _fifths(found, split), classes, spec)
     if split == "train":
-        return _dataset(path.name, "train", found, classes, spec)
+        return _dataset(name, "train", found, classes, spec)
     tested = _found(path / "test")
     unknown = {name for name, _ in tested} - set(classes)
     if unknown or not tested:
-        raise TrainingError(
+        raise OptionError(
             f"{path / 'test'} must have the classes of train. Given: {', '.join(sorted(unknown)) or 'none'}"
         )
-    return _dataset(path.name, "test", tested, classes, spec)
+    return _dataset(name, "test", tested, classes, spec)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the pictures that `folder` would read in `path`, sorted by class and name."""
+    roots = (path / "train", path / "test") if _is_split(path) else (path,)
+    return [file for root in roots for file in _files(root)]
+
+
+def _is_split(path: Path) -> bool:
+    return (path / "train").is_dir() and (path / "test").is_dir()
+
+
+def _fifths(found: list[tuple[str, Picture]], split: str) -> list[tuple[str, Picture]]:
+    """Return every fifth picture of each class for the split "test", else the others."""
+    places: Counter[str] = Counter()
+    chosen = []
+    for name, picture in found:
+        if (places[name] % 5 == 0) == (split == "test"):
+            chosen.append((name, picture))
+        places[name] += 1
+    return chosen
 
 
 def there(split: str, path: Path) -> bool:
@@ -109,7 +131,7 @@ class Picture:
         """Return its size and whether it is grey, from its header.
 
         Raises:
-            TrainingError: it is no picture.
+            OptionError: it is no picture.
         """
         return self._read(partial(images.describe, more_formats=MORE_FORMATS))
 
@@ -117,7 +139,7 @@ class Picture:
         """Return it as the service would give it to a model with that input.
 
         Raises:
-            TrainingError: it is no picture.
+            OptionError: it is no picture.
         """
         return self._read(partial(images.decode, spec=spec, max_pixels=MAX_PIXELS, more_formats=MORE_FORMATS))
 
@@ -125,27 +147,48 @@ class Picture:
         try:
             return read(self._content if isinstance(self._content, bytes) else self._content.read_bytes())
         except OSError as error:
-            raise TrainingError(f"{self.name} must be a picture that can be read. Given: {error}") from error
+            raise OptionError(f"{self.name} must be a picture that can be read. Given: {error}") from error
         except Problem as problem:
-            raise TrainingError(f"{self.name} must be a picture: {problem.detail}") from problem
+            raise OptionError(f"{self.name} must be a picture: {problem.detail}") from problem
 
 
 def _found(path: Path) -> list[tuple[str, Picture]]:
-    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in SUFFIXES)
-    return [(file.parent.name, Picture(str(file), file)) for file in files]
+    return [(file.parent.name, Picture(str(file), file)) for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the pictures in the folders of `path`; what is hidden, such as .git and ._1.png, is none.
+
+    Raises:
+        OptionError: `path` is no folder that can be read.
+    """
+    try:
+        folders = sorted(folder for folder in path.iterdir() if _is_shown(folder) and folder.is_dir())
+        files = [file for folder in folders for file in sorted(folder.iterdir()) if _is_shown(file)]
+    except OSError as error:
+        raise OptionError(f"{path} must be a folder of folders that can be read. Given: {error}") from error
+    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.is_dir()]
+
+
+def _is_shown(path: Path) -> bool:
+    return not path.name.startswith(".")
 
 
 def _zipped(file: Path) -> list[tuple[str, Picture]]:
-    with zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{file} must be a zip that can be read. Given: {error}") from error
+    with archive:
         names = [name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in SUFFIXES]
         return [(PurePosixPath(name).parent.name, Picture(name, archive.read(name))) for name in names]
 
 
-def _input_of(pictures: list[Picture], style: Style, fit: Fit) -> ImageInput:
-    """Return the input that suits all pictures, by what their headers say."""
+def _input_of(pictures: list[Picture], style: Style, fit: Fit, side: int = 0) -> ImageInput:
+    """Return the input that suits all pictures, by what their headers say; `side` decides its size if it is not 0."""
     described = _all(Picture.describe, pictures)
-    size = _only((picture.height, picture.width) for picture in described)
-    if size is None or max(size) > LARGEST:
+    size = (side, side) if side else _only((picture.height, picture.width) for picture in described)
+    if size is None or (max(size) > LARGEST and not side):
         size = (INK_SIDE, INK_SIDE) if style == "mnist" else (SIDE, SIDE)
     grey = style == "mnist" or all(picture.grey for picture in described)
     colour: Literal["grey", "rgb"] = "grey" if grey else "rgb"

@@ -27,6 +27,11 @@ OWN = ("folder:PATH", "csv:PATH[:LABEL]")
 """How the user's own data is named, for help and errors."""
 
 
+def is_own(name: str) -> bool:
+    """Return whether `name` is data of the user's own, not a published dataset."""
+    return name.partition(":")[0] in ("folder", "csv") and ":" in name
+
+
 def load(
     name: str,
     split: str,
@@ -34,12 +39,13 @@ def load(
     *,
     style: Style = "photo",
     fit: Fit = "stretch",
+    size: int = 0,
     cache: Cache = NO_CACHE,
 ) -> Dataset:
     """Load a split of the dataset `name`, on the CPU: "train" and "test", with cifar10 also "holdout" and "test-jpeg".
 
     Pictures become inputs by `style` and `fit`, which the dataset keeps, so that they are served in the same way. Of
-    the published datasets only those of ink can have the style "mnist".
+    the published datasets only those of ink can have the style "mnist", and none another `size` than its own.
 
     Raises:
         OptionError: there is no such dataset.
@@ -47,9 +53,11 @@ def load(
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        title = f"folder/{split}/{style}/{fit}"
-        files = Path(path).rglob("*")
-        return cache.get(title, files, lambda: pictures.folder(split, Path(path), style=style, fit=fit))
+        title, root = f"folder/{split}/{style}/{fit}/{size}", Path(path)
+        files = pictures.files_of(root)
+        return cache.get(title, files, lambda: pictures.folder(split, root, style=style, fit=fit, size=size))
+    if size:
+        raise OptionError(f"size must be given with data of the kind folder:PATH. Given: {size} with {name}")
     if kind == "csv" and path:
         file, _, label = (path, "", None) if Path(path).exists() else path.rpartition(":")
         return tables.table(split, Path(file or path), label if file else None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import torch
 
+from training.data.classes import classes_of, expect_utf8
 from training.data.dataset import Dataset
-from training.errors import TrainingError
+from training.errors import OptionError
 
 
 def moons(split: str) -> Dataset:
@@ -27,36 +29,60 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
     Every fifth row of each class is for testing.
 
     Raises:
-        TrainingError: there is no such file or column, a feature is not a number, or there are fewer than two classes.
+        OptionError: there is no such file or column, a feature is not a number, a label is missing, or the classes will
+            not do.
     """
+    expect_utf8(path.stem, "the name of the file")
     header, rows = _read(path)
     column = header.index(label) if label in header else len(header) - 1
     if label is not None and label not in header:
-        raise TrainingError(f"the label must be a column of {path}: {', '.join(header)}. Given: {label}")
-    named = [row.pop(column).strip() for row in rows]
-    classes = tuple(sorted(set(named), key=lambda name: (len(name), name) if name.isdigit() else (99, name)))
-    if len(classes) < 2 or len(header) < 2:
-        raise TrainingError(
-            f"{path} must have a column of two or more classes and one or more of numbers. "
-            f"Given: {len(classes)} classes in the column {header[column]}"
+        raise OptionError(f"the label must be a column of {path}: {', '.join(header)}. Given: {label}")
+    if len(header) < 2:
+        raise OptionError(
+            f"{path} must have a column of classes and one or more of numbers. Given: {header[0]!r} alone"
         )
-    try:
-        features = torch.tensor([[float(value) for value in row] for row in rows])
-    except ValueError as error:
-        raise TrainingError(f"{path} must have numbers beside the column {header[column]}. Given: {error}") from error
-    labels = torch.tensor([classes.index(name) for name in named])
-    return Dataset(path.stem, "train", features, labels, classes).every_fifth(split)
+    features, labels = [], []
+    for number, row in rows:
+        *values, name = row[:column] + row[column + 1 :] + [row[column].strip()]
+        if name.lower() in _MISSING:
+            raise OptionError(f"{path} must have a label in every row. Given: {name!r} in row {number}")
+        features.append([_number(text, path, number, header[column]) for text in values])
+        labels.append(name)
+    kind = f"two or more rows of the column {header[column]}"
+    classes = classes_of(labels, where=path, kind=kind)
+    index = {name: place for place, name in enumerate(classes)}
+    inputs, places = torch.tensor(features), torch.tensor([index[name] for name in labels])
+    return Dataset(path.stem, "train", inputs, places, classes).every_fifth(split)
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+_MISSING = ("", "nan", "na", "n/a", "null", "none")
+"""Labels that stand for none, as tables are exported."""
+
+
+def _number(text: str, path: Path, row: int, label: str) -> float:
     try:
-        with path.open(newline="") as file:
-            header, *rows = [row for row in csv.reader(file) if row]
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} must be a CSV file with a header. Given: {error}") from error
-    for number, row in enumerate(rows, start=2):
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not abs(number) <= _LARGEST:  # nor NaN
+        raise OptionError(f"{path} must have finite numbers beside the column {label}. Given: {text!r} in row {row}")
+    return number
+
+
+_LARGEST = torch.finfo(torch.float32).max
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the rows that are not empty with the numbers that a spreadsheet shows beside them."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise OptionError(f"{path} must be a CSV file with a header, in UTF-8. Given: {error}") from error
+    if len(lines) < 2:
+        raise OptionError(f"{path} must be a CSV file with a header and rows. Given: {len(lines)} rows")
+    (_, header), *rows = lines
+    for number, row in rows:
         if len(row) != len(header):
-            raise TrainingError(
-                f"{path} must have {len(header)} columns in every row. Given: {len(row)} in row {number}"
-            )
+            raise OptionError(f"{path} must have {len(header)} columns in every row. Given: {len(row)} in row {number}")
     return header, rows

@@ -84,6 +84,16 @@ class World:
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, 0)
 
+    def lead(self, values: Iterable[float]) -> list[float]:
+        """Return the first process's values, so that all decide alike; each process may have computed its own."""
+        numbers = list(values)
+        if self.size > 1:
+            device = torch.device("cuda", self.local_rank) if dist.get_backend() == "nccl" else torch.device("cpu")
+            shared = torch.tensor(numbers, dtype=torch.float64, device=device)
+            dist.broadcast(shared, 0)
+            numbers = shared.tolist()
+        return numbers
+
     @contextlib.contextmanager
     def shared_norms(self, network: nn.Module) -> Iterator[None]:
         """Make batch norms compute mean and variance over all processes' parts inside the block."""

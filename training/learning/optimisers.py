@@ -91,6 +91,13 @@ class Schedule:
             else:
                 group["lr"] = first * self._now
 
+    def rates(self) -> dict[str, float]:
+        """Return the learning rates of the next step by their hyper-parameter's name."""
+        return {
+            "filter_lr" if group.get("orthogonal") else "lr": first * self._now
+            for group, first in zip(self._optimiser.param_groups, self._first, strict=True)
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"taken": self._taken}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Protocol, Self, TextIO
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+if TYPE_CHECKING:  # it imports torch
+    from training.learning.validation import Validation
+
 REFRESH_SECONDS = 0.1
+
+NO_RATES: Mapping[str, float] = MappingProxyType({})
 
 
 class Progress(Protocol):
@@ -24,7 +30,17 @@ class Progress(Protocol):
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+    def end_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        *,
+        examples: int,
+        validation: Validation | None = None,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None:
+        """`rates` are the learning rates with which the epoch began."""
+        ...
 
     def __enter__(self) -> Self: ...
 
@@ -49,7 +65,15 @@ class NoProgress:
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None: ...
+    def end_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        *,
+        examples: int,
+        validation: Validation | None = None,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -79,31 +103,47 @@ class LineProgress(NoProgress):
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self._line(f"iteration {self._iteration:,}/{self._iterations:,}", loss, accuracy, examples)
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
-        self._line(f"{self._iterations:,} iterations", loss, accuracy, examples)
+    def end_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        *,
+        examples: int,
+        validation: Validation | None = None,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None:
+        del rates
+        if validation is None:
+            self._line(f"{self._iterations:,} iterations", loss, accuracy, examples)
+            return
+        # Of the same line, without what would make it longer than 80 columns.
+        self._write(f"{_numbers(loss, accuracy)}  validation {validation.loss:.4f} {validation.accuracy:7.2%}")
 
     def _line(self, where: str, loss: float, accuracy: float, examples: int) -> None:
+        speed = examples / (time.perf_counter() - self._started)
+        self._write(f"{where}  {_numbers(loss, accuracy)}  {speed:,.0f}/s")
+
+    def _write(self, text: str) -> None:
         seconds = time.perf_counter() - self._started
-        numbers = _numbers(loss, accuracy, examples / seconds)
-        self._stream.write(f"{self._epoch}  {where}  {numbers}  {seconds:.1f} s\n")
+        self._stream.write(f"{self._epoch}  {text}  {seconds:.{int(seconds < 100)}f} s\n")
         self._stream.flush()
 
 
 class BarProgress:
-    """Two bars: the epochs of the run with the time left, the iterations of the epoch with its numbers."""
+    """Two bars as wide as the terminal lets them be: the epochs of the run, and the iterations of the epoch."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
             TextColumn("{task.description:<9}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TextColumn("time left"),
+            TextColumn("{task.fields[numbers]:<29}"),
             TimeRemainingColumn(),
             console=console,
             auto_refresh=False,  # no thread beside the two that compute
+            expand=True,
         )
-        self._run = self._bars.add_task("epoch", numbers="")
+        self._run = self._bars.add_task("epoch", numbers="time left of the run")
         self._epoch = self._bars.add_task("iteration", numbers="")
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
@@ -117,13 +157,25 @@ class BarProgress:
         return time.perf_counter() - self._shown > REFRESH_SECONDS
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
+        del examples
         self._shown = time.perf_counter()
-        numbers = _numbers(loss, accuracy, examples / (self._shown - self._started))
         self._bars.update(self._run, completed=round(self._before + self._iteration / self._iterations, 2))
-        self._bars.update(self._epoch, completed=self._iteration, numbers=numbers)
+        self._bars.update(self._epoch, completed=self._iteration, numbers=_numbers(loss, accuracy))
         self._bars.refresh()
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+    def end_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        *,
+        examples: int,
+        validation: Validation | None = None,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None:
+        del rates
+        if validation is not None:
+            numbers = f"validation {validation.loss:.4f} {validation.accuracy:8.2%}"
+            self._bars.update(self._run, numbers=numbers)
         self.show(loss, accuracy, examples=examples)
 
     def __enter__(self) -> Self:
@@ -136,5 +188,5 @@ class BarProgress:
         self._bars.stop()
 
 
-def _numbers(loss: float, accuracy: float, images_per_second: float) -> str:
-    return f"loss {loss:.4f}  accuracy {accuracy:7.2%}  {images_per_second:,.0f} images/s"
+def _numbers(loss: float, accuracy: float) -> str:
+    return f"loss {loss:.4f}  accuracy {accuracy:7.2%}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from training.data.dataset import Dataset
-from training.learning.progress import Progress
+from training.learning.progress import NO_RATES, Progress
+from training.learning.validation import Validation
 
 IMAGES = 16
 """Training images that are shown."""
@@ -67,14 +69,25 @@ class BoardProgress:
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self._shown.show(loss, accuracy, examples=examples)
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int) -> None:
+    def end_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        *,
+        examples: int,
+        validation: Validation | None = None,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None:
         speed = examples / (time.perf_counter() - self._started)
-        for name, value in (("loss", loss), ("accuracy", accuracy), ("examples_per_second", speed)):
+        values = {"loss": loss, "accuracy": accuracy, "examples_per_second": speed, **rates}
+        for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, self._epoch)
+        for name, value in validation._asdict().items() if validation is not None else ():
+            self._writer.add_scalar(f"validation/{name}", value, self._epoch)
         if self._details is not None:
             self._details.log_epoch(self._writer, self._epoch)
         self._writer.flush()
-        self._shown.end_epoch(loss, accuracy, examples=examples)
+        self._shown.end_epoch(loss, accuracy, examples=examples, validation=validation, rates=rates)
 
     def _open(self, epoch: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # 0.4 s
@@ -94,3 +107,12 @@ class BoardProgress:
         self._shown.__exit__(kind, error, trace)
         if self._writer is not None:
             self._writer.close()
+
+
+def log_measurements(folder: Path, measured: Mapping[str, float], *, epoch: int) -> None:
+    """Log what was measured after `epoch`, the last one, e.g. {"test/accuracy": 0.9}."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in measured.items():
+            writer.add_scalar(name, value, epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 
@@ -20,7 +21,10 @@ from training.learning.meter import Meter
 from training.learning.optimisers import Schedule, build_optimiser, use_average
 from training.learning.progress import Progress
 from training.learning.step import EagerStep, Step
+from training.learning.validation import Best, Validation, validate
 from training.networks.preprocessing import Preprocessing
+
+logger = logging.getLogger(__name__)
 
 ALONE = World()
 
@@ -36,6 +40,8 @@ class EpochResult:
     loss: float  # mean over the examples
     accuracy: float
     seconds: float
+    validation_loss: float | None = None  # on the held-out examples, after the epoch; None without any
+    validation_accuracy: float | None = None
 
 
 def train(
@@ -49,8 +55,12 @@ def train(
     checkpoints: Checkpoints | None = None,
     world: World = ALONE,
     feed: Feed = GATHERED,
+    held_out: Dataset | None = None,
 ) -> list[EpochResult]:
     """Train `network` in place on `data` and return the result of every epoch.
+
+    Every epoch is validated on `held_out`, if that is given. With `hyper.patience` the run stops when it has waited so
+    many epochs for a lower validation loss, and the network ends with the weights of the epoch that had the lowest.
 
     Network and data are on one device, unless `feed` brings the batches there. A network with one raw logit z is
     trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss. Each process of `world` trains on a
@@ -81,14 +91,17 @@ def train(
         step = EagerStep(network, optimiser, hyper, device=device, world=world)
         if hyper.optimiser in _CAPTURED:
             step = fastest_step(step, device, world)
-    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    best = Best(network, patience=hyper.patience if held_out is not None else 0)
+    parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule, "best": best}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
     world.align(network)
 
     network.train()
     with world.shared_norms(network):
         for epoch in range(len(results) + 1, hyper.epochs + 1):
-            started = time.perf_counter()
+            if best.is_long_ago(epoch - 1):  # also when a run resumes after its end
+                break
+            started, rates = time.perf_counter(), schedule.rates()
             meter = Meter(epoch, iterations, device)
             progress.start_epoch(epoch, hyper.epochs, iterations)
             for inputs, labels in batches(data, hyper, epoch, augmentation, feed, prepare=preprocessing):
@@ -98,9 +111,19 @@ def train(
                 if progress.due():
                     progress.show(*meter.read(), examples=meter.examples)
             meter.gather(world)
-            results.append(EpochResult(epoch, *meter.read(), seconds=time.perf_counter() - started))
-            progress.end_epoch(results[-1].loss, results[-1].accuracy, examples=meter.examples)
+            measured = meter.read()
+            seconds = time.perf_counter() - started
+            validation = None
+            if held_out is not None:
+                validation = Validation(*world.lead(validate(network, preprocessing, held_out, device)))
+                best.see(epoch, validation.loss)
+            results.append(EpochResult(epoch, *measured, seconds, *(validation or ())))
+            progress.end_epoch(*measured, examples=meter.examples, validation=validation, rates=rates)
+            last = epoch == hyper.epochs or best.is_long_ago(epoch)
             if checkpoints is not None:
-                checkpoints.save(parts, [asdict(result) for result in results], last=epoch == hyper.epochs)
+                checkpoints.save(parts, [asdict(result) for result in results], last=last)
     use_average(optimiser)
+    best.restore()
+    if best.epoch and world.leads:
+        logger.info("kept epoch %d of %d, whose validation loss is the lowest", best.epoch, len(results))
     return results

@@ -1,13 +1,19 @@
-"""The quality gate: a model must reach its recipe's floor and not fall behind production.
+"""The quality gate: a model must reach its recipe's floor, on other data beat guessing, and not fall behind production.
 
 Knows nothing about the registry; what is in production is given.
 """
 
 from __future__ import annotations
 
+import math
+
 from service.contract.manifest import ModelManifest
+from training.data.dataset import Dataset
 from training.publishing.evaluate import Evaluation
 from training.recipes import Recipe
+
+SIGNIFICANT = 0.05
+"""The probability at most with which a guess would have been as accurate as the model."""
 
 
 def refusal(
@@ -15,14 +21,24 @@ def refusal(
 ) -> str | None:
     """Return why the model must not be published, with both numbers, or None if it may.
 
-    Only accuracies on the same data are compared: a recipe on other data has no floor, and a production model that was
-    measured on other data is no yardstick.
+    Only accuracies on the same data are compared: a production model that was measured on other data is no yardstick.
+    A recipe on other data has no floor; there it must be better than always giving the most frequent class, by a
+    one-sided binomial test at the level `SIGNIFICANT`.
     """
     given = f"Given: {evaluation.accuracy:.2%}"
     if evaluation.data == recipe.measured_on and evaluation.accuracy < recipe.expected:
         return (
             f"accuracy on {evaluation.data} must be at least {recipe.expected:.2%}, the floor of {recipe.name}. {given}"
         )
+    if evaluation.data != recipe.measured_on:
+        majority = max(map(sum, evaluation.confusion)) / evaluation.n
+        right = round(evaluation.accuracy * evaluation.n)
+        chance = binomial_tail(right, evaluation.n, majority)
+        if chance > SIGNIFICANT:
+            return (
+                f"accuracy on {evaluation.data} must be significantly above the {majority:.2%} of its most frequent "
+                f"class (binomial test, p at most {SIGNIFICANT}). {given} of {evaluation.n:,}, p = {chance:.2g}"
+            )
     served = accuracy_of(production, evaluation.data)
     if production is not None and served is not None and evaluation.accuracy < served - tolerance:
         return (
@@ -30,6 +46,27 @@ def refusal(
             f"{production.name}@{production.version} in production. {given}"
         )
     return None
+
+
+def binomial_tail(right: int, n: int, share: float) -> float:
+    """Return the probability of `right` or more hits in `n` trials that each hit with probability `share`, below 1."""
+    log_share, log_rest = math.log(share), math.log1p(-share)
+    terms = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_share + (n - k) * log_rest
+        for k in range(right, n + 1)
+    )
+    return min(1.0, sum(map(math.exp, terms)))
+
+
+def too_few_to_tell(test: Dataset) -> str | None:
+    """Return why not even a model without a mistake on `test` could pass, or None if one could."""
+    n, most = len(test), int(test.labels.bincount().max())
+    if most < n and binomial_tail(n, n, most / n) <= SIGNIFICANT:
+        return None
+    return (
+        f"{test.title} must have examples enough to tell a model from guessing. Given: {n}, of which {most} are of one "
+        "class. Add examples, or publish with --force"
+    )
 
 
 def accuracy_of(manifest: ModelManifest | None, data: str) -> float | None:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.contract.manifest import ModelManifest
+from service.images.decode import picture
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.trainer import EpochResult
+from training.networks.weights import OFFICIAL
 from training.publishing.card import card
 from training.publishing.evaluate import Evaluation
 from training.publishing.plots import confusion_matrix, learning_curve, worst_mistakes
+from training.publishing.publish import input_spec
 from training.recipes import Recipe
 
 CARD = "card.md"
@@ -52,16 +55,30 @@ class Report:
         return {CARD: text.encode(), **dict(pictures.values())}
 
 
-def command(recipe: Recipe, hyper: HyperParameters, data: str | None) -> str:
-    """Return the command that reproduces a run: recipe, changed options, and what depends on the device."""
+def example(test: Dataset) -> bytes:
+    """Return the first test image as a PNG, to ask a service about."""
+    spec = input_spec(test)
+    assert spec.kind == "image"  # noqa: S101 - for the type checker
+    return picture(test.inputs[0].cpu().contiguous().numpy().tobytes(), spec)
+
+
+def command(recipe: Recipe, hyper: HyperParameters, data: str | None, *, name: str | None = None) -> str:
+    """Return the command that makes the version `name` again: recipe, options that differ, what depends on the device.
+
+    Files are named PATH and FILE: where they lie on this machine would tell nobody anything.
+    """
     words = ["python", "-m", "training", "train", recipe.name]
     if data not in (None, recipe.data):
         kind, separator, _ = str(data).partition(":")
-        words += ["--data", f"{kind}:PATH" if separator else kind]  # where it lies here would tell nobody anything
-    for name, value in hyper.model_dump().items():
-        chosen_by_device = name == "precision" and recipe.bfloat16_pays
-        if value != getattr(recipe.hyper, name) or chosen_by_device:
-            words += _option(f"--{name.replace('_', '-')}", value)
+        words += ["--data", f"{kind}:PATH" if separator else kind]
+    if name not in (None, recipe.model_name(data)):
+        words += ["--name", str(name)]
+    if hyper.pretrained:
+        words += ["--pretrained", *([] if hyper.pretrained == OFFICIAL else ["FILE"])]
+    for field, value in hyper.model_dump(exclude={"pretrained"}).items():
+        chosen_by_device = field == "precision" and recipe.bfloat16_pays
+        if value != getattr(recipe.hyper, field) or chosen_by_device:
+            words += _option(f"--{field.replace('_', '-')}", value)
     return shlex.join([*words, "--publish"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -119,3 +120,23 @@ def test_parquet_of_something_else_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ResultsError, match=r"must be new, or hold the columns .* Given: x"):
         Results(tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_of_one_model_is_not_gone_on_with_by_another(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out.{suffix}"
+    with Results(path) as results:
+        results.add("a.png", SEVEN)
+        results.add("b.png", PredictionError(400, "no image"))
+        results.finish()
+
+    with Results(path) as results:
+        results.expect(None, None)
+        results.expect("rows", "3")
+        results.expect("rows", "production")
+        with pytest.raises(ResultsError, match=r"--model must be rows, whose .* Given: columns\. Write another"):
+            results.expect("columns", None)
+        with pytest.raises(ResultsError, match=r"--version must be 3, .* Given: 4"):
+            results.expect("rows", "4")
+        with pytest.raises(ResultsError, match=r"answers of the model that it has, rows\. Given: one of columns"):
+            results.add("c.png", replace(SEVEN, model="columns"))

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from training.learning.progress import BarProgress, LineProgress, open_progress
+from training.learning.validation import Validation
 
 
 class Terminal(io.StringIO):
@@ -13,23 +15,29 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_an_epoch(progress: BarProgress | LineProgress, iterations: int) -> None:
+def run_an_epoch(progress: BarProgress | LineProgress, iterations: int, validation: Validation | None = None) -> None:
     with progress:
         progress.start_epoch(1, 10, iterations)
         for _ in range(iterations):
             progress.due()
-        progress.end_epoch(0.25, 0.9, examples=50_000)
+        progress.end_epoch(0.25, 0.9, examples=50_000, validation=validation)
 
 
-def test_a_terminal_gets_bars_with_epoch_iteration_loss_accuracy_speed_and_time_left() -> None:
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_gets_bars_that_fit_it_with_epoch_iteration_loss_accuracy_validation_and_time_left(
+    width: int,
+) -> None:
     screen = io.StringIO()
-    progress = BarProgress(Console(file=screen, force_terminal=True, width=160))
+    progress = BarProgress(Console(file=screen, force_terminal=True, width=width))
 
-    run_an_epoch(progress, 196)
+    run_an_epoch(progress, 10_000, Validation(10.5, 1.0))
 
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    assert re.search(r"epoch .* 1.*/10 ", text)
-    assert re.search(r"iteration .* 196/196 loss 0\.2500 +accuracy +90\.00% +[\d,]+ images/s time left", text)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()))
+    assert max(len(line) for line in lines) <= width
+    assert re.fullmatch(r"epoch +[━╸╺]+ +1/10 +validation 10\.5000 +100\.00% +[-\d]:[-\d]+:[-\d]+", lines[-3].rstrip())
+    assert re.fullmatch(
+        r"iteration ━+ 10000/10000 loss 0\.2500  accuracy +90\.00% +[-\d]:[-\d]+:[-\d]+", lines[-2].rstrip()
+    )
 
 
 def test_anything_else_gets_one_plain_line_an_epoch() -> None:
@@ -39,8 +47,18 @@ def test_anything_else_gets_one_plain_line_an_epoch() -> None:
     run_an_epoch(progress, 196)
 
     assert re.fullmatch(
-        r"epoch  1/10  196 iterations  loss 0\.2500  accuracy  90\.00%  [\d,]+ images/s  0\.0 s\n", stream.getvalue()
+        r"epoch  1/10  196 iterations  loss 0\.2500  accuracy  90\.00%  [\d,]+/s  0\.0 s\n", stream.getvalue()
     )
+
+
+def test_a_validated_epochs_line_has_both_and_fits_80_columns() -> None:
+    stream = io.StringIO()
+    progress = LineProgress(stream)
+
+    run_an_epoch(progress, 196, Validation(10.25, 0.5))
+
+    assert stream.getvalue() == ("epoch  1/10  loss 0.2500  accuracy  90.00%  validation 10.2500  50.00%  0.0 s\n")
+    assert len(stream.getvalue()) <= 80
 
 
 def test_the_stream_decides_between_bars_and_lines() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from tests.training.conftest import Silent
 from training.data.dataset import Dataset
-from training.learning.tensorboard import BoardProgress, Details
+from training.learning.tensorboard import BoardProgress, Details, log_measurements
+from training.learning.validation import Validation
 from training.networks.digit_net import DigitNet
 from training.networks.preprocessing import Preprocessing
 
@@ -20,7 +21,8 @@ def log(folder: Path, epochs: list[int], *, resume: bool = False, details: Detai
             progress.start_epoch(epoch, 4, 10)
             progress.due()
             progress.show(9.0, 0.0, examples=1)
-            progress.end_epoch(1 / epoch, 0.5 + epoch / 10, examples=100)
+            validation, rates = Validation(2 / epoch, epoch / 10), {"lr": 1 / epoch, "filter_lr": 0.5}
+            progress.end_epoch(1 / epoch, 0.5 + epoch / 10, examples=100, validation=validation, rates=rates)
     return shown
 
 
@@ -41,9 +43,22 @@ def test_each_epoch_is_logged_and_shown(tmp_path: Path) -> None:
 
     assert logged(tmp_path, "train/loss") == [(1, 1.0), (2, 0.5)]
     assert logged(tmp_path, "train/accuracy") == [(1, 0.6), (2, 0.7)]
+    assert logged(tmp_path, "validation/loss") == [(1, 2.0), (2, 1.0)]
+    assert logged(tmp_path, "validation/accuracy") == [(1, 0.1), (2, 0.2)]
+    assert logged(tmp_path, "train/lr") == [(1, 1.0), (2, 0.5)]
+    assert logged(tmp_path, "train/filter_lr") == [(1, 0.5), (2, 0.5)]
     assert all(speed > 0 for _, speed in logged(tmp_path, "train/examples_per_second"))
     assert shown.iterations == [1, 1]
     assert [numbers[2] for numbers in shown.shown] == [1, 100, 1, 100]
+
+
+def test_what_is_measured_at_the_end_joins_the_curves(tmp_path: Path) -> None:
+    log(tmp_path, [1, 2])
+
+    log_measurements(tmp_path, {"test/accuracy": 0.75}, epoch=2)
+
+    assert logged(tmp_path, "test/accuracy") == [(2, 0.75)]
+    assert len(logged(tmp_path, "train/loss")) == 2
 
 
 def test_a_resumed_run_continues_its_curve_where_the_checkpoint_was(tmp_path: Path) -> None:

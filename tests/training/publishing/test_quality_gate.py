@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from service.contract.manifest import Metric, ModelManifest
 from tests.registries import publish
 from training.data.dataset import Dataset
 from training.publishing.evaluate import Evaluation, evaluate
-from training.publishing.quality_gate import refusal
+from training.publishing.quality_gate import binomial_tail, refusal, too_few_to_tell
 from training.recipes import find
 
 RECIPE = replace(find("neural_net"), data="points", expected=0.75)
@@ -53,7 +54,7 @@ def test_a_model_that_is_worse_than_production_by_more_than_the_tolerance_is_ref
 
 @pytest.mark.parametrize(("measured_on", "served_on"), [("other", "points/test"), ("points", "other/test")])
 def test_accuracies_on_different_data_are_not_compared(tmp_path: Path, measured_on: str, served_on: str) -> None:
-    evaluation = measured(76, data=measured_on)
+    evaluation = replace(measured(76, data=measured_on), accuracy=0.9)
 
     assert (
         refusal(evaluation, recipe=RECIPE, production=in_production(tmp_path, 0.99, data=served_on), tolerance=0)
@@ -61,5 +62,33 @@ def test_accuracies_on_different_data_are_not_compared(tmp_path: Path, measured_
     )
 
 
-def test_other_data_has_no_floor() -> None:
-    assert refusal(measured(10, data="other"), recipe=RECIPE, production=None, tolerance=0) is None
+def test_on_other_data_a_model_must_beat_its_most_frequent_class_by_a_binomial_test() -> None:
+    few = replace(measured(50, data="other"), accuracy=0.58)  # of 100, half of which are of one class
+
+    assert refusal(few, recipe=RECIPE, production=None, tolerance=0) == (
+        "accuracy on other/test must be significantly above the 50.00% of its most frequent class (binomial test, "
+        "p at most 0.05). Given: 58.00% of 100, p = 0.067"
+    )
+    assert refusal(replace(few, accuracy=0.59), recipe=RECIPE, production=None, tolerance=0) is None
+
+
+def test_a_network_that_gives_one_class_for_everything_is_refused() -> None:
+    assert refusal(measured(90, data="other"), recipe=RECIPE, production=None, tolerance=0) is not None
+
+
+def test_the_tail_of_a_binomial_distribution_is_exact() -> None:
+    for n, share in ((7, 0.25), (40, 0.5), (11, 0.9)):
+        for right in range(n + 1):
+            exact = sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(right, n + 1))
+            assert binomial_tail(right, n, share) == pytest.approx(exact)
+    assert binomial_tail(5_200, 10_000, 0.5) == pytest.approx(3.3e-5, rel=0.05)
+
+
+@pytest.mark.parametrize(("counts", "enough"), [((2, 2), False), ((3, 3), True), ((1, 1, 1), True), ((9, 1), False)])
+def test_a_test_split_that_cannot_tell_even_a_perfect_model_from_guessing_is_known_before(
+    counts: tuple[int, ...], enough: bool
+) -> None:
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(counts)])
+    test = Dataset("own", "test", torch.zeros(len(labels), 1), labels, tuple("abc"[: len(counts)]))
+
+    assert (too_few_to_tell(test) is None) == enough

@@ -1,0 +1,50 @@
+"""The classes of the user's own data: checked before anything is decoded or trained. Knows nothing about files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from training.errors import OptionError
+
+LEAST = 2
+"""Examples of a class: one to learn from, one to test on."""
+_SHOWN = 3
+
+
+def classes_of(labels: Sequence[str], *, where: object, kind: str) -> tuple[str, ...]:
+    """Return the different `labels`, sorted, numbers by value; `kind` is what holds a class's examples.
+
+    Raises:
+        OptionError: there are fewer than two classes, or a class has fewer than two examples or an unusable name.
+    """
+    counts = Counter(labels)
+    for name in counts:
+        expect_utf8(name, f"the name of a class in {where}")
+    classes = tuple(sorted(counts, key=lambda name: (len(name), name) if name.isdigit() else (99, name)))
+    if len(classes) < 2:
+        given = f"one class, {classes[0]}" if classes else "none"
+        raise OptionError(f"{where} must hold two or more classes, each {kind}. Given: {given}")
+    alone = [name for name in classes if counts[name] < LEAST]
+    if alone:
+        raise OptionError(
+            f"each class in {where} must have {LEAST} examples or more, to learn from and to test on. "
+            f"Given: one of {listed(alone)}"
+        )
+    return classes
+
+
+def expect_utf8(text: str, what: str) -> None:
+    """Raise OptionError for a name that came from bytes that are no UTF-8, which a manifest cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(f"{what} must be UTF-8. Given: {os.fsencode(text)!r}. Rename it.") from error
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,63 @@
+"""Where a run writes: its registry and its folders, opened and tried before training. Knows nothing about training."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from service.contract import registries
+from service.contract.manifest import Name
+from service.contract.registry import Registry, RegistryError
+from training.errors import OptionError
+
+
+def open_registry(url: str, *, must_exist: bool = True) -> Registry:
+    """Open the registry at `url`.
+
+    Raises:
+        OptionError: `url` is neither a folder nor a URL that fsspec can open, or with `must_exist` a missing folder.
+    """
+    try:
+        return registries.open_registry(url, must_exist=must_exist)
+    except RegistryError as error:
+        raise OptionError(str(error)) from error
+
+
+def registry_for(url: str, publish_as: str | None) -> Registry | None:
+    """Open the registry to publish to, so that a wrong name or URL fails before training, not after."""
+    if publish_as is None:
+        return None
+    try:
+        TypeAdapter(Name).validate_python(publish_as)
+    except ValidationError as error:
+        raise OptionError(
+            f"name must be 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a letter or a digit. "
+            f"Given: {publish_as!r}"
+        ) from error
+    if "," in url:
+        raise OptionError(f"registry must be one folder or URL, to publish to. Given: {url}")
+    registry = open_registry(url, must_exist=False)
+    registry.versions(publish_as)
+    return registry
+
+
+def expect_writable_registry(url: str) -> None:
+    """Raise OptionError if the registry is a folder that cannot be written to; a bucket is not tried."""
+    if "://" not in url and "," not in url:
+        expect_writable(Path(url), "registry")
+
+
+def expect_writable(folder: Path, option: str) -> None:
+    """Make `folder` if it is missing, and try to write to it.
+
+    Raises:
+        OptionError: that fails; the message names `option`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(f"{option} must be a folder to write to. Given: {error}") from error
