@@ -44,12 +44,18 @@ class Probes:
         if self._heartbeats.draining:
             return _status(HTTPStatus.SERVICE_UNAVAILABLE, "draining")
         served = self._dispatcher.served.models()
-        ready = {f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in served}
-        if not any(ready.values()):
-            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "no worker is ready", models=ready)
+        more: dict[str, dict[str, Any]] = {
+            "models": {f"{model.name}@{model.version}": self._dispatcher.is_ready(model) for model in served}
+        }
+        isolated = self._dispatcher.served.in_quarantine()
+        if isolated:
+            more["quarantined"] = {f"{absent.name}@{absent.version}": absent.reason for absent in isolated}
+        if not any(more["models"].values()):
+            reason = "every model is in quarantine" if isolated and not served else "no worker is ready"
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, reason, **more)
         if not self._dispatcher.served.is_complete:
-            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", models=ready)
-        return _status(HTTPStatus.OK, "ready", models=ready)
+            return _status(HTTPStatus.SERVICE_UNAVAILABLE, "other models are being loaded", **more)
+        return _status(HTTPStatus.OK, "ready", **more)
 
     def models(self, _: Request) -> Response:
         served = self._dispatcher.served

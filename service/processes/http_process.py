@@ -8,7 +8,9 @@ import gc
 import multiprocessing
 import signal
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 import torch
 import uvloop
@@ -23,6 +25,7 @@ from service.api.predict import Predict
 from service.api.probes import Probes
 from service.api.torchserve import TorchServe
 from service.engine.dispatcher import Dispatcher
+from service.engine.quarantine import Quarantine
 from service.heartbeats import Heartbeats
 from service.http.limits import Limits
 from service.http.server import HTTPServer
@@ -39,6 +42,14 @@ _BODIES = 16
 """So many bodies of the largest size may a process hold at a time."""
 
 
+class Paths(NamedTuple):
+    """The Unix sockets of the workers, with the number of the models' group that each serves, and of the retrier."""
+
+    workers: Sequence[str]
+    groups: Sequence[int]
+    retrier: str
+
+
 class HTTPProcess:
     """Everything that a process which takes requests consists of.
 
@@ -46,12 +57,23 @@ class HTTPProcess:
     the sockets that a fork must close.
     """
 
-    def __init__(self, settings: Settings, heartbeats: Heartbeats, observer: Observer, worker_paths: list[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        heartbeats: Heartbeats,
+        observer: Observer,
+        quarantine: Quarantine,
+        paths: Paths,
+    ) -> None:
         self._settings = settings
+        self._quarantine = quarantine
+        self._number = 0
         self._heartbeats = heartbeats
         self._observer = observer
         self._dispatcher = Dispatcher(
-            worker_paths,
+            list(paths.workers),
+            groups=paths.groups,
+            retrier=paths.retrier,
             default_model=settings.default_model,
             max_batch_size=settings.max_batch_size,
             max_queue=max(1, settings.max_queue // settings.front_processes),
@@ -77,14 +99,14 @@ class HTTPProcess:
         """Whether requests need an API key."""
         return self._keys is not None
 
-    def serve_http(self, web: socket.socket, inherited: list[socket.socket]) -> None:
-        """Serve HTTP on the socket `web` until SIGTERM."""
-        self._begin(inherited)
+    def serve_http(self, number: int, web: socket.socket, inherited: list[socket.socket]) -> None:
+        """Serve HTTP on the socket `web` until SIGTERM, as the front process `number`."""
+        self._begin(number, inherited)
         uvloop.run(self._serve_http(web))
 
-    def serve_grpc(self, inherited: list[socket.socket]) -> None:
-        """Serve gRPC until SIGTERM."""
-        self._begin(inherited)
+    def serve_grpc(self, number: int, inherited: list[socket.socket]) -> None:
+        """Serve gRPC until SIGTERM, as the front process `number`."""
+        self._begin(number, inherited)
         asyncio.run(self._serve_grpc())
 
     async def _serve_http(self, web: socket.socket) -> None:
@@ -109,7 +131,8 @@ class HTTPProcess:
         async with self.life():
             await serve(servicer.handler(), self._settings)
 
-    def _begin(self, inherited: list[socket.socket]) -> None:
+    def _begin(self, number: int, inherited: list[socket.socket]) -> None:
+        self._number = number
         leave_signals_to_supervisor()
         close_all(inherited)
         torch.set_num_threads(1)
@@ -134,6 +157,9 @@ class HTTPProcess:
 
     async def _keep_house(self) -> None:
         while True:
+            self._heartbeats.other_beat(self._number, time.monotonic())
+            if (found := self._quarantine.news()) is not None:
+                self._dispatcher.quarantine(found)
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if self._keys and self._keys.has_news():
                 await asyncio.to_thread(self._keys.refresh)

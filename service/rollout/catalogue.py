@@ -35,7 +35,8 @@ class Catalogue:
     """Decides the line-up that a registry asks for.
 
     For each model that is the version with the alias production if there is one, else the newest that can serve, and up
-    to `keep_versions` of those that were served before. `on_load` hears of every attempt to load a version, but not
+    to `keep_versions` of those that were served before. `choose` leaves of all models those that this worker serves,
+    which may be none. `on_load` hears of every attempt to load a version, but not
     again of one that is refused again.
     """
 
@@ -45,11 +46,13 @@ class Catalogue:
         load: Load,
         *,
         keep_versions: int,
+        choose: Callable[[list[str]], list[str]] | None = None,
         on_load: OnLoad = _ignore,
     ) -> None:
         self._registry = registry
         self._load = load
         self._keep_versions = keep_versions
+        self._choose = choose
         self._on_load = on_load
         self._loaded: dict[str, list[Model]] = {}  # for each name the default first
         self._aliases: dict[str, dict[str, int]] = {}
@@ -65,7 +68,7 @@ class Catalogue:
         Raises:
             RegistryError: the registry cannot be read, or nothing in it can serve and nothing served before.
         """
-        names = self._registry.models()
+        names = self._names()
         if names or not self._loaded:  # an empty registry is more likely a mistake than a wish
             wanted = {name: self._wanted(name) for name in names}
             self._refused = {key: reason for key, reason in self._refused.items() if key[0] in wanted}
@@ -73,7 +76,7 @@ class Catalogue:
                 on_loading((*loading, *self._refusals()))
             found = {name: self._versions(name, versions) for name, versions in wanted.items()}
             self._loaded = {name: versions for name, versions in found.items() if versions}
-        if not self._loaded:
+        if not self._loaded and self._choose is None:
             raise RegistryError(
                 f"{self._registry.url} must hold a version that can serve. Given: {names or 'no model'}. "
                 "Publish one with: python -m training train RECIPE --publish"
@@ -88,13 +91,17 @@ class Catalogue:
         Raises:
             RegistryError: the registry cannot be read, or nothing in it can serve.
         """
-        names = self._registry.models()
+        names = self._names()
         versions = self._versions(name, self._wanted(name)) if name in names else []
         if not versions:
             return self.line_up()
         self._loaded = {name: versions}
         others = {other: self._wanted(other) for other in names if other != name}
         return self._line_up((*self._to_load(others), *self._refusals()))
+
+    def _names(self) -> list[str]:
+        names = self._registry.models()
+        return self._choose(names) if self._choose else names
 
     def _line_up(self, absent: tuple[Absent, ...]) -> LineUp:
         served = tuple(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import ModelManifest, identity
 
 _DEADLY = 2
 """Workers that die while they load a version before it is considered the cause."""
@@ -68,21 +68,16 @@ class Verdicts:
             lines = self._path.read_text().splitlines()
         except FileNotFoundError:
             return []
-        version = _identity(manifest)
+        version = identity(manifest)
         return [finding for line in lines if (finding := _Finding.model_validate_json(line)).version == version]
 
     def _write(self, manifest: ModelManifest, is_: Literal["loading", "fit", "unfit"], reason: str = "") -> None:
-        finding = _Finding(version=_identity(manifest), is_=is_, reason=reason, worker=os.getpid())
+        finding = _Finding(version=identity(manifest), is_=is_, reason=reason, worker=os.getpid())
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, finding.model_dump_json().encode() + b"\n")  # in one write, because other workers append too
         finally:
             os.close(file)
-
-
-def _identity(manifest: ModelManifest) -> str:
-    """Return a key that changes when a version is republished."""
-    return f"{manifest.name}@{manifest.version} {manifest.artifact.sha256} {manifest.created.isoformat()}"
 
 
 def _is_alive(pid: int) -> bool:

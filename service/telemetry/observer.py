@@ -32,7 +32,7 @@ class Observer:
     def __init__(self, folder: Path, heartbeats: Heartbeats, settings: Settings) -> None:
         self._folder = folder
         self._heartbeats = heartbeats
-        self._hang_seconds = settings.hang_seconds
+        self._hang_seconds = settings.hang_limit_seconds
         self._recorder = Recorder(folder)
         self._gpus = GPUs()
         self._log: RequestLog | None = None
@@ -139,8 +139,11 @@ class Observer:
             )
             yield families.MODEL_INFO, about, 1
             yield families.MODEL_READY, (model.name, version), float(dispatcher.is_ready(model))
+            yield families.MODEL_QUARANTINED, (model.name, version), 0
             for alias in model.aliases:
                 yield families.ALIAS_INFO, (model.name, version, alias), 1
+        for absent in dispatcher.served.in_quarantine():
+            yield families.MODEL_QUARANTINED, (absent.name, str(absent.version)), 1
 
     def _workers(self) -> Iterator[Gauge]:
         for number in range(self._heartbeats.workers):

@@ -110,6 +110,9 @@ MODEL_INFO = Family(
 )
 ALIAS_INFO = Family("inference_model_alias_info", "1 for each alias and its version.", (*_VERSION, "alias"), Kind.MAX)
 MODEL_READY = Family("inference_model_ready", "1 if some worker would compute for the version now.", _VERSION, Kind.MAX)
+MODEL_QUARANTINED = Family(
+    "inference_model_quarantined", "1 if the version ended too many processes and is asked no more.", _VERSION, Kind.MAX
+)
 LOADED_TIME = Family(
     "inference_model_loaded_timestamp_seconds", "When the version was loaded last, as Unix time.", _VERSION, Kind.MAX
 )
