@@ -15,6 +15,8 @@ from service.logs import Format
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """A model's name, as the manifest has it."""
 
+_LEAST_HANG_SECONDS = 5.0
+
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return the cores that this process may use, by affinity and by a container's limit (`quota`, of cgroup v2)."""
@@ -79,7 +81,13 @@ class Settings(BaseSettings):
     api_keys_file: str | None = Field(None, description="File of API keys; with it every request must bear one.")
     max_images: int = Field(1024, ge=1, description="Most images (or feature vectors) in one request.")
     startup_seconds: float = Field(120.0, gt=0, description="A worker that is not ready by then is replaced.")
-    hang_seconds: float = Field(30.0, gt=0, description="A worker that is silent this long is replaced.")
+    hang_seconds: float = Field(
+        0.0, ge=0, description="A process that is silent this long is replaced; 0: half of timeout-seconds, at least 5."
+    )
+    isolation: Literal["none", "model"] = Field(
+        "none", description="Whether each model has a worker of its own on each device (model) or all share one (none)."
+    )
+    worker_memory_bytes: int = Field(0, ge=0, description="A worker that holds more is replaced; 0: no limit.")
     max_failed_starts: int = Field(3, ge=1, description="Failed worker starts in a row before the service gives up.")
     max_short_lives: int = Field(10, ge=1, description="Workers in a row that may die soon after they came up.")
     selftest_seconds: float = Field(30.0, gt=0, description="How often a worker runs each golden sample again.")
@@ -112,6 +120,11 @@ class Settings(BaseSettings):
         if self.require_models is None:
             return frozenset({self.default_model}) if "default_model" in self.model_fields_set else None
         return frozenset(filter(None, map(str.strip, self.require_models.split(","))))
+
+    @property
+    def hang_limit_seconds(self) -> float:
+        """After which a silent process is replaced: soon enough for others to be answered in the rest of their time."""
+        return self.hang_seconds or max(_LEAST_HANG_SECONDS, self.timeout_seconds / 2)
 
     @property
     def front_processes(self) -> int:

@@ -118,13 +118,20 @@ class Service:
             wait_until(lambda: self.metric(name, **labels) >= expected, 10, interval=0.05)
         return self.metric(name, **labels)
 
-    def processes(self, kind: Literal["http", "worker"]) -> list[psutil.Process]:
-        """The service's living HTTP processes or workers; a worker is who does not listen on the port."""
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if (sockets := self.sockets(child)) is not None and bool(sockets) == (kind == "http")
-        ]
+    def processes(self, kind: Literal["http", "worker", "retrier"]) -> list[psutil.Process]:
+        """The service's living processes of a kind, which is told by the sockets that they have."""
+        return [child for child in psutil.Process(self.process.pid).children() if self._kind(child) == kind]
+
+    def _kind(self, process: psutil.Process) -> str:
+        sockets = self.sockets(process)
+        if sockets is None:
+            return "gone"
+        if sockets:
+            return "http"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("retrier" in str(c.laddr) for c in process.net_connections("unix")):
+                return "retrier"
+        return "worker"
 
     def sockets(self, process: psutil.Process) -> list[str] | None:
         """The states of a process's sockets on the service's port; None if it is no more."""

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "service/commands/output.py": "tests/service/commands/test_results.py",
     "service/commands/predict.py": "tests/service/commands/test_asking.py",
     "service/commands/serve.py": "tests/service/test_settings.py",
+    "service/engine/peer.py": "tests/service/engine/test_worker.py",
     "service/engine/queues.py": "tests/service/engine/test_dispatcher.py",
     "service/http/server.py": "tests/service/http/test_connection.py",
     "service/images/decode_process.py": "tests/service/images/test_decode_pool.py",
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "service/images/mnist.py": "tests/service/images/test_decode.py",
     "service/model/outputs.py": "tests/service/model/test_model.py",
     "service/processes/http_process.py": "tests/end_to_end/test_processes.py",
+    "service/processes/retrier_process.py": "tests/end_to_end/test_containment.py",
     "service/processes/server.py": "tests/end_to_end/test_processes.py",
     "service/processes/signals.py": "tests/service/processes/test_supervisor.py",
     "service/processes/sockets.py": "tests/service/api/open_inference/grpc/test_servicer.py",
@@ -98,6 +100,7 @@ WITHOUT = {
 OF_MORE_MODULES = {
     "tests/service/rollout/test_any_registry.py": "the way from damaged files to what HTTP processes are told",
     "tests/training/cli/test_own_data.py": "training on the user's own data, as a person types it",
+    "tests/service/processes/test_simulation.py": "all of engine and processes, under random faults",
     "tests/service/processes/test_cuda_workers.py": "server and worker_process with LitServe's own device lists",
     "tests/training/networks/test_every_network.py": "what holds for every network, through export",
     "tests/training/test_cuda.py": "every recipe under FakeTensorMode, through all of training",

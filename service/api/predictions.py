@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from service.api.request import Query
+from service.engine.messages import CRASHED, FAILED
 from service.engine.queues import Part
 from service.engine.served_models import ServedModel
 from service.problems import ModelFailed, Problem
+
+_FAULTS = {FAILED: "fails on", CRASHED: "ends its process on"}
 
 _DECIMALS = 6
 _ENTRY_BYTES = 80  # a class id, a probability, and the names of all three
@@ -23,7 +26,8 @@ def prediction_entries(model: ServedModel, part: Part, query: Query) -> list[dic
     for i in range(part.start, part.start + part.size):
         class_id = answer.class_ids[i]
         if class_id < 0:
-            found.append(error_entry(ModelFailed("the model must compute the input. Given: one that it fails on")))
+            fault = _FAULTS[class_id]
+            found.append(error_entry(ModelFailed(f"the model must compute the input. Given: one that it {fault}")))
             continue
         entry = _class_entry(model, class_id, answer.confidences[i])
         if query.top_k is not None or query.probabilities:

@@ -51,6 +51,7 @@ class Probes:
             missing=self._readiness.missing(),
             refused=self._readiness.refused(),
             falls_back=self._fallbacks(),
+            quarantined={str(absent): absent.reason for absent in self._dispatcher.served.in_quarantine()},
         )
 
     def _fallbacks(self) -> dict[str, str]:

@@ -6,9 +6,7 @@ import argparse
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
@@ -17,6 +15,7 @@ from service.commands import COMMANDS
 from service.commands.options import Parser
 from service.contract.registries import open_registry
 from service.contract.registry import RegistryError
+from service.processes.run_folder import run_folder
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,14 +64,14 @@ def serve(settings: Settings) -> int:
     # Before torch is imported. A thread that waits for the others of a model call should not spin: where others want
     # the cores, it keeps those from computing for which it waits, and a call takes 4 to 25 times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    with tempfile.TemporaryDirectory(prefix="argmax-") as folder:
+    with run_folder() as folder:
         from service.logs import configure_logging
         from service.processes.restart_policy import ServiceFailed
         from service.processes.server import Server
 
         configure_logging(settings.log_level, settings.log_format)
         try:
-            Server(settings, Path(folder)).run()
+            Server(settings, folder).run()
         except (OSError, ServiceFailed, ValueError) as error:
             logger.error("the service stopped: %s", error)
             return 1

@@ -208,6 +208,11 @@ class ModelManifest(_Value):
         return self
 
 
+def identity(manifest: ModelManifest) -> str:
+    """Return a key that changes when a version is republished."""
+    return f"{manifest.name}@{manifest.version} {manifest.artifact.sha256} {manifest.created.isoformat()}"
+
+
 def pack_floats(values: list[float]) -> bytes:
     """Pack values as little-endian float32, as golden inputs of a feature model are stored."""
     return struct.pack(f"<{len(values)}f", *values)

@@ -1,7 +1,8 @@
 """The dispatcher of one HTTP process, which coalesces waiting inputs into blocks and sends them to the workers.
 
 Whatever is waiting when a worker has room leaves together, as one block, without a timer. A block whose worker dies
-returns to the head of its queue. Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
+goes to the retrier, because an image in it may be the cause; without a retrier it returns to the head of its queue.
+Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 from service.engine import messages
 from service.engine.admission import Admission, Backlog
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Chunk, Client, Part, Queue, Queues
-from service.engine.served_models import Absent, Key, ServedModel, ServedModels
+from service.engine.retries import Retries, SentBlock
+from service.engine.served_models import Absent, Key, ServedModel, ServedModels, quarantined
 from service.engine.worker_link import WorkerLink
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable
 
@@ -45,23 +46,16 @@ MAX_ATTEMPTS = 3
 _SWEEP_SECONDS = 0.1
 
 
-class _Block(NamedTuple):
-    model: ServedModel
-    queue: Queue
-    chunks: list[Chunk]
-    size: int  # of inputs
-    sent: float
-
-
 class _Worker:
     """The worker behind a link: what it serves, and which of our blocks it holds."""
 
-    def __init__(self) -> None:
-        self.connected = False
+    def __init__(self, group: int) -> None:
+        self.group = group
+        self.connected = self.has_announced = False
         self.models: dict[Key, ServedModel] = {}
         self.absent: tuple[Absent, ...] = ()
         self.handles: dict[Key, int] = {}
-        self.blocks: dict[int, _Block] = {}
+        self.blocks: dict[int, SentBlock] = {}
 
     def has_room_for(self, queue: Queue) -> bool:
         limit = BULK_BLOCKS_IN_FLIGHT if queue.bulk else BLOCKS_IN_FLIGHT
@@ -78,7 +72,8 @@ class _Worker:
 class Dispatcher:
     """Queues the inputs of one HTTP process and sends them to the workers, on the event loop's thread.
 
-    `on_answer` hears of every block that is answered.
+    `on_answer` hears of every block that is answered; `retrier` is the path of the retrier's socket; `groups` says of
+    each worker which of several groups of models it serves.
     """
 
     def __init__(
@@ -88,6 +83,8 @@ class Dispatcher:
         default_model: str,
         max_batch_size: int,
         max_queue: int,
+        retrier: str = "",
+        groups: Sequence[int] = (),
         on_answer: Callable[[ServedModel, BlockAnswer], None] = lambda _model, _answer: None,
         short_seconds: float = SHORT_SECONDS,
     ) -> None:
@@ -97,7 +94,12 @@ class Dispatcher:
         self.admission = Admission(max_queue, self._max_chunk_size)
         self._on_answer = on_answer
         self._short_seconds = short_seconds
-        self._workers = {WorkerLink(path, self): _Worker() for path in paths}
+        self._workers = {
+            WorkerLink(path, self): _Worker(group)
+            for path, group in zip(paths, groups or [0] * len(paths), strict=True)
+        }
+        self._retries = Retries(retrier, self)
+        self._has_retrier = bool(retrier)
         self._queues = Queues()
         self._chunks: set[Chunk] = set()
         self._queued_before: set[Queue] = set()  # at the last sweep
@@ -113,12 +115,14 @@ class Dispatcher:
         self._sweeper = self._loop.create_task(self._sweep())
         for link in self._workers:
             link.open()
+        if self._has_retrier:
+            self._retries.link.open()
 
     async def close(self) -> None:
         for pending in (self._sweeper, self._second_look):
             if pending:
                 pending.cancel()
-        for link in self._workers:
+        for link in (*self._workers, self._retries.link):
             await link.close()
 
     async def wait_for_worker(self, seconds: float) -> None:
@@ -134,7 +138,7 @@ class Dispatcher:
         """Return, for each model with unanswered images, how many they are and when the oldest was submitted."""
         queues = [(queue.key, queue.chunks()) for queue in self._queues.in_turn()]
         blocks = itertools.chain.from_iterable(worker.blocks.values() for worker in self._workers.values())
-        sent = [(block.model.key, block.chunks) for block in blocks]
+        sent = [(b.model.key, b.chunks) for b in itertools.chain(blocks, self._retries.blocks.values())]
         found: dict[str, tuple[int, float]] = {}
         for (name, _), chunks in itertools.chain(queues, sent):
             depth, oldest = found.get(name, (0, math.inf))
@@ -238,12 +242,23 @@ class Dispatcher:
         if not chunks:
             return
         worker = self._workers[link]
+        if self._retries.has_culprits and not (chunks := self._divert(worker.models[queue.key], queue, chunks)):
+            return
         block_id = next(self._block_ids)
         size = sum(chunk.size for chunk in chunks)
-        worker.blocks[block_id] = _Block(worker.models[queue.key], queue, chunks, size, time.monotonic())
+        worker.blocks[block_id] = SentBlock(worker.models[queue.key], queue, chunks, size, time.monotonic())
         deadline = max(chunk.deadline for chunk in chunks)
         payloads = [chunk.data for chunk in chunks]
         link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
+
+    def _divert(self, model: ServedModel, queue: Queue, chunks: list[Chunk]) -> list[Chunk]:
+        """Send the retrier what has ended a process before; return the others."""
+        safe = []
+        for chunk in chunks:
+            is_suspect = self._retries.is_suspect(model, chunk)
+            if not is_suspect or not self._retries.take(SentBlock(model, queue, [chunk], chunk.size, time.monotonic())):
+                safe.append(chunk)
+        return safe
 
     def _most_in_a_block(self, key: Key) -> int:
         """Return how many inputs a block may hold: of a slow model few, so that other models' turns come soon."""
@@ -259,27 +274,34 @@ class Dispatcher:
         worker.models = {model.key: model for model in models.values()}
         worker.handles = {model.key: handle for handle, model in models.items()}
         worker.absent = absent
-        worker.connected = True
+        worker.connected = worker.has_announced = True
         self._announced.set()
         workers = self._workers.values()
+        heard_of = {worker.group for worker in workers if worker.has_announced}
         self.served.replace(
             (model for worker in workers for model in worker.models.values()),
             (absent for worker in workers for absent in worker.absent),
+            all_groups=heard_of == {worker.group for worker in workers},
         )
         self.admission.keep(self.served.has)
         for chunk in self._queues.remove(lambda key: not self.served.has(key)):
             self._finish(chunk, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
         self._flush_soon()
 
+    def quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Compute the versions with these identities no more, and answer those who wait for them."""
+        self.served.quarantine(reasons)
+        for absent in self.served.in_quarantine():
+            key = (absent.name, absent.version)
+            for chunk in self._queues.remove(key.__eq__):
+                self._finish(chunk, quarantined(absent))
+
     def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
         worker = self._workers[link]
         block = worker.blocks.pop(block_id)
         self._on_answer(block.model, answer)
         self.admission.block_computed(block.model.key, answer.compute_seconds, answer.batch_size)
-        start = 0
-        for chunk in block.chunks:
-            self._finish(chunk, Part(answer, start, chunk.size))
-            start += chunk.size
+        self._finish_block(block, answer)
         if self._queues:
             # Those who have just been answered may ask again at once; let them join.
             self._flush_soon()
@@ -291,18 +313,52 @@ class Dispatcher:
             self._finish(chunk, _too_late() if late else Unavailable(f"a worker must take the block. Given: {reason}"))
         self._flush_soon()
 
+    def worker_leaving(self, link: WorkerLink) -> None:
+        worker = self._workers[link]
+        worker.connected = False
+        blocks, worker.blocks = worker.blocks, {}
+        for block in reversed(blocks.values()):
+            self._put_back(block)
+        self._flush_soon()
+
     def worker_lost(self, link: WorkerLink) -> None:
         worker = self._workers[link]
         worker.connected = False
         blocks, worker.blocks = worker.blocks, {}
         for block in reversed(blocks.values()):
-            queue = self._queues.queue(block.queue.key, bulk=block.queue.bulk)
-            for chunk in reversed(block.chunks):
+            wanted = [chunk for chunk in block.chunks if self._is_wanted(chunk)]
+            for chunk in wanted:
                 chunk.attempts += 1
-                if chunk.attempts < MAX_ATTEMPTS:
-                    queue.put_back(chunk)
-                else:
-                    self._finish(chunk, ModelFailed(f"the model must compute the input. {MAX_ATTEMPTS} workers died"))
+            lost = block._replace(chunks=wanted, size=sum(chunk.size for chunk in wanted))
+            if wanted and not self._retries.take(lost):
+                self._put_back(lost)
+        self._flush_soon()
+
+    def _put_back(self, block: SentBlock) -> None:
+        """Return a block to the head of its queue, except what too many workers have died with."""
+        absent = next((a for a in self.served.in_quarantine() if (a.name, a.version) == block.model.key), None)
+        for chunk in reversed(block.chunks):
+            if absent:
+                self._finish(chunk, quarantined(absent))
+            elif chunk.attempts < MAX_ATTEMPTS:
+                self._queues.queue(block.queue.key, bulk=block.queue.bulk).put_back(chunk)
+            else:
+                self._finish(chunk, ModelFailed(f"the model must compute the input. {MAX_ATTEMPTS} workers died"))
+
+    def _finish_block(self, block: SentBlock, answer: BlockAnswer) -> None:
+        start = 0
+        for chunk in block.chunks:
+            self._finish(chunk, Part(answer, start, chunk.size))
+            start += chunk.size
+
+    # Owner of retries
+
+    def block_retried(self, block: SentBlock, answer: BlockAnswer) -> None:
+        self._on_answer(block.model, answer)
+        self._finish_block(block, answer)
+
+    def block_not_retried(self, block: SentBlock) -> None:
+        self._put_back(block)
         self._flush_soon()
 
     # Deadlines

@@ -4,6 +4,8 @@
     ANSWER   worker -> HTTP   class, confidence and logits for each image of a block
     REFUSAL  worker -> HTTP   a block that cannot be computed at all, with the reason
     MODELS   worker -> HTTP   which versions the worker serves and which not; sent on connecting and after each change
+    GOODBYE  worker -> HTTP   the worker ends of its own accord: no block that it still holds did that
+    RETRY    HTTP -> retrier  a block that a dead worker held, with its model's manifest; answered as a block is
 
 A message is a header (payload size, kind, block id) and a payload. No pickle: the layouts below are everything.
 """
@@ -24,6 +26,10 @@ from service.engine.served_models import Absent, ServedModel
 _HEADER = struct.Struct("<IIQ")
 _BLOCK = struct.Struct("<IId")
 _ANSWER = struct.Struct("<IIIff")
+_RETRY = struct.Struct("<IId")
+
+FAILED, CRASHED = -1, -2
+"""The class ids of an image on which the model fails, and of one on which it ends its process."""
 
 
 class Kind(enum.IntEnum):
@@ -31,6 +37,8 @@ class Kind(enum.IntEnum):
     ANSWER = 2
     REFUSAL = 3
     MODELS = 4
+    GOODBYE = 5
+    RETRY = 6
 
 
 class Message(NamedTuple):
@@ -48,10 +56,19 @@ class Block(NamedTuple):
     data: memoryview
 
 
+class Retry(NamedTuple):
+    """`size` inputs, back to back in `data`, of the version that `manifest`, JSON, describes."""
+
+    manifest: bytes
+    size: int
+    deadline: float
+    data: memoryview
+
+
 class BlockAnswer(NamedTuple):
     """A worker's answer to a block; the arrays run parallel to its images.
 
-    A class id of -1 marks an image that made the model fail.
+    A class id of FAILED or CRASHED marks an image that the model cannot compute.
     """
 
     class_ids: list[int]
@@ -75,6 +92,17 @@ def pack_block(block_id: int, handle: int, size: int, deadline: float, chunks: l
 def unpack_block(payload: bytes) -> Block:
     handle, size, deadline = _BLOCK.unpack_from(payload)
     return Block(handle, size, deadline, memoryview(payload)[_BLOCK.size :])
+
+
+def pack_retry(block_id: int, manifest: bytes, size: int, deadline: float, chunks: list[bytes]) -> bytes:
+    payload = b"".join((_RETRY.pack(len(manifest), size, deadline), manifest, *chunks))
+    return pack(Kind.RETRY, block_id, payload)
+
+
+def unpack_retry(payload: bytes) -> Retry:
+    length, size, deadline = _RETRY.unpack_from(payload)
+    start = _RETRY.size + length
+    return Retry(payload[_RETRY.size : start], size, deadline, memoryview(payload)[start:])
 
 
 def pack_answer(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contract.manifest import ModelManifest, input_bytes
+from service.contract.manifest import ModelManifest, identity, input_bytes
 from service.contract.variants import Form
 from service.problems import NotFound, Unavailable
+
+QUARANTINE_RETRY_SECONDS = 30
+"""After which a client may ask again for a version in quarantine, which ends when another version arrives."""
 
 Key = tuple[str, int]
 """A model's name and a version's number."""
@@ -30,16 +33,21 @@ class ServedModel:
         self.input_bytes = input_bytes(manifest.input)
         self.default = default
         self.aliases = aliases
+        self.identity = identity(manifest)
+
+    def as_default(self) -> ServedModel:
+        """Return the same version as its model's default."""
+        return ServedModel(self.manifest, default=True, aliases=self.aliases, form=self.form)
 
 
 class Absent(BaseModel):
-    """A version that is in the registry and that no worker serves."""
+    """A version that is in the registry and cannot be asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: int = Field(0, description="0 if not one version is meant, but the model's other files.")
-    state: Literal["loading", "refused", "unloaded"]
+    state: Literal["loading", "refused", "unloaded", "quarantined"]
     reason: str = ""
     is_production: bool = Field(False, description="Whether it should answer when no version is named.")
 
@@ -52,20 +60,51 @@ class ServedModels:
 
     def __init__(self, default_model: str) -> None:
         self._default_model = default_model
+        self._announced: dict[Key, ServedModel] = {}
+        self._not_served: dict[Key, Absent] = {}
+        self._quarantine: Mapping[str, str] = {}
+        self._all_groups = False
         self._models: dict[Key, ServedModel] = {}
         self._absent: dict[Key, Absent] = {}
         self.is_complete = False  # whether every model was loaded, or refused, since this process began
         self._resolved: dict[tuple[str | None, str | None], ServedModel] = {}
 
-    def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = ()) -> None:
-        """Take over what the workers serve now, and why versions are absent."""
-        self._models = {model.key: model for model in sorted(models, key=lambda model: model.key)}
-        found = {(version.name, version.version): version for version in absent}
+    def replace(self, models: Iterable[ServedModel], absent: Iterable[Absent] = (), *, all_groups: bool = True) -> None:
+        """Take over what the workers serve now, and why versions are absent.
+
+        `all_groups` says whether some worker of each group of models has been heard of.
+        """
+        self._all_groups = all_groups
+        self._announced = {model.key: model for model in sorted(models, key=lambda model: model.key)}
+        self._not_served = {(version.name, version.version): version for version in absent}
+        self._update()
+
+    def quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Serve the versions with these identities no longer, for the reasons given.
+
+        Where one was its model's default, the newest of the model's other versions takes its place.
+        """
+        self._quarantine = reasons
+        self._update()
+
+    def _update(self) -> None:
+        isolated = {
+            m.key: self._quarantine[m.identity] for m in self._announced.values() if m.identity in self._quarantine
+        }
+        self._models = {key: model for key, model in self._announced.items() if key not in isolated}
+        for name in {name for name, version in isolated if self._announced[name, version].default}:
+            others = [model for model in self._models.values() if model.name == name]
+            if others and not any(model.default for model in others):
+                self._models[others[-1].key] = others[-1].as_default()
+        found = self._not_served | {
+            key: Absent(name=key[0], version=key[1], state="quarantined", reason=reason)
+            for key, reason in isolated.items()
+        }
         self._absent = {key: found[key] for key in sorted(found.keys() - self._models.keys())}
-        served = {model.name for model in self._models.values()}
+        served = {model.name for model in self._announced.values()}
         starting = any(absent.state == "loading" and absent.name not in served for absent in self._absent.values())
         # It stays true: a model that is published later must not take the readiness away from the others.
-        self.is_complete = self.is_complete or (bool(served) and not starting)
+        self.is_complete = self.is_complete or (bool(served) and not starting and self._all_groups)
         self._resolved.clear()
 
     def models(self) -> list[ServedModel]:
@@ -90,7 +129,7 @@ class ServedModels:
 
         It may be one that is refused or being loaded: no other model answers in its place.
         """
-        names = {name for name, _ in (*self._models, *self._absent)}
+        names = {name for name, _ in (*self._announced, *self._absent)}
         if self._default_model in names:
             return self._default_model
         return next(iter(names)) if len(names) == 1 else None
@@ -108,11 +147,15 @@ class ServedModels:
         return found
 
     def _look_up(self, name: str | None, version: str | None) -> ServedModel:
-        if not self._models:
+        if not self._announced:
             raise Unavailable("the service must have loaded its models. Given: it is still starting")
         names = sorted({model.name for model in self._models.values()})
         if name is None:
+            if default := self.default_name():
+                self._check_quarantine(default, version)
             name = self._served_default(names)
+        else:
+            self._check_quarantine(name, version)
         candidates = [model for model in self._models.values() if model.name == name]
         for model in candidates:
             if model.default if version is None else version in (str(model.version), *model.aliases):
@@ -141,6 +184,24 @@ class ServedModels:
             f"answers when none is named. Given: {reason}"
         )
 
+    def _check_quarantine(self, name: str, version: str | None) -> None:
+        """Refuse a version that is in quarantine, or a model of which no other version is served.
+
+        Raises:
+            Unavailable: with the reason.
+        """
+        is_served = any(model.name == name for model in self._models.values())
+        for absent in self._absent.values():
+            if absent.state != "quarantined" or absent.name != name:
+                continue
+            aliases = self._announced[name, absent.version].aliases
+            if (not is_served) if version is None else version in (str(absent.version), *aliases):
+                raise quarantined(absent)
+
+    def in_quarantine(self) -> list[Absent]:
+        """Return the versions that are in quarantine."""
+        return [absent for absent in self._absent.values() if absent.state == "quarantined"]
+
     def _refusals(self, name: str, version: str | None) -> str:
         """Return why versions of `name` in the registry, or the one given, are not served.
 
@@ -154,3 +215,11 @@ class ServedModels:
             if absent.state == "loading":
                 raise Unavailable(f"{absent} must be loaded. Given: it is being loaded")
         return "".join(f"; {absent.state} {absent}: {absent.reason}" for absent in meant)
+
+
+def quarantined(absent: Absent) -> Unavailable:
+    """Return the answer to who asks for a version in quarantine."""
+    return Unavailable(
+        f"{absent} must not be in quarantine. Given: {absent.reason}",
+        retry_after_seconds=QUARANTINE_RETRY_SECONDS,
+    )

@@ -21,15 +21,17 @@ from typing import NamedTuple
 
 from service.engine import messages
 from service.engine.line_up import LineUp
-from service.engine.messages import Block, Kind, Message
+from service.engine.messages import Block, Kind
+from service.engine.peer import Peer
 from service.engine.served_models import ServedModel
 from service.model.model import Model
 from service.model.outputs import Outputs, Pending
-from service.model.selftest import SelfTests
+from service.model.selftest import SelfTests, UnsoundWorkerError
 
 logger = logging.getLogger(__name__)
 
-_RECEIVE_BYTES = 1 << 20
+_HOLD_SECONDS = 0.01
+"""Between two looks at what has arrived while all that waits is for a suspect."""
 
 _BATCHES_UNDERWAY = 2
 """One that a device computes, and one that it continues with."""
@@ -45,43 +47,29 @@ class Timing(NamedTuple):
     """While a single batch is computed, the loop turns for this long without resting, to give the device another one:
     sockets would wake it, the device does not. After a batch that takes longer, an idle moment is a small share."""
 
+    memory_seconds: float = 0.5
+    """Between two looks at how much memory the process holds."""
+
+    suspicion_seconds: float = 0.5
+    """For which others go before the model that the worker's predecessor died of."""
+
     retirement_seconds: float = 10.0
     """Until HTTP processes have heard that a model is no longer served and stop sending blocks for it."""
 
 
-class _Peer:
-    """The connection to one HTTP process."""
+class OversizedWorkerError(Exception):
+    """The worker holds more memory than it may, and must be replaced by a new process."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.socket = connection
-        self._reader = messages.MessageReader()
-        self._unsent = bytearray()
 
-    def receive(self) -> list[Message] | None:
-        """Return the messages that have arrived, or None when the other side is gone."""
-        try:
-            data = self.socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
-        return list(self._reader.feed(data)) if data else None
+class MemoryLimit(NamedTuple):
+    """The bytes that a worker may hold, and how many it holds now; no limit if 0."""
 
-    def send(self, data: bytes = b"") -> bool:
-        """Send `data` after what is still unsent; False when some of it has to wait for the socket."""
-        self._unsent += data
-        try:
-            del self._unsent[: self.socket.send(self._unsent)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._unsent.clear()  # the other side is gone; the next receive says so
-        return not self._unsent
+    bytes: int = 0
+    held: Callable[[], int] = lambda: 0
 
 
 class _Job(NamedTuple):
-    peer: _Peer
+    peer: Peer
     block_id: int
     block: Block
     arrived: float
@@ -101,7 +89,10 @@ class Worker:
     """Serves a line-up of models to whoever connects to `listener`, until the process ends.
 
     `beat` is called at least every half second while the loop turns, with time.monotonic() and the number of batches
-    that were answered so far.
+    that were answered so far. `on_compute` is called with a model before a batch of it is started, and with None when
+    all that was started is answered, so that a process's death can be blamed on a model. `suspect` is the identity of
+    the one that the worker's predecessor died of: at first it lets others go before it, so that what waited while it
+    hung need not wait for it again.
     """
 
     def __init__(
@@ -112,6 +103,9 @@ class Worker:
         max_batch_size: int,
         beat: Callable[[float, int], None],
         self_tests: SelfTests,
+        on_compute: Callable[[Model | None], None] = lambda _model: None,
+        suspect: bytes = b"",
+        memory: MemoryLimit = MemoryLimit(),  # noqa: B008 - immutable
         timing: Timing = Timing(),  # noqa: B008 - immutable
     ) -> None:
         self._handles = itertools.count()
@@ -126,6 +120,11 @@ class Worker:
         self._beat = beat
         self._batches = 0
         self._self_tests = self_tests
+        self._on_compute = on_compute
+        self._suspect = suspect
+        self._suspect_until = time.monotonic() + timing.suspicion_seconds
+        self._memory = memory
+        self._memory_due = 0.0
         self._timing = timing
         self._selector = selectors.DefaultSelector()
         self._jobs: collections.deque[_Job] = collections.deque()
@@ -143,41 +142,78 @@ class Worker:
 
         Raises:
             UnsoundWorkerError: a golden sample came out wrong.
+            OversizedWorkerError: the process holds more memory than it may.
             DeviceFailedError: the device does not compute any more.
         """
         try:
-            self._serve(stop)
+            self.open(stop)
+            while self.turn():
+                pass
+        except (UnsoundWorkerError, OversizedWorkerError):
+            self.say_goodbye()
+            raise
         finally:
-            self._close()  # at once: HTTP processes then send their blocks to another worker
+            self.close()  # at once: HTTP processes then send their blocks to another worker
 
-    def _serve(self, stop: int) -> None:
+    def open(self, stop: int) -> None:
+        """Begin to listen to the sockets and to `stop`; `turn` does the rest."""
+        self._stop = stop
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(stop, selectors.EVENT_READ)
         self._selector.register(self._wakes, selectors.EVENT_READ)
-        while True:
-            self._beat(time.monotonic(), self._batches)
-            for key, events in self._selector.select(0 if self._jobs or self._underway else self._timing.idle_seconds):
-                if key.fd == stop:
-                    return
-                if key.fd == self._wakes:
-                    os.read(self._wakes, 512)
-                    self._swap()
-                elif key.fileobj is self._listener:
-                    self._accept()
-                elif events & selectors.EVENT_READ:
-                    self._read(key.data)
-                else:
-                    self._send(key.data)
-            if self._jobs:  # and there is room for it: `_land` never leaves more than one underway
-                self._start(self._next_batch())
-            if self._underway:
-                self._land()
-            if self._retired:
-                self._forget_retired()
-            self._self_tests.run_one()
 
-    def _close(self) -> None:
+    def turn(self) -> bool:
+        """Go round the loop once; False when `stop` has become readable."""
+        now = time.monotonic()
+        self._beat(now, self._batches)
+        if self._memory.bytes and now >= self._memory_due:
+            self._check_memory(now)
+        if self._suspect and now >= self._suspect_until:
+            self._suspect = b""
+        for key, events in self._selector.select(self._rest_seconds()):
+            if key.fd == self._stop:
+                return False
+            if key.fd == self._wakes:
+                os.read(self._wakes, 512)
+                self._swap()
+            elif key.fileobj is self._listener:
+                self._accept()
+            elif events & selectors.EVENT_READ:
+                self._read(key.data)
+            else:
+                self._send(key.data)
+        # There is room for another: `_land` never leaves more than one underway.
+        if self._jobs and (jobs := self._next_batch()):
+            self._start(jobs)
+        if self._underway:
+            self._land()
+        if self._retired:
+            self._forget_retired()
+        self._self_tests.run_one()
+        return True
+
+    def _rest_seconds(self) -> float:
+        """Return how long to wait for sockets."""
+        if self._underway:
+            return 0
+        if self._jobs:
+            return _HOLD_SECONDS if self._suspect else 0
+        return self._timing.idle_seconds
+
+    def _check_memory(self, now: float) -> None:
+        self._memory_due = now + self._timing.memory_seconds
+        held = self._memory.held()
+        if held > self._memory.bytes:
+            raise OversizedWorkerError(f"a worker must hold at most {self._memory.bytes:,} bytes. Given: {held:,}")
+
+    def say_goodbye(self) -> None:
+        """Tell everybody that this worker ends of its own accord, so that no image is suspected of ending it."""
+        for peer in self._peers():
+            self._send(peer, messages.pack(Kind.GOODBYE, 0, b""))
+
+    def close(self) -> None:
+        """Close every connection."""
         for peer in self._peers():
             peer.socket.close()
         self._selector.close()
@@ -189,7 +225,7 @@ class Worker:
             connection, _ = self._listener.accept()
         except OSError:
             return  # the other side is gone again
-        peer = _Peer(connection)
+        peer = Peer(connection)
         self._selector.register(connection, selectors.EVENT_READ, peer)
         self._send(peer, self._announcement)
 
@@ -218,7 +254,7 @@ class Worker:
         for peer in self._peers():
             self._send(peer, self._announcement)
 
-    def _peers(self) -> list[_Peer]:
+    def _peers(self) -> list[Peer]:
         return [key.data for key in self._selector.get_map().values() if key.data]
 
     def _forget_retired(self) -> None:
@@ -226,7 +262,7 @@ class Worker:
         for handle in [handle for handle, until in self._retired.items() if until <= now]:
             del self._retired[handle], self._models[handle]
 
-    def _read(self, peer: _Peer) -> None:
+    def _read(self, peer: Peer) -> None:
         received = peer.receive()
         if received is None:
             self._selector.unregister(peer.socket)
@@ -238,7 +274,7 @@ class Worker:
         for message in received:
             self._jobs.append(_Job(peer, message.block_id, messages.unpack_block(message.payload), arrived))
 
-    def _send(self, peer: _Peer, data: bytes = b"") -> None:
+    def _send(self, peer: Peer, data: bytes = b"") -> None:
         waits = not peer.send(data)
         if peer.socket.fileno() >= 0:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
@@ -250,12 +286,19 @@ class Worker:
         size = 0
         for _ in range(len(self._jobs)):
             job = self._jobs.popleft()
+            if self._suspect and self._is_suspect(job):
+                self._jobs.append(job)
+                continue
             if batch and (job.block.handle != batch[0].block.handle or size + job.block.size > self._max_batch_size):
                 self._jobs.append(job)
                 continue
             batch.append(job)
             size += job.block.size
         return batch
+
+    def _is_suspect(self, job: _Job) -> bool:
+        model = self._models.get(job.block.handle)
+        return model is not None and model.identity == self._suspect
 
     def _start(self, jobs: list[_Job]) -> None:
         model = self._models.get(jobs[0].block.handle)
@@ -269,6 +312,7 @@ class Worker:
         if model is None or not wanted:
             return
         data = bytearray().join(job.block.data for job in wanted)
+        self._on_compute(model)
         self._underway.append(_Batch(wanted, model, data, model.start(model.batch(data)), started))
 
     def _land(self) -> None:
@@ -282,6 +326,8 @@ class Worker:
             return
         self._underway.popleft()  # and wait, without a heartbeat, so that a batch that never ends is noticed
         self._answer(oldest, outputs_of(oldest.model, oldest.data, oldest.pending))
+        if not self._underway:
+            self._on_compute(None)
 
     def _answer(self, batch: _Batch, outputs: Outputs) -> None:
         began = max(batch.started, self._landed)  # before that the device had another

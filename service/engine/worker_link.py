@@ -23,6 +23,7 @@ class LinkListener(Protocol):
     ) -> None: ...
     def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None: ...
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None: ...
+    def worker_leaving(self, link: WorkerLink) -> None: ...
     def worker_lost(self, link: WorkerLink) -> None: ...
 
 
@@ -78,6 +79,8 @@ class WorkerLink(asyncio.Protocol):
                 self._listener.block_refused(self, message.block_id, message.payload.decode())
             elif message.kind == Kind.MODELS:
                 self._listener.models_announced(self, *messages.unpack_models(message.payload))
+            elif message.kind == Kind.GOODBYE:
+                self._listener.worker_leaving(self)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.contract.manifest import ModelManifest, input_bytes
+from service.contract.manifest import ModelManifest, identity, input_bytes
 from service.contract.variants import HALF, Form
 from service.model import cuda, torchscript
 from service.model.outputs import Outputs, Pending
@@ -48,6 +48,7 @@ class Model:
         self.form = form or Form()
         self.device = torch.device(self.form.device)
         self.input_bytes = input_bytes(manifest.input)
+        self.identity = identity(manifest).encode()
         try:
             self._network = torchscript.load(artifact, self.device, self.form.name)
             self._pipeline = _pipeline(self._network, self.device)

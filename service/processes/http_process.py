@@ -8,8 +8,10 @@ import gc
 import multiprocessing
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import uvloop
@@ -29,6 +31,7 @@ from service.api.quotas import Quotas
 from service.api.readiness import Readiness
 from service.api.torchserve import TorchServe
 from service.engine.dispatcher import Dispatcher
+from service.engine.quarantine import Quarantine
 from service.engine.served_models import ServedModel
 from service.heartbeats import Heartbeats
 from service.http.limits import Limits
@@ -47,6 +50,14 @@ _BODIES = 16
 """So many bodies of the largest size may a process hold at a time."""
 
 
+class Paths(NamedTuple):
+    """The Unix sockets of the workers, with the number of the models' group that each serves, and of the retrier."""
+
+    workers: Sequence[str]
+    groups: Sequence[int]
+    retrier: str
+
+
 class HTTPProcess:
     """Everything that a process which takes requests consists of.
 
@@ -55,13 +66,23 @@ class HTTPProcess:
     """
 
     def __init__(
-        self, settings: Settings, heartbeats: Heartbeats, observer: Observer, worker_paths: list[str], run_dir: Path
+        self,
+        settings: Settings,
+        heartbeats: Heartbeats,
+        observer: Observer,
+        quarantine: Quarantine,
+        paths: Paths,
+        run_dir: Path,
     ) -> None:
         self._settings = settings
+        self._quarantine = quarantine
+        self._number = 0
         self._heartbeats = heartbeats
         self._observer = observer
         self._dispatcher = Dispatcher(
-            worker_paths,
+            list(paths.workers),
+            groups=paths.groups,
+            retrier=paths.retrier,
             default_model=settings.default_model,
             max_batch_size=settings.max_batch_size,
             max_queue=max(1, settings.max_queue // settings.front_processes),
@@ -102,14 +123,14 @@ class HTTPProcess:
         """Whether requests need an API key."""
         return self._keys is not None
 
-    def serve_http(self, web: socket.socket, inherited: list[socket.socket]) -> None:
-        """Serve HTTP on the socket `web` until SIGTERM."""
-        self._begin(inherited)
+    def serve_http(self, number: int, web: socket.socket, inherited: list[socket.socket]) -> None:
+        """Serve HTTP on the socket `web` until SIGTERM, as the front process `number`."""
+        self._begin(number, inherited)
         uvloop.run(self._serve_http(web))
 
-    def serve_grpc(self, inherited: list[socket.socket]) -> None:
-        """Serve gRPC until SIGTERM."""
-        self._begin(inherited)
+    def serve_grpc(self, number: int, inherited: list[socket.socket]) -> None:
+        """Serve gRPC until SIGTERM, as the front process `number`."""
+        self._begin(number, inherited)
         asyncio.run(self._serve_grpc())
 
     async def _serve_http(self, web: socket.socket) -> None:
@@ -142,7 +163,8 @@ class HTTPProcess:
         async with self.life():
             await serve(servicer.handler(), self._settings)
 
-    def _begin(self, inherited: list[socket.socket]) -> None:
+    def _begin(self, number: int, inherited: list[socket.socket]) -> None:
+        self._number = number
         leave_signals_to_supervisor()
         close_all(inherited)
         torch.set_num_threads(1)
@@ -168,6 +190,9 @@ class HTTPProcess:
 
     async def _keep_house(self) -> None:
         while True:
+            self._heartbeats.other_beat(self._number, time.monotonic())
+            if (found := self._quarantine.news()) is not None:
+                self._dispatcher.quarantine(found)
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if self._keys and self._keys.has_news():
                 await asyncio.to_thread(self._keys.refresh)

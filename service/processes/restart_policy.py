@@ -1,9 +1,9 @@
 """Whether a worker that died is replaced, and how soon. Knows nothing about processes.
 
-Two things kill workers repeatedly: a lasting fault (memory, device, model), which no replacement repairs, and a bad
-input, which is given up after it has killed three. So the first deaths in a row are replaced at once, further ones
-after growing delays, and a row longer than bad inputs explain ends the service. A worker that served well in between
-breaks the row: the service is useful, and goes on as long as that holds.
+A lasting fault (memory, device) kills workers repeatedly, and no replacement repairs it. So the first deaths in a row
+are replaced at once, further ones after growing delays, and a long row ends the service. A worker that served well in
+between breaks the row: the service is useful, and goes on as long as that holds. A death while a model was computed is
+that model's, which the quarantine ends: such deaths are a row of their own, which delays and never ends the service.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ HOPELESS = 3
 UNSOUND = 4
 """The exit code of a worker whose self-test failed."""
 
+OVERSIZED = 5
+"""The exit code of a worker that held more memory than it may."""
+
 _SOUND_SECONDS = 10.0
 _SOUND_BATCHES = 10
-_AT_ONCE = 3  # dispatcher.MAX_ATTEMPTS: the workers that one bad input kills
+_AT_ONCE = 3
 FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 5.0
 
@@ -36,6 +39,7 @@ class Life(NamedTuple):
     seconds: float  # since it came up
     batches: int  # that it had answered
     exit_code: int | None
+    computed: str = ""  # the identity of the version that it was computing
 
     @property
     def is_sound(self) -> bool:
@@ -52,6 +56,7 @@ class RestartPolicy:
         self._max_short_lives = settings.max_short_lives
         self._failed_starts: dict[int, int] = {}
         self._short_lives: dict[int, int] = {}
+        self._blamed_lives: dict[int, int] = {}
 
     def wait_after(self, number: int, life: Life) -> float:
         """Return the seconds to wait before the worker `number`, which lived this life, is replaced.
@@ -68,12 +73,21 @@ class RestartPolicy:
                 )
             return 0.0
         self._failed_starts[number] = 0
-        deaths = self._short_lives[number] = 0 if life.is_sound else self._short_lives.get(number, 0) + 1
+        if life.is_sound:
+            self._short_lives[number] = self._blamed_lives[number] = 0
+            return 0.0
+        if life.computed:
+            blamed = self._blamed_lives[number] = self._blamed_lives.get(number, 0) + 1
+            return self._wait(blamed)
+        deaths = self._short_lives[number] = self._short_lives.get(number, 0) + 1
         if deaths >= self._max_short_lives:
             raise ServiceFailed(
                 f"worker {number} died {deaths} times in a row before it had served for {_SOUND_SECONDS:g} s or "
                 f"answered {_SOUND_BATCHES} batches, last with exit code {life.exit_code}"
             )
+        return self._wait(deaths)
+
+    def _wait(self, deaths: int) -> float:
         if deaths <= _AT_ONCE:
             return 0.0
         return min(_LONGEST_WAIT_SECONDS, self._first_wait_seconds * 2.0 ** (deaths - _AT_ONCE - 1))

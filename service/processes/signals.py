@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C in the service's processes: the supervisor decides, its children follow."""
+"""SIGTERM, Ctrl-C and SIGHUP in the service's processes: the supervisor decides, its children follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import signal
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP too, which a terminal sends to all when it is closed. There is nothing to reload: files are watched."""
 
 
 class StopRequests:
@@ -24,7 +25,9 @@ class StopRequests:
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
         previous_wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, self._count) for number in STOP_SIGNALS}
+        # nohup starts a program with SIGHUP ignored, and so it stays.
+        heard = [n for n in STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, self._count) for number in heard}
         try:
             yield reader
         finally:
@@ -53,8 +56,9 @@ def start_child(process: BaseProcess) -> BaseProcess:
 
 
 def leave_signals_to_supervisor() -> None:
-    """Ignore Ctrl-C in this child, which receives it too, and end on the supervisor's SIGTERM."""
+    """Ignore in this child what a terminal sends to all, and end on the supervisor's SIGTERM."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
+import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,22 @@ import litserve as ls
 import torch
 from litserve.loops.base import LitLoop
 
-from service.contract.model_folder import open_registry
 from service.contract.registry import RegistryError
 from service.engine.line_up import LineUp
-from service.engine.worker import Worker
+from service.engine.worker import MemoryLimit, OversizedWorkerError, Worker
 from service.heartbeats import Heartbeats
 from service.logs import configure_logging
 from service.model import torchscript
-from service.model.model import DeviceFailedError
+from service.model.model import DeviceFailedError, Model
 from service.model.selftest import SelfTests, UnsoundWorkerError
-from service.processes.restart_policy import HOPELESS, UNSOUND
+from service.processes.restart_policy import HOPELESS, OVERSIZED, UNSOUND
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
-from service.rollout.cache import Cache
 from service.rollout.catalogue import Catalogue
+from service.rollout.groups import Groups
 from service.rollout.loader import Loader, load_on
-from service.rollout.mirror import Mirror
-from service.rollout.sandbox import Limits, Sandbox
+from service.rollout.mirror import open_mirror
+from service.rollout.sandbox import Limits, Sandbox, memory_of
 from service.rollout.unloaded import Unloaded
 from service.rollout.verdicts import Verdicts
 from service.rollout.watcher import watch
@@ -54,9 +55,10 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(
-        self, settings: Settings, heartbeats: Heartbeats, listeners: list[socket.socket], run_dir: Path
+        self, settings: Settings, heartbeats: Heartbeats, listeners: list[socket.socket], run_dir: Path, groups: Groups
     ) -> None:
         super().__init__(loop=BlockLoop())
+        self._groups = groups
         self._run_dir = run_dir
         self._settings = settings
         self._heartbeats = heartbeats
@@ -84,13 +86,11 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
         self._unloaded = Unloaded(self._run_dir)
-        registry = open_registry(settings.registry, settings.model_dir, settings.model_name)
-        cache = Cache(Path(settings.cache_dir or self._run_dir / "cache"), registry.url, settings.cache_bytes)
-        on_read = (lambda _: None) if settings.model_dir else self._recorder.registry_read  # which is never read again
         self._catalogue = Catalogue(
-            Mirror(registry, cache, on_read=on_read),
+            open_mirror(settings, self._run_dir, self._recorder.registry_read),
             loader.load,
             keep_versions=settings.keep_versions,
+            choose=self._choice(),
             on_load=self._recorder.load,
             unloaded=self._unloaded.names,
             max_artifact_bytes=settings.trial_memory_bytes,
@@ -106,6 +106,12 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error
 
+    def _choice(self) -> Callable[[list[str]], list[str]] | None:
+        """Return what chooses this worker's models of all, or None if it serves them all."""
+        if self._groups.number == 1:
+            return None
+        return functools.partial(self._groups.choose, self._groups.of_worker(self.number))
+
     def serve(self) -> None:
         """Serve the line-up, and each that follows it, until the supervisor is gone."""
         parent = multiprocessing.parent_process()
@@ -116,6 +122,9 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             self._listeners[self.number],
             max_batch_size=self._settings.max_batch_size,
             beat=functools.partial(self._heartbeats.beat, self.number),
+            on_compute=self._blame,
+            suspect=self._heartbeats.suspect(self.number),
+            memory=MemoryLimit(self._settings.worker_memory_bytes, functools.partial(memory_of, os.getpid())),
             self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
         if not self._settings.model_dir:  # what is in it never changes
@@ -132,9 +141,15 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         except UnsoundWorkerError as error:
             logger.error("this worker must be replaced: %s", error)
             raise SystemExit(UNSOUND) from error
+        except OversizedWorkerError as error:
+            logger.error("this worker must be replaced: %s", error)
+            raise SystemExit(OVERSIZED) from error
         except DeviceFailedError as error:
             logger.error("this worker must be replaced: the device must compute. Given: %s", error)
             raise SystemExit(1) from error
+
+    def _blame(self, model: Model | None) -> None:
+        self._heartbeats.compute(self.number, model.identity if model else None)
 
     def predict(self, x: Any, **_: object) -> Any:
         """Satisfy LitServe, which requires this method and never calls it here."""

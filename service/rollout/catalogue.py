@@ -48,6 +48,7 @@ class Catalogue:
     For each model these are its `listing.servable` versions. If production cannot serve, the version before it in the
     history answers by default. `on_load` hears of every attempt to load a version, but not again of one that is refused
     again. An artifact of more than `max_artifact_bytes` is not read. Models that are `unloaded` are left out.
+    `choose` leaves of all models those that this worker serves, which may be none.
 
     A version that answered by default and should serve no more stays for `grace_seconds`, because requests that named
     no version may be waiting for it.
@@ -59,6 +60,7 @@ class Catalogue:
         load: Load,
         *,
         keep_versions: int,
+        choose: Callable[[list[str]], list[str]] | None = None,
         on_load: OnLoad = _ignore,
         unloaded: Callable[[], Set[str]] = frozenset,
         max_artifact_bytes: int = 2**63,
@@ -68,6 +70,7 @@ class Catalogue:
         self._load = load
         self._keep_versions = keep_versions
         self._on_load = on_load
+        self._choose = choose
         self._unloaded = unloaded
         self._left_out: list[Absent] = []  # of the models that are unloaded
         self._max_artifact_bytes = max_artifact_bytes
@@ -158,7 +161,7 @@ class Catalogue:
             on_progress(self._line_up(loading=True))
         for name, listing in self._listings.items():
             self._load_others(name, listing)
-        if not any(self._loaded.values()):
+        if not any(self._loaded.values()) and self._choose is None:
             raise RegistryError(
                 f"{self._mirror.url} must hold a version that can serve. Given: {list(listings)}. "
                 "Publish one with: python -m training train RECIPE --publish"
@@ -170,7 +173,8 @@ class Catalogue:
         """Take a listing over: forget models that are gone or unloaded, and log what is wrong with others' files."""
         unloaded = self._unloaded()
         self._left_out = [_unloaded_version(name, listings[name]) for name in listings if name in unloaded]
-        listings = {name: listing for name, listing in listings.items() if name not in unloaded}
+        names = [name for name in listings if name not in unloaded]
+        listings = {name: listings[name] for name in (self._choose(names) if self._choose else names)}
         self._listings = listings
         for kept in (self._loaded, self._refused, self._defaults, self._leaving):
             for name in kept.keys() - listings.keys():

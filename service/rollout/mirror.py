@@ -9,11 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from service.contract.listing import Listings
 from service.contract.manifest import ModelManifest
+from service.contract.model_folder import open_registry
 from service.contract.registry import Registry, RegistryError, parse_manifest
 from service.rollout.cache import Cache
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,16 @@ PATIENCE_SECONDS = 10.0
 
 class NotInCopyError(RegistryError):
     """A version that is not in the local copy, while nothing else is asked."""
+
+
+def open_mirror(settings: Settings, run_dir: Path, on_read: Callable[[float], None] | None = None) -> Mirror:
+    """Return the registry that the settings name, with the copy that all processes of the service share.
+
+    A flat folder is never read again, so nobody hears how long ago that was.
+    """
+    registry = open_registry(settings.registry, settings.model_dir, settings.model_name)
+    cache = Cache(Path(settings.cache_dir or run_dir / "cache"), registry.url, settings.cache_bytes)
+    return Mirror(registry, cache, on_read=_ignore if settings.model_dir or not on_read else on_read)
 
 
 def _ignore(read_at: float) -> None:

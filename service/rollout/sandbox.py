@@ -2,7 +2,7 @@
 
 A worker computes on several threads and may hold a device, so it cannot be forked. It therefore keeps a prober: a
 process that was forked from it before all that and does nothing but fork again for each trial. So a trial starts in
-milliseconds, with torch imported, on any device.
+milliseconds, with torch imported, on any device. A prober that dies is replaced by a new program, which takes seconds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import resource
 import signal
 import time
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from service.contract.manifest import ModelManifest
 from service.model.model import Load, UnfitModelError
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.02
 _CLOCK_SECONDS = 20
 """Wall-clock seconds for each of computing: under full load a trial gets little of a core, but a deadlock must end."""
+
+_ANSWER_SECONDS = 10.0
+"""Longer than the longest trial, a prober has to answer within."""
 
 _LOWEST_PRIORITY = 19
 
@@ -39,14 +43,25 @@ class Limits(NamedTuple):
 
 
 class Sandbox:
-    """A prober that runs trials; create it while the process has one thread and no device. It ends with the process."""
+    """A prober that runs trials; create it while the process has one thread and no device. It ends with the process.
+
+    `load` must travel to a process that is spawned.
+    """
 
     def __init__(self, load: Load, limits: Limits) -> None:
-        context = multiprocessing.get_context("fork")
+        self._load = load
+        self._limits = limits
+        self._start("fork")
+
+    def _start(self, method: Literal["fork", "spawn"]) -> None:
+        fork, spawn = multiprocessing.get_context("fork"), multiprocessing.get_context("spawn")
+        context: ForkContext | SpawnContext = fork if method == "fork" else spawn
         self._connection, theirs = context.Pipe()
-        prober = context.Process(target=_probe, args=(load, limits, theirs, self._connection), daemon=True)
-        prober.name = f"{multiprocessing.current_process().name}-prober"
-        prober.start()
+        # A fork has a copy of the worker's end; with that open, the worker's death would not be seen.
+        not_ours = self._connection if method == "fork" else None
+        self._prober = context.Process(target=_probe, args=(self._load, self._limits, theirs, not_ours), daemon=True)
+        self._prober.name = f"{multiprocessing.current_process().name}-prober"
+        self._prober.start()
         theirs.close()
 
     def run(self, manifest: ModelManifest, artifact: bytes, *, gently: bool = False) -> None:
@@ -55,14 +70,35 @@ class Sandbox:
         Raises:
             UnfitModelError: it did not pass.
         """
-        self._connection.send((manifest.model_dump_json(), artifact, gently))
-        reason = self._connection.recv()
+        reason = self._try(manifest, artifact, gently=gently)
+        if reason is None:
+            reason = self._try(manifest, artifact, gently=gently)
+        if reason is None:
+            reason = "trying it must not end the process that does it. Given: it did so twice"
         if reason:
             raise UnfitModelError(f"{manifest.name}@{manifest.version}: {reason}")
 
+    def _try(self, manifest: ModelManifest, artifact: bytes, *, gently: bool) -> str | None:
+        """Return why the version is unfit, or ''; None if the prober died and another was started."""
+        try:
+            self._connection.send((manifest.model_dump_json(), artifact, gently))
+            if self._connection.poll(self._limits.seconds * _CLOCK_SECONDS + _ANSWER_SECONDS):
+                return str(self._connection.recv())
+            logger.error("the prober (pid %s) does not answer and is replaced", self._prober.pid)
+        except (EOFError, OSError):
+            logger.error("the prober (pid %s) died and is replaced", self._prober.pid)
+        self._connection.close()
+        self._prober.kill()
+        self._prober.join()
+        self._start("spawn")  # this process may have threads and a device by now, and must not be forked
+        return None
 
-def _probe(load: Load, limits: Limits, connection: Connection, not_ours: Connection) -> None:
-    not_ours.close()  # with this copy of the worker's end open, its death would not be seen
+
+def _probe(load: Load, limits: Limits, connection: Connection, not_ours: Connection | None) -> None:
+    if not_ours:
+        not_ours.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new program hears Ctrl-C, and ends when its worker does
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the worker is gone
         while True:
             manifest, artifact, gently = connection.recv()
@@ -78,7 +114,9 @@ class _Trial:
         self._reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
         self._pid = os.fork()
         if self._pid == 0:
-            _limit_this_process(limits, gently=gently)
+            limit_this_process(gently=gently)
+            seconds = math.ceil(limits.seconds)
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
             _report(writer, load, manifest, artifact)
         writer.close()
 
@@ -98,11 +136,11 @@ class _Trial:
 
     def _watch(self, connection: Connection) -> str | None:
         """Return what the process reports or which limit it exceeds; None if it dies without a report."""
-        initial = _memory_of(self._pid)
+        initial = memory_of(self._pid)
         limit = time.monotonic() + self._limits.seconds * _CLOCK_SECONDS
         while not (ready := wait([self._reader, connection], _WATCH_SECONDS)):
             # Not RLIMIT_AS: CUDA reserves more addresses than any machine has memory.
-            if _memory_of(self._pid) - initial > self._limits.memory_bytes:
+            if memory_of(self._pid) - initial > self._limits.memory_bytes:
                 return f"loading it must take at most {self._limits.memory_bytes:,} bytes of memory. Given: more"
             if time.monotonic() > limit:
                 return self._too_slow()
@@ -127,10 +165,8 @@ class _Trial:
         )
 
 
-def _limit_this_process(limits: Limits, *, gently: bool) -> None:
-    """Limit this process by the kernel, which works even if the prober is gone."""
-    seconds = math.ceil(limits.seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+def limit_this_process(*, gently: bool) -> None:
+    """Let this process die without a core, before others where memory runs out, and yield to them if `gently`."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):  # Linux: when memory runs out, this process is killed and not the worker
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -152,7 +188,7 @@ def _report(writer: Connection, load: Load, manifest: ModelManifest, artifact: b
         os._exit(0)
 
 
-def _memory_of(pid: int) -> int:
+def memory_of(pid: int) -> int:
     """Return the bytes that the process holds in memory; 0 where the system does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import ModelManifest, identity
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +75,11 @@ class Verdicts:
         except OSError as error:
             logger.warning("%s cannot be read, so versions are tried again: %s", self._path, error)
             return []
-        version = _identity(manifest)
+        version = identity(manifest)
         return [finding for line in lines if (finding := _parsed(line)) and finding.version == version]
 
     def _write(self, manifest: ModelManifest, is_: Literal["loading", "fit", "unfit"], reason: str = "") -> None:
-        finding = _Finding(version=_identity(manifest), is_=is_, reason=reason, worker=os.getpid())
+        finding = _Finding(version=identity(manifest), is_=is_, reason=reason, worker=os.getpid())
         line = finding.model_dump_json().encode()
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -98,11 +98,6 @@ def _parsed(line: bytes) -> _Finding | None:
         return _Finding.model_validate_json(line)
     except ValidationError:
         return None
-
-
-def _identity(manifest: ModelManifest) -> str:
-    """Return a key that changes when a version is republished."""
-    return f"{manifest.name}@{manifest.version} {manifest.artifact.sha256} {manifest.created.isoformat()}"
 
 
 def _is_alive(pid: int) -> bool:

@@ -43,7 +43,7 @@ class Observer:
         self._processes = processes
         self._build = (version("argmax"), platform.python_version(), version("torch"))
         self._heartbeats = heartbeats
-        self._hang_seconds = settings.hang_seconds
+        self._hang_seconds = settings.hang_limit_seconds
         self._recorder = Recorder(folder)
         self._gpus = GPUs()
         self._log: RequestLog | None = None
@@ -195,8 +195,11 @@ class Observer:
             )
             yield families.MODEL_INFO, about, 1
             yield families.MODEL_READY, (model.name, version), float(dispatcher.is_ready(model))
+            yield families.MODEL_QUARANTINED, (model.name, version), 0
             for alias in model.aliases:
                 yield families.ALIAS_INFO, (model.name, version, alias), 1
+        for isolated in dispatcher.served.in_quarantine():
+            yield families.MODEL_QUARANTINED, (isolated.name, str(isolated.version)), 1
 
     def _workers(self) -> Iterator[Gauge]:
         for number in range(self._heartbeats.workers):

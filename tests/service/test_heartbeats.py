@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 
@@ -42,6 +43,30 @@ def test_a_new_process_starts_without_the_beats_of_the_last() -> None:
 
     assert not heartbeats.is_up(0)
     assert heartbeats.batches(0) == 0
+
+
+def test_what_a_worker_computed_when_it_died_is_known_to_its_successor() -> None:
+    heartbeats = Heartbeats(2)
+    heartbeats.compute(0, b"a@1")
+    heartbeats.compute(1, b"b@1")
+    heartbeats.compute(1, None)
+    computing = [heartbeats.computing(worker) for worker in range(2)]
+
+    for worker in range(2):
+        heartbeats.reset(worker)
+
+    assert computing == ["a@1", ""]
+    assert [heartbeats.suspect(worker) for worker in range(2)] == [b"a@1", b""]
+    assert [heartbeats.computing(worker) for worker in range(2)] == ["", ""]
+
+
+def test_a_process_that_has_never_beaten_is_silent_for_ever() -> None:
+    heartbeats = Heartbeats(1, 2)
+
+    heartbeats.other_beat(1, time.monotonic())
+
+    assert heartbeats.other_silence(0) == math.inf
+    assert heartbeats.other_silence(1) < 60
 
 
 def test_draining_begins_once_and_for_all() -> None:

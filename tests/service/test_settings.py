@@ -68,7 +68,7 @@ def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> 
         ("max_pixels", 0),
         ("max_images", 0),
         ("startup_seconds", 0),
-        ("hang_seconds", 0),
+        ("hang_seconds", -1),
         ("max_failed_starts", 0),
         ("drain_seconds", -1),
         ("shutdown_seconds", 0),

@@ -16,6 +16,7 @@ from service.api.open_inference.tensors import InputTensor, Parameters
 from service.api.predictions import softmax
 from service.api.request import whole_number
 from service.api.response import check_answer_size
+from service.engine.messages import CRASHED
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request
 from service.problems import BadRequest, ModelFailed, Unprocessable
@@ -142,7 +143,9 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
     """
     found_ids, logits = _gather(computed, len(model.classes))
     if min(found_ids) < 0:
-        raise ModelFailed(f"the model must compute every input. Given: it fails on input {found_ids.index(-1)}")
+        first = next(i for i, class_id in enumerate(found_ids) if class_id < 0)
+        fault = "ends its process" if found_ids[first] == CRASHED else "fails"
+        raise ModelFailed(f"the model must compute every input. Given: it {fault} on input {first}")
     class_ids = np.asarray(found_ids, np.int32)
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
     found = []

@@ -12,7 +12,7 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "mo
 PLATFORM = "pytorch_torchscript"
 
 _CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BYTES": "TYPE_STRING"}
-_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE", "unloaded": "UNAVAILABLE"}
+_STATES = {"loading": "LOADING", "refused": "UNAVAILABLE", "unloaded": "UNAVAILABLE", "quarantined": "UNAVAILABLE"}
 
 Document = dict[str, Any]
 

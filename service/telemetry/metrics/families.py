@@ -134,6 +134,9 @@ FALLBACK = Family(
 REGISTRY_AGE = Family(
     "inference_registry_age_seconds", "Since the worker that lags most has read the registry.", (), Kind.AGE
 )
+MODEL_QUARANTINED = Family(
+    "inference_model_quarantined", "1 if the version ended too many processes and is asked no more.", _VERSION, Kind.MAX
+)
 LOADED_TIME = Family(
     "inference_model_loaded_timestamp_seconds", "When the version was loaded last, as Unix time.", _VERSION, Kind.MAX
 )

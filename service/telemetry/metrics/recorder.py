@@ -35,7 +35,7 @@ Stages = tuple[float, float, float, float, float]
 MAX_CLASSES = 10
 """Models with more classes have no counter for each."""
 
-RESTART_REASONS = ("crashed", "hung", "failed_start", "slow_start", "selftest")
+RESTART_REASONS = ("crashed", "hung", "failed_start", "slow_start", "selftest", "memory")
 
 _REASONS_OF_MODELS = [reason for reason in REASONS if reason not in (NotFound.reason, Unauthorized.reason)]
 

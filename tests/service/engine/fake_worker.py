@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,10 @@ SECONDS = 30  # what a test waits for at most
 
 
 class Received(NamedTuple):
-    """A block as it arrived; `images` are the first bytes of its inputs, `connection` counts from 0."""
+    """A block as it arrived; `images` are the first bytes of its inputs, `connection` counts from 0.
+
+    The handle of one that is to be retried is -1.
+    """
 
     block_id: int
     handle: int
@@ -56,10 +59,13 @@ class FakeWorker:
         try:
             while data := await reader.read(1 << 16):
                 for message in cutter.feed(data):
-                    block = messages.unpack_block(message.payload)
+                    is_retry = message.kind == Kind.RETRY
+                    unpack = messages.unpack_retry if is_retry else messages.unpack_block
+                    block = unpack(message.payload)
                     images = list(bytes(block.data[:: self._input_bytes]))
                     assert len(images) == block.size
-                    received = Received(message.block_id, block.handle, images, block.deadline, number)
+                    handle = getattr(block, "handle", -1)
+                    received = Received(message.block_id, handle, images, block.deadline, number)
                     self._blocks.put_nowait(received)
         except OSError:
             pass  # the other side is gone
@@ -79,11 +85,11 @@ class FakeWorker:
     def announce(self, models: Mapping[int, ServedModel], absent: tuple[Absent, ...] = ()) -> None:
         self.send(messages.pack_models(models, absent))
 
-    def answer(self, block: Received, compute_seconds: float = 2**-8) -> None:
-        """Answer with each image's first byte as its class."""
+    def answer(self, block: Received, compute_seconds: float = 2**-8, *, crashed: Collection[int] = ()) -> None:
+        """Answer with each image's first byte as its class, or that those `crashed` ended a process."""
         size = len(block.images)
         columns = (
-            np.array(block.images, np.int32).tobytes(),
+            np.array([messages.CRASHED if image in crashed else image for image in block.images], np.int32).tobytes(),
             np.full(size, 0.5, np.float32).tobytes(),
             np.arange(2 * size, dtype=np.float32).tobytes(),
         )

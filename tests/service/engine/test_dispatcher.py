@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engine import messages
 from service.engine.admission import Backlog
 from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
 from service.engine.messages import BlockAnswer
@@ -461,6 +462,43 @@ def test_a_refused_block_is_unavailable_or_late(run: Run) -> None:
         assert "Given: the worker does not serve this version" in failures[0].detail
         assert isinstance(failures[1], DeadlineExceeded)
         assert house.dispatcher.admission.depth == 0
+
+    run(story)
+
+
+def test_what_a_worker_held_that_said_goodbye_comes_again_however_often(run: Run) -> None:
+    async def story(house: House) -> None:
+        request = house.ask(1)
+        for _ in range(MAX_ATTEMPTS + 1):
+            await house.worker.block()
+            house.worker.send(messages.pack(messages.Kind.GOODBYE, 0, b""))
+            await house.worker.die()
+        house.worker.answer(await house.worker.block())
+
+        assert await classes(request) == [1]
+
+    run(story)
+
+
+# Quarantine
+
+
+def test_what_waits_for_a_version_is_answered_when_it_comes_into_quarantine(
+    run: Run, announced: dict[int, ServedModel]
+) -> None:
+    async def story(house: House) -> None:
+        held = await house.fill()
+        (waiting,) = house.ask(1)
+        house.dispatcher.quarantine({announced[0].identity: "it ended 3 processes"})
+        (other,) = house.ask(2, model="photos")
+
+        failure = await outcome(waiting)
+        house.worker.answer(held[0])
+        house.worker.answer(await house.worker.block())
+
+        assert isinstance(failure, Unavailable)
+        assert failure.detail == "rows@1 must not be in quarantine. Given: it ended 3 processes"
+        assert await classes([other]) == [2]
 
     run(story)
 

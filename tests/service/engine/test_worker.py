@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from service.engine import messages
 from service.engine.line_up import Entry, LineUp
 from service.engine.messages import BlockAnswer, Kind, Message
 from service.engine.served_models import Absent, ServedModel
-from service.engine.worker import Timing, Worker
+from service.engine.worker import MemoryLimit, OversizedWorkerError, Timing, Worker
 from service.model.model import DeviceFailedError, Model
 from service.model.outputs import Outputs, Pending
 from service.model.selftest import SelfTests, UnsoundWorkerError
@@ -158,7 +159,13 @@ class Running:
     """A worker in a thread, which `hold` stops between two turns of its loop."""
 
     def __init__(
-        self, models: list[WatchedModel], path: str, max_batch_size: int, selftest_seconds: float, timing: Timing
+        self,
+        models: list[WatchedModel],
+        path: str,
+        max_batch_size: int,
+        selftest_seconds: float,
+        timing: Timing,
+        **options: Any,
     ) -> None:
         self.models = models
         self._path = path
@@ -180,6 +187,7 @@ class Running:
             beat=self._beat,
             self_tests=SelfTests(selftest_seconds),
             timing=timing,
+            **options,
         )
         self.offer = worker.offer
         self.thread = threading.Thread(target=self._run)
@@ -188,7 +196,7 @@ class Running:
     def _run(self) -> None:
         try:
             self._worker.run(self._stop)
-        except (DeviceFailedError, UnsoundWorkerError) as error:
+        except (DeviceFailedError, OversizedWorkerError, UnsoundWorkerError) as error:
             self.ended = error
 
     def _beat(self, now: float, batches: int) -> None:
@@ -259,12 +267,13 @@ def models(tmp_path: Path) -> list[WatchedModel]:
 def start(models: list[WatchedModel], tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def start(max_batch_size: int, *, selftest_seconds: float = 3600, **timing: float) -> Running:
+    def start(max_batch_size: int, *, selftest_seconds: float = 3600, **options: Any) -> Running:
         for model in models:
             model.sizes = ()
         path = str(tmp_path / f"{len(running)}.sock")
+        timing = {name: options.pop(name) for name in Timing._fields if name in options}
         chosen = Timing(**{"idle_seconds": 0.02, **timing})  # how soon an idle worker can be held
-        running.append(Running(models, path, max_batch_size, selftest_seconds, chosen))
+        running.append(Running(models, path, max_batch_size, selftest_seconds, chosen, **options))
         return running[-1]
 
     yield start
@@ -516,7 +525,50 @@ def test_a_worker_whose_weights_have_changed_finds_it_out_by_itself_and_ends(sta
 
     assert (right.class_ids, list(wrong.logits)) == ([3], [0.0] * 20)
     assert "fragile@1 has passed before and must pass again" in str(worker.ended)
+    assert client.receive().kind == Kind.GOODBYE, "so that nobody suspects the images that it held"
     assert client.socket.recv(1) == b""
+
+
+def test_a_worker_that_holds_too_much_memory_says_goodbye_and_ends(start: Callable[..., Running]) -> None:
+    held = [50]
+    worker = start(8, memory=MemoryLimit(100, lambda: held[0]), memory_seconds=0.0)
+    client = worker.connect()
+    client.send(1, images(3))
+    before = client.answer(1)
+
+    held[0] = 101
+    worker.thread.join(30)
+
+    assert before.class_ids == [3]
+    assert str(worker.ended) == "a worker must hold at most 100 bytes. Given: 101"
+    assert client.receive().kind == Kind.GOODBYE
+    assert client.socket.recv(1) == b""
+
+
+def test_others_go_before_the_model_that_the_last_worker_died_of(
+    start: Callable[..., Running], models: list[WatchedModel]
+) -> None:
+    worker = start(8, suspect=models[0].identity, suspicion_seconds=1.0)
+    client = worker.connect()
+
+    client.send(1, images(1))
+    worker.wait_for_a_turn()
+    client.send(2, images(2), handle=2)
+
+    assert client.answer(2).class_ids == [2]
+    assert client.answer(1).class_ids == [1]
+
+
+def test_what_a_worker_computes_is_told_before_and_after(start: Callable[..., Running]) -> None:
+    told: list[str] = []
+    worker = start(8, on_compute=lambda model: told.append(str(model)))
+    client = worker.connect()
+
+    client.send(1, images(1))
+    client.answer(1)
+    worker.wait_for_a_turn()
+
+    assert told == ["touchy@1", "None"]
 
 
 def test_the_batches_that_were_answered_are_counted(worker: Running) -> None:

@@ -30,6 +30,9 @@ class Listener:
     def block_refused(self, link: WorkerLink, block_id: int, reason: str) -> None:
         self.told.append(("refusal", block_id, reason))
 
+    def worker_leaving(self, link: WorkerLink) -> None:
+        self.told.append(("leaving",))
+
     def worker_lost(self, link: WorkerLink) -> None:
         self.told.append(("lost",))
 

@@ -15,11 +15,12 @@ import time
 from multiprocessing.process import BaseProcess
 
 from service.heartbeats import Heartbeats
-from service.processes.restart_policy import HOPELESS, RestartPolicy, ServiceFailed
+from service.processes.restart_policy import HOPELESS, OVERSIZED, RestartPolicy, ServiceFailed
+from service.processes.signals import STOP_SIGNALS
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
 
-STOP = (signal.SIGTERM, signal.SIGINT)
+STOP = STOP_SIGNALS
 
 
 def say(*words: object) -> None:
@@ -48,6 +49,7 @@ class Stage:
     def _live(self, kind: str, number: int, behaviour: str) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(
             signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else lambda *_: self._end(kind, behaviour)
         )
@@ -60,16 +62,29 @@ class Stage:
         if kind == "worker" and behaviour != "never up":
             batches = 1000 if behaviour == "works and dies" else 0
             self._heartbeats.beat(number, time.monotonic(), batches)
+        if kind != "worker":
+            self._heartbeats.other_beat(number, time.monotonic())
         say(kind, number, "lives", os.getpid())
         if behaviour in ("dies", "works and dies"):
             os._exit(1)
+        if behaviour == "dies computing":
+            self._heartbeats.compute(number, b"rows@1 digest")
+            os._exit(1)
+        if behaviour == "oversized":
+            os._exit(OVERSIZED)
         while True:
             time.sleep(0.02)
             if behaviour == "watches" and self._heartbeats.draining:
                 say(kind, "sees draining")
                 behaviour = "steady"
-            if kind == "worker" and behaviour not in ("never up", "hangs"):
-                self._heartbeats.beat(number, time.monotonic(), 0)
+            if behaviour not in ("never up", "hangs"):
+                self._beat(kind, number)
+
+    def _beat(self, kind: str, number: int) -> None:
+        if kind == "worker":
+            self._heartbeats.beat(number, time.monotonic(), 0)
+        else:
+            self._heartbeats.other_beat(number, time.monotonic())
 
     def _end(self, kind: str, behaviour: str) -> None:
         say(kind, "is asked to end", "while draining" if self._heartbeats.draining else "while serving")
@@ -82,7 +97,7 @@ class Stage:
 def main() -> None:
     plan = json.loads(sys.argv[1])
     settings = Settings(**plan["settings"])
-    heartbeats = Heartbeats(plan["workers"])
+    heartbeats = Heartbeats(plan["workers"], settings.front_processes + 1)
     stage = Stage(plan, heartbeats)
     supervisor = Supervisor(
         lambda number: stage.start("worker", number),
@@ -94,6 +109,8 @@ def main() -> None:
         on_worker_death=lambda pid, reason: say("on_worker_death", pid, reason),
         on_http_death=lambda pid: say("on_http_death", pid),
         on_stop=lambda: say("on_stop"),
+        start_retrier=(lambda: stage.start("retrier", settings.front_processes)) if plan["retrier"] else None,
+        on_blame=lambda version: say("on_blame", version),
         restart_policy=RestartPolicy(settings, first_wait_seconds=plan["first_wait_seconds"]),
         kill_seconds=plan["kill_seconds"],
     )

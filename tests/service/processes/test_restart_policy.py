@@ -38,6 +38,17 @@ def test_further_deaths_are_replaced_after_waits_that_grow_up_to_a_limit() -> No
     assert waits(policy(), *[SHORT] * 9)[MAX_ATTEMPTS:] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0]
 
 
+def test_deaths_that_are_a_models_delay_the_next_start_and_never_end_the_service() -> None:
+    restarts = policy()
+    blamed = SHORT._replace(computed="rows@1")
+
+    delays = waits(restarts, *[blamed] * 50)
+    waits(restarts, *[SHORT] * 9)
+
+    assert delays[:5] == [0.0, 0.0, 0.0, 0.25, 0.5]
+    assert delays[-1] == 5.0
+
+
 @pytest.mark.parametrize("sound", [LONG, USEFUL], ids=["long", "useful"])
 def test_a_worker_that_served_breaks_the_row(sound: Life) -> None:
     restarts = policy()

@@ -80,6 +80,7 @@ def start() -> Iterator[Start]:
         *,
         worker: tuple[str, ...] = ("steady",),
         http: tuple[str, ...] = ("steady",),
+        retrier: tuple[str, ...] = (),
         workers: int = 1,
         kill_seconds: float = 30,
         first_wait_seconds: float = 0.01,
@@ -89,6 +90,7 @@ def start() -> Iterator[Start]:
         plan = {
             "worker": worker,
             "http": http,
+            "retrier": retrier,
             "workers": workers,
             "kill_seconds": kill_seconds,
             "first_wait_seconds": first_wait_seconds,
@@ -155,6 +157,38 @@ def test_a_worker_that_falls_silent_is_killed_and_replaced(start: Start) -> None
     assert program.stop()[-1] == ALL_GONE
 
 
+def test_an_http_process_whose_loop_stands_still_is_killed_and_replaced(start: Start) -> None:
+    program = start(http=("steady", "steady"), hang_seconds=0.5)
+    pid = program.pid("http 0 lives")
+
+    os.kill(pid, signal.SIGSTOP)
+
+    assert program.pid("on_http_death") == pid
+    assert program.pid("http 0 lives") != pid
+    assert program.stop()[-1] == ALL_GONE
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_retrier_that_dies_or_stands_still_is_replaced(start: Start, number: signal.Signals) -> None:
+    program = start(retrier=("steady",), hang_seconds=0.5)
+    pid = program.pid("retrier 1 lives")
+
+    os.kill(pid, number)
+
+    assert program.pid("retrier 1 lives") != pid
+    assert program.stop()[-1] == ALL_GONE
+
+
+def test_what_a_worker_computed_when_it_died_is_blamed_and_the_service_goes_on(start: Start) -> None:
+    program = start(worker=("dies computing",) * 6 + ("steady",), max_short_lives=3)
+
+    for _ in range(6):
+        program.wait_for("on_blame rows@1 digest")
+    program.wait_for("worker 0 lives")
+
+    assert program.stop()[-1] == ALL_GONE
+
+
 def test_a_worker_that_does_not_come_up_is_killed_and_replaced(start: Start) -> None:
     program = start(worker=("never up", "steady"), startup_seconds=0.3)
     pid = program.pid("worker 0 lives")
@@ -178,6 +212,7 @@ def test_a_worker_may_take_longer_to_come_up_than_it_may_be_silent(start: Start)
     ("behaviour", "settings", "reason"),
     [
         ("dies", {}, "crashed"),
+        ("oversized", {}, "memory"),
         ("fails", {}, "failed_start"),
         ("hangs", {"hang_seconds": 0.3}, "hung"),
         ("never up", {"startup_seconds": 0.3}, "slow_start"),
@@ -282,7 +317,7 @@ def test_when_a_replacement_cannot_be_started_nothing_is_left_behind(start: Star
 # Stopping
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_listening_then_http_then_the_workers(start: Start, number: signal.Signals) -> None:
     program = start(http=("slow",))
     program.up()

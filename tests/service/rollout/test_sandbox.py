@@ -127,6 +127,19 @@ def test_a_trial_that_waits_for_ever_without_computing_is_ended_by_the_clock(tmp
     prober.close()
 
 
+def test_a_prober_that_died_is_replaced_and_the_version_tried(tmp_path: Path) -> None:
+    prober = Prober(Limits(seconds=60, memory_bytes=2**30))
+    manifest = acting(tmp_path, "lose the prober")
+
+    prober.ask(manifest, Registry(tmp_path).artifact(manifest))
+    answers = [prober.answer()]
+    prober.ask(acting(tmp_path, "abort"))
+    answers.append(prober.answer())
+
+    assert answers == ["", "rows@1: loading it must not end the process. Given: SIGABRT"]
+    prober.close()
+
+
 def test_when_the_worker_dies_its_prober_and_a_trial_that_runs_end_too(prober: Prober, tmp_path: Path) -> None:
     # The last one, for the prober is gone after it.
     prober.ask(acting(tmp_path, "sleep"))

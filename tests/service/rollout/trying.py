@@ -42,13 +42,19 @@ ACTS: dict[str, Callable[[], object]] = {
 }
 
 
+def _prober() -> int:
+    return next(iter(multiprocessing.active_children())).pid or 0
+
+
 def main(connection: Connection, limits: Limits) -> None:
     torch.set_num_threads(1)
     sandbox = Sandbox(load, limits)
-    connection.send(next(iter(multiprocessing.active_children())).pid)
+    connection.send(_prober())
     while (asked := connection.recv()) is not None:
         manifest, artifact, gently = asked
         try:
+            if manifest.provenance.recipe == "lose the prober":
+                os.kill(_prober(), signal.SIGKILL)
             sandbox.run(manifest, artifact, gently=gently)
             connection.send("")
         except UnfitModelError as error:
