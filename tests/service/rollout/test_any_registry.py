@@ -288,5 +288,5 @@ def test_folders_of_any_kind_harm_at_most_their_model_and_heal(tmp_path: Path) -
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("service.rollout").setLevel(logging.CRITICAL)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="service.rollout")
