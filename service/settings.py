@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     model_name: str | None = Field(
         None, pattern=_NAME, description="What the model in --model-dir is called; by default as in its manifest."
     )
+    trusted_keys: str | None = Field(
+        None,
+        description="File of public keys, one a line (python -m training keygen); other versions are never opened.",
+    )
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Earlier versions in production that stay servable by ?version=.")
     cache_dir: str = Field(

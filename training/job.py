@@ -84,7 +84,7 @@ def run(
     Raises:
         OptionError, TrainingError, RegistryError: as `pipeline.run`; see `exit_code`.
     """
-    registry = registry_for(settings.registry, publish_as)
+    registry = registry_for(settings.registry, publish_as, sign=settings.sign)
     train_split = pipeline.load_split(recipe, hyper, "train", data=data, settings=settings)
     if data is not None and sources.is_own(data):
         hyper = adapt(hyper, train_split, chosen=chosen)

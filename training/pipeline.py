@@ -92,7 +92,7 @@ def run(
     augmentation = recipe.variation(hyper)
     if publish_as is not None and not once:  # a job tries again when its registry is away
         expect_writable_registry(settings.registry)
-    registry = registry_for(settings.registry, publish_as)
+    registry = registry_for(settings.registry, publish_as, sign=settings.sign)
     expect_writable(settings.runs_dir, "runs_dir")
     whole = train_split or load_split(recipe, hyper, "train", data=data, settings=settings)
     recipe.expect(whole, hyper)

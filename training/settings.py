@@ -17,6 +17,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRAINING_", frozen=True, extra="forbid")
 
     registry: str = Field("my-models", min_length=1, description="Folder or fsspec URL that --publish writes to.")
+    sign: Path | None = Field(None, description="File of the key that signs what is published (see keygen).")
     data_dir: Path = Field(Path("data"), description="Folder of the datasets; missing ones are downloaded into it.")
     cache_dir: Path = Field(
         Path("~/.cache/argmax"), description="Folder that keeps decoded pictures, so that later runs start at once."

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from service.api import json_body
@@ -18,6 +19,7 @@ from service.api.response import json_response
 from service.api.router import Route
 from service.contract.model_folder import open_registry
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry, RegistryError
+from service.contract.signatures import TrustedKeys
 from service.engine.dispatcher import Dispatcher
 from service.http.content_encoding import decoded_body
 from service.http.messages import Request, Response
@@ -128,7 +130,9 @@ class Administration:
 
     @cached_property
     def _registry(self) -> Registry:
-        return open_registry(self._settings.registry, self._settings.model_dir, self._settings.model_name)
+        settings = self._settings
+        trusted = TrustedKeys.read(Path(settings.trusted_keys)) if settings.trusted_keys else None
+        return open_registry(settings.registry, settings.model_dir, settings.model_name, trusted)
 
     async def _in_registry(self, work: Callable[[Registry], Outcome]) -> Outcome:
         """Do something in the registry, on a thread.

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
@@ -15,6 +16,7 @@ from service.commands import COMMANDS
 from service.commands.options import Parser
 from service.contract.registries import open_registry
 from service.contract.registry import RegistryError
+from service.contract.signatures import SignatureError, TrustedKeys
 from service.processes.run_folder import run_folder
 from service.settings import Settings
 
@@ -26,13 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     settings = read_settings(arguments)
     if settings is None:
         return 2
-    if settings.model_dir is None:
-        try:
+    try:
+        if settings.trusted_keys:
+            TrustedKeys.read(Path(settings.trusted_keys))
+        if settings.model_dir is None:
             # With a cache of its own a service may start without its registry.
             open_registry(settings.registry, must_exist=not settings.cache_dir)
-        except RegistryError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    except (RegistryError, SignatureError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return serve(settings)
 
 

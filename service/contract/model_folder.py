@@ -9,6 +9,7 @@ from service.contract import registries
 from service.contract.listing import Listings, ModelListing, VersionFiles
 from service.contract.manifest import ModelManifest
 from service.contract.registry import MANIFEST, MANIFEST_BYTES, CorruptVersionError, NotInRegistryError, Registry
+from service.contract.signatures import TrustedKeys
 from service.contract.store import Store
 
 
@@ -22,8 +23,8 @@ class _FlatStore(Store):
 class ModelFolder(Registry):
     """The registry with the one version in `folder`, under the manifest's own name or `name`."""
 
-    def __init__(self, folder: str, name: str | None = None) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: str, name: str | None = None, *, trusted: TrustedKeys | None = None) -> None:
+        super().__init__(folder, trusted=trusted)
         self._store = _FlatStore(folder)
         self._given_name = name
 
@@ -54,16 +55,20 @@ class ModelFolder(Registry):
 
         Raises:
             NotInRegistryError: there is none.
+            UntrustedVersionError: no trusted key has signed it.
             CorruptVersionError: it does not parse.
         """
         try:
             data = self._store.read("any", "0", MANIFEST, most_bytes=MANIFEST_BYTES)
             found = ModelManifest.model_validate_json(data)
+            self._expect_trusted(data, found.name, found.version)
             return ModelManifest.model_validate({**found.model_dump(), "name": self._given_name or found.name})
         except ValueError as error:
             raise CorruptVersionError(f"{self.url}/{MANIFEST} does not parse: {error}") from error
 
 
-def open_registry(url: str, folder: str | None, name: str | None) -> Registry:
-    """Return the flat folder if there is one, else the registry at `url`."""
-    return ModelFolder(folder, name) if folder else registries.open_registry(url, must_exist=False)
+def open_registry(url: str, folder: str | None, name: str | None, trusted: TrustedKeys | None = None) -> Registry:
+    """Return the flat folder if there is one, else the registry at `url`; `trusted` is as in `Registry`."""
+    if folder:
+        return ModelFolder(folder, name, trusted=trusted)
+    return registries.open_registry(url, must_exist=False, trusted=trusted)

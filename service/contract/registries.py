@@ -8,28 +8,33 @@ from pathlib import Path
 from service.contract.listing import Listings, ModelListing
 from service.contract.manifest import ModelManifest
 from service.contract.registry import NotInRegistryError, Registry, RegistryError
+from service.contract.signatures import SigningKey, TrustedKeys
 
 _EXTRAS = {"s3": "argmax[s3]", "s3a": "argmax[s3]"}
 """What to install for a protocol, where this project has an extra for it."""
 
 
-def open_registry(urls: str, *, must_exist: bool = True) -> Registry:
+def open_registry(
+    urls: str, *, must_exist: bool = True, trusted: TrustedKeys | None = None, signer: SigningKey | None = None
+) -> Registry:
     """Open the registry at `urls`, or several that are separated by commas, of which earlier ones win.
+
+    `trusted` and `signer` are as in `Registry`.
 
     Raises:
         RegistryError: one cannot be opened, or with `must_exist` all are folders and none of them is there.
     """
     roots = [url.strip() for url in urls.split(",") if url.strip()]
-    opened = [_open(root) for root in roots]
+    opened = [_open(root, trusted, signer) for root in roots]
     if must_exist and not any("://" in root or Path(root).is_dir() for root in roots):
         raise RegistryError(f"registry must be a folder that exists. Given: {urls or 'nothing'}")
     return opened[0] if len(opened) == 1 else Registries(opened)
 
 
-def _open(url: str) -> Registry:
+def _open(url: str, trusted: TrustedKeys | None, signer: SigningKey | None) -> Registry:
     protocol = url.partition("://")[0]
     try:
-        return Registry(url)
+        return Registry(url, trusted=trusted, signer=signer)
     except ImportError as error:
         install = f"pip install '{_EXTRAS[protocol]}'" if protocol in _EXTRAS else str(error)
         raise RegistryError(f"{protocol}:// must have its package installed: {install}. Given: {url}") from error

@@ -1,6 +1,7 @@
 """The registry: a folder or a bucket of immutable versions, the only thing between training and service.
 
     <root>/<model>/<version>/model.pt, manifest.json, ...   a version exists once its manifest does
+    <root>/<model>/<version>/manifest.sig                   who signed the manifest, if anybody did
     <root>/<model>/aliases/<alias>                          holds one version number
     <root>/<model>/history/production                       what was promoted, one version number a line, oldest first
     <root>/<model>/decisions/<version>                      whether whoever trained it promoted it, in words
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.contract.listing import ALIASES, PRODUCTION, Listings, ModelListing, VersionFiles
 from service.contract.manifest import MOST_VERSIONS, Artifact, ModelManifest, Name
+from service.contract.signatures import SIGNATURE_FILE_BYTES, SignatureError, SigningKey, TrustedKeys
 from service.contract.store import Contents, Entry, NotInRegistryError, Parts, RegistryError, Store, UnreadableError
 
 __all__ = [
@@ -32,10 +34,12 @@ __all__ = [
     "Registry",
     "RegistryError",
     "UnreadableError",
+    "UntrustedVersionError",
 ]
 
 ARTIFACT = "model.pt"
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 MANIFEST_BYTES = 8 * 2**20
 """The largest manifest that is read. Those of the shipped models have 2 to 38 kB, most of it the golden sample."""
 
@@ -52,15 +56,26 @@ class CorruptVersionError(RegistryError):
     """A version whose files do not match its manifest, or whose manifest cannot be read."""
 
 
+class UntrustedVersionError(RegistryError):
+    """A version that no trusted key has signed. Its signature may still come, so it is no corrupt one."""
+
+
 class Registry:
     """Read and write versions under `root`, a path or any fsspec URL (`s3://bucket/models`).
+
+    With `trusted`, manifests that none of these keys has signed are not read. With `signer`, what is published is
+    signed.
 
     Listings are fresh on every call. Every method raises `RegistryError` (or one of its kinds) when the store cannot be
     read or written.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(
+        self, root: str | Path, *, trusted: TrustedKeys | None = None, signer: SigningKey | None = None
+    ) -> None:
         self._store = Store(root)
+        self._trusted = trusted
+        self._signer = signer
         self._small: dict[Parts, tuple[str, bytes]] = {}  # aliases and histories, with the tags that they had
         self.url = self._store.url
 
@@ -105,11 +120,24 @@ class Registry:
 
         Raises:
             NotInRegistryError: there is no such version.
+            UntrustedVersionError: no trusted key has signed it.
             CorruptVersionError: it cannot be parsed, or speaks of another model or version.
         """
-        return parse_manifest(
-            self._store.read(model, str(version), MANIFEST, most_bytes=MANIFEST_BYTES), model, version
-        )
+        data = self._store.read(model, str(version), MANIFEST, most_bytes=MANIFEST_BYTES)
+        self._expect_trusted(data, model, version)
+        return parse_manifest(data, model, version)
+
+    def _expect_trusted(self, manifest: bytes, model: str, version: int) -> None:
+        if self._trusted is None:
+            return
+        try:
+            signature = self._store.read(model, str(version), SIGNATURE, most_bytes=SIGNATURE_FILE_BYTES)
+        except NotInRegistryError:
+            signature = None
+        try:
+            self._trusted.verify(manifest, signature)
+        except SignatureError as error:
+            raise UntrustedVersionError(f"{model}@{version}: {error}") from error
 
     def artifact(self, manifest: ModelManifest) -> bytes:
         """The bytes of `model.pt`, which match the manifest's size and sha256.
@@ -162,7 +190,10 @@ class Registry:
             self._store.write(artifact, model, str(version), ARTIFACT)
             for name, data in ((files(manifest) if callable(files) else files) or {}).items():
                 self._store.write(data, model, str(version), name)
-            self._store.write(manifest.model_dump_json(indent=1).encode(), model, str(version), MANIFEST)
+            data = manifest.model_dump_json(indent=1).encode()
+            if self._signer:
+                self._store.write(self._signer.sign(data), model, str(version), SIGNATURE)
+            self._store.write(data, model, str(version), MANIFEST)
         except BaseException:
             self._store.remove_folder(model, str(version))
             raise

@@ -15,6 +15,7 @@ from service.contract.listing import Listings
 from service.contract.manifest import ModelManifest
 from service.contract.model_folder import open_registry
 from service.contract.registry import Registry, RegistryError, parse_manifest
+from service.contract.signatures import TrustedKeys
 from service.rollout.cache import Cache
 from service.settings import Settings
 
@@ -33,8 +34,11 @@ def open_mirror(settings: Settings, run_dir: Path, on_read: Callable[[float], No
 
     A flat folder is never read again, so nobody hears how long ago that was.
     """
-    registry = open_registry(settings.registry, settings.model_dir, settings.model_name)
-    cache = Cache(Path(settings.cache_dir or run_dir / "cache"), registry.url, settings.cache_bytes)
+    trusted = TrustedKeys.read(Path(settings.trusted_keys)) if settings.trusted_keys else None
+    registry = open_registry(settings.registry, settings.model_dir, settings.model_name, trusted)
+    # What was verified with other keys, of which one may have been revoked since, does not stand in for the registry.
+    known_as = f"{registry.url} {trusted.digest}" if trusted else registry.url
+    cache = Cache(Path(settings.cache_dir or run_dir / "cache"), known_as, settings.cache_bytes)
     return Mirror(registry, cache, on_read=_ignore if settings.model_dir or not on_read else on_read)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from service.contract.registry import RegistryError
-from training.cli import list_recipes, models, promote, republish, rollback, run, show, train
+from training.cli import keygen, list_recipes, models, promote, republish, rollback, run, show, train
 from training.cli.common import INTERRUPTED
 from training.cli.options import Parser
 from training.cli.summary import command as command_again
@@ -23,6 +23,7 @@ _COMMANDS = {
     "promote": promote,
     "rollback": rollback,
     "republish": republish,
+    "keygen": keygen,
 }
 
 

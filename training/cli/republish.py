@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from training.cli import summary
-from training.cli.common import registry_from, settings_from
+from training.cli.common import settings_from
 from training.cli.options import add_options as add_settings
 from training.learning import device as devices
+from training.publishing.destination import open_registry
 from training.publishing.republish import republish
 from training.settings import Settings
 
@@ -17,7 +18,7 @@ HELP = "Publish a version once more, with evidence for its forms measured here."
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("model", metavar="MODEL", help="A model of the registry.")
-    only = ["registry", "data_dir", "device"]
+    only = ["registry", "sign", "data_dir", "device"]
     add_settings(parser, Settings, title="this machine", default="{default}", only=only)
 
 
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_from(arguments, Settings)
     with devices.no_denormals():
         manifest = republish(
-            registry_from(arguments),
+            open_registry(settings.registry, sign=settings.sign),
             arguments.model,
             data_dir=settings.data_dir,
             device=devices.choose(settings.device),

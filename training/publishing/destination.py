@@ -10,22 +10,25 @@ from pydantic import TypeAdapter, ValidationError
 from service.contract import registries
 from service.contract.manifest import Name
 from service.contract.registry import Registry, RegistryError
+from service.contract.signatures import SignatureError, SigningKey
 from training.errors import OptionError
 
 
-def open_registry(url: str, *, must_exist: bool = True) -> Registry:
-    """Open the registry at `url`.
+def open_registry(url: str, *, must_exist: bool = True, sign: Path | None = None) -> Registry:
+    """Open the registry at `url`; what is published to it is signed with the key in the file `sign`.
 
     Raises:
-        OptionError: `url` is neither a folder nor a URL that fsspec can open, or with `must_exist` a missing folder.
+        OptionError: `url` is neither a folder nor a URL that fsspec can open, or with `must_exist` a missing folder; or
+            `sign` is no key.
     """
     try:
-        return registries.open_registry(url, must_exist=must_exist)
-    except RegistryError as error:
+        signer = SigningKey.read(sign) if sign else None
+        return registries.open_registry(url, must_exist=must_exist, signer=signer)
+    except (RegistryError, SignatureError) as error:
         raise OptionError(str(error)) from error
 
 
-def registry_for(url: str, publish_as: str | None) -> Registry | None:
+def registry_for(url: str, publish_as: str | None, *, sign: Path | None = None) -> Registry | None:
     """Open the registry to publish to, so that a wrong name or URL fails before training, not after."""
     if publish_as is None:
         return None
@@ -38,7 +41,7 @@ def registry_for(url: str, publish_as: str | None) -> Registry | None:
         ) from error
     if "," in url:
         raise OptionError(f"registry must be one folder or URL, to publish to. Given: {url}")
-    registry = open_registry(url, must_exist=False)
+    registry = open_registry(url, must_exist=False, sign=sign)
     registry.versions(publish_as)
     return registry
 
