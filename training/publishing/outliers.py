@@ -67,12 +67,14 @@ def _moments(mean: Tensor, square: Tensor) -> Tensor:
 
 def fit(train: Features, held_out: Features) -> OutlierScore:
     """Fit the Gaussian on training data, and weigh the distance and the energy on held-out data."""
-    fitted = _moments(train.mean.double(), train.square.double())
-    centre, whitening = fitted.mean(0), _whitening(fitted)
-    distance = ((_moments(held_out.mean.double(), held_out.square.double()) - centre) @ whitening).square().sum(1)
-    whitening = whitening / _deviation(distance).sqrt()
     energy_weight = 1 / _deviation(held_out.logits.double().logsumexp(1)).item()
-    return OutlierScore(centre.float(), whitening.float(), energy_weight)
+    if not train.mean.shape[1]:
+        return OutlierScore(torch.empty(0), torch.empty(0, 0), energy_weight)
+    fitted = _moments(train.mean.double(), train.square.double())
+    other = _moments(held_out.mean.double(), held_out.square.double())
+    centre, whitening = fitted.mean(0), _whitening(fitted)
+    distance = ((other - centre) @ whitening).square().sum(1)
+    return OutlierScore(centre.float(), (whitening / _deviation(distance).sqrt()).float(), energy_weight)
 
 
 def _whitening(values: Tensor) -> Tensor:
