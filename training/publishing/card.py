@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -12,6 +13,7 @@ from training.data.augmentation import Augmentation
 from training.learning.trainer import EpochResult
 from training.publishing.evaluate import Evaluation
 
+_SAME = re.compile(r" The (?:artifact|network) is that of version \d+[^.]*\.")
 _SIZE = "## Size and speed"
 _MAKING_IT_AGAIN = "## Making it again"
 
@@ -121,6 +123,7 @@ def republished(text: str, before: ModelManifest, manifest: ModelManifest) -> st
     part = "network" if learnt else "artifact"
     added = ", to which outlier scores were added" if learnt else ""
     same = f"The {part} is that of version {before.version}{added}; which forms may serve was measured again."
+    text = _SAME.sub("", text)  # of what `before` was itself
     tested_on = before.metrics[0].data
     old_forms = f"\n\n{_forms(before, tested_on)}\n\n"
     text = text.replace(old_forms, "\n\n")  # cards from before forms were compared do not mention any
