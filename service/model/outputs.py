@@ -35,7 +35,10 @@ class Outputs(NamedTuple):
     @classmethod
     def join(cls, first: Outputs, second: Outputs) -> Outputs:
         """Concatenate two batches."""
-        return cls(*map(np.concatenate, zip(first, second, strict=True)))
+        class_ids, confidences, logits, scores = zip(first, second, strict=True)
+        return cls(
+            np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits), np.concatenate(scores)
+        )
 
 
 _NO_SCORES = np.empty(0, np.float32)

@@ -30,6 +30,10 @@ BATCH_SIZES = (1, 7, 256)
 """What the service sends: one request alone, a few together, a full batch."""
 
 
+Tapped = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""An artifact that returns logits, and the means and mean squares of a feature map's channels."""
+
+
 class Exported(nn.Module):
     """The published module: uint8 [N, C, H, W] or float32 [N, F] in, float32 [N, K] logits out, K at least 2."""
 
@@ -52,7 +56,7 @@ def export(model: Exported) -> bytes:
 class _WithScores(nn.Module):
     """An artifact's logits, and a score made of them and of a feature map's moments."""
 
-    def __init__(self, tapped: torch.jit.ScriptFunction[..., object], score: nn.Module) -> None:
+    def __init__(self, tapped: Tapped, score: nn.Module) -> None:
         super().__init__()
         self.tapped = tapped
         self.score = score
@@ -82,7 +86,7 @@ def _saved(scripted: torch.jit.ScriptModule) -> bytes:
     return _without_sources(buffer.getvalue())
 
 
-def _tapped(artifact: bytes, device: torch.device) -> torch.jit.ScriptFunction[..., Any]:
+def _tapped(artifact: bytes, device: torch.device) -> Tapped:
     """Return an artifact as a function that also gives a feature map's means and mean squares, [N, C] each.
 
     The map is found in the frozen graph, so that this works for any network, also for one that was published earlier.
@@ -103,7 +107,7 @@ def _tapped(artifact: bytes, device: torch.device) -> torch.jit.ScriptFunction[.
     graph.makeMultiOutputIntoTuple()
     graph.eraseInput(0)  # the module itself: a frozen graph holds its weights
     graph.lint()
-    function: torch.jit.ScriptFunction[..., Any] = torch._C._create_function_from_graph("tapped", graph)
+    function: Tapped = torch._C._create_function_from_graph("tapped", graph)
     return function
 
 
