@@ -43,7 +43,7 @@ class ScoredRows(nn.Module):
         return images[:, 0, :10].float().sum(dim=2) / 255, images[:, 0, -1, -1].float() / 255
 
 
-SCORED = {
+SCORED: dict[str, Any] = {
     "schema_version": 2,
     "outliers": OutlierScores(
         threshold=0.98, quantiles=tuple((i + 1) / 200 for i in range(200)), data="rows/held-out", n=200

@@ -18,7 +18,7 @@ from service.contract.manifest import (
     OutlierScores,
     PredictionSets,
 )
-from service.images.mnist import LEAST_CONTRAST, is_blank
+from service.images.decode import is_blank
 from training.data.dataset import Dataset
 from training.publishing import foreign, outliers, prediction_sets
 from training.publishing.evaluate import logits_of
@@ -88,18 +88,18 @@ def compare(
     if known.outliers is None or not isinstance(spec, ImageInput):
         return
     classifier = load_columns(known.artifact, device)
-    own = _scores_of(classifier, test.inputs[:: math.ceil(len(test) / _COMPARED_WITH)], known.outliers)
+    own = _scores_of(classifier, test.inputs[:: math.ceil(len(test) / _COMPARED_WITH)], spec, known.outliers)
     kinds = {kind: foreign.inputs_of(kind, spec) for kind in foreign.KINDS}
     for kind, inputs in (kinds | foreign.datasets_beside(test.name, spec, data_dir)).items():
-        scores = _scores_of(classifier, inputs, known.outliers)
+        scores = _scores_of(classifier, inputs, spec, known.outliers)
         yield outliers.evidence(kind, scores, own, threshold=known.outliers.threshold, data=test.title)
 
 
-def _scores_of(classifier: nn.Module, inputs: Tensor, found: OutlierScores) -> Tensor:
+def _scores_of(classifier: nn.Module, inputs: Tensor, spec: ImageInput, found: OutlierScores) -> Tensor:
     """Return the scores of pictures; without end for a blank one, which the service reports without the network."""
     scores = logits_of(classifier, inputs)[:, -1].cpu()
     if not found.knows_blank:
-        scores[torch.tensor([is_blank(picture) for picture in inputs.cpu().numpy()])] = math.inf
+        scores[torch.tensor(_blank(inputs, spec))] = math.inf
     return scores
 
 
@@ -107,6 +107,10 @@ def _has_blank(train: Dataset) -> bool:
     """Return whether pictures of one colour are among those that a model was taught."""
     if not train.images:
         return False
-    flat = train.inputs.flatten(2)
-    contrast = (flat.amax(2).int() - flat.amin(2).int()).amax(1)
-    return (contrast < LEAST_CONTRAST).double().mean().item() > _KNOWN_BLANK
+    channels, height, width = train.inputs.shape[1:]
+    spec = ImageInput(shape=(channels, height, width), colour="grey" if channels == 1 else "rgb", style=train.style)
+    return sum(_blank(train.inputs, spec)) > _KNOWN_BLANK * len(train)
+
+
+def _blank(inputs: Tensor, spec: ImageInput) -> list[bool]:
+    return [is_blank(picture.tobytes(), spec) for picture in inputs.cpu().numpy()]

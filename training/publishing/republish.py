@@ -50,7 +50,8 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     _expect_same_accuracy(before, artifact, test, device)
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
-    known, learnt = Abstention(artifact, before.outliers, before.sets), {}
+    known = Abstention(artifact, before.outliers, before.sets)
+    learnt: Mapping[str, Any] = {}
     if before.outliers is None and before.provenance.hyper_parameters.get("held_out"):
         known, learnt = _learn(before, artifact, test, data_dir, device)
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))

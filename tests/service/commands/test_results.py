@@ -112,7 +112,8 @@ def test_parquet_that_was_interrupted_keeps_its_rows_until_it_is_finished(tmp_pa
         results.add("b.png", SEVEN)
         results.finish()
 
-    seven = {"class_id": 7, "label": "seven", "probability": 0.5, "model": "rows", "version": 3, "error": None}
+    seven = {"class_id": 7, "label": "seven", "probability": 0.5, "outlier": False, "model": "rows"}
+    seven |= {"version": 3, "error": None}
     assert parquet.read_table(path).to_pylist() == [{"path": "a.png", **seven}, {"path": "b.png", **seven}]
     assert list(tmp_path.iterdir()) == [path]
 
