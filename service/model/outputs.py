@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+_NO_SCORES = np.empty(0, np.float32)
+
 
 class Outputs(NamedTuple):
     """The predictions of a model for a batch."""
@@ -14,7 +16,7 @@ class Outputs(NamedTuple):
     class_ids: npt.NDArray[np.int32]  # [N]; -1 where the logits are not finite
     confidences: npt.NDArray[np.float32]  # [N], the calibrated probability of that class
     logits: npt.NDArray[np.float32]  # [N, K]
-    scores: npt.NDArray[np.float32]  # [N], how foreign each input is; [0] from a model that does not say
+    scores: npt.NDArray[np.float32] = _NO_SCORES  # [N], how foreign each input is; [0] from a model that does not say
 
     @classmethod
     def of(cls, columns: npt.NDArray[np.float32], temperature: float, *, scored: bool = False) -> Outputs:
@@ -39,9 +41,6 @@ class Outputs(NamedTuple):
         return cls(
             np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits), np.concatenate(scores)
         )
-
-
-_NO_SCORES = np.empty(0, np.float32)
 
 
 class Pending(Protocol):
