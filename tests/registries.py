@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from service.contract.manifest import Artifact, FeatureInput, GoldenSample, ImageInput, ModelManifest, Provenance
+from service.contract.manifest import (
+    Artifact,
+    FeatureInput,
+    GoldenSample,
+    ImageInput,
+    ModelManifest,
+    OutlierScores,
+    PredictionSets,
+    Provenance,
+)
 from service.contract.registry import Registry
 from service.model import torchscript
 
@@ -25,6 +34,23 @@ class BrightestRow(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images[:, 0, :10].float().sum(dim=2) / 255
+
+
+class ScoredRows(nn.Module):
+    """BrightestRow, whose outlier score is the brightness of the last pixel."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images[:, 0, :10].float().sum(dim=2) / 255, images[:, 0, -1, -1].float() / 255
+
+
+SCORED: dict[str, Any] = {
+    "schema_version": 2,
+    "outliers": OutlierScores(
+        threshold=0.98, quantiles=tuple((i + 1) / 200 for i in range(200)), data="rows/held-out", n=200
+    ),
+    "sets": PredictionSets(floors=(0.5,) * 450 + (0.05,) * 50, data="rows/held-out", n=200),
+}
+"""What the manifest of ScoredRows says beyond that of BrightestRow."""
 
 
 class FirstFeature(nn.Module):
@@ -79,7 +105,11 @@ def publish(
     module = module or BrightestRow()
     inputs = torch.arange(2 * torch.tensor(spec.shape).prod().item()).remainder(251)
     inputs = inputs.to(getattr(torch, spec.dtype)).view(2, *spec.shape)
-    logits = changes.pop("logits", None) or module.eval()(inputs).tolist()
+    given = module.eval()(inputs)
+    scores: list[float] = []
+    if isinstance(given, tuple):
+        given, scores = given[0], given[1].tolist()
+    logits = changes.pop("logits", None) or given.tolist()
 
     def describe(version: int, digest: Artifact) -> ModelManifest:
         return ModelManifest(
@@ -89,7 +119,9 @@ def publish(
             artifact=digest,
             input=spec,
             classes=classes,
-            golden=GoldenSample(inputs=base64.b64encode(inputs.numpy().tobytes()).decode(), logits=logits),
+            golden=GoldenSample(
+                inputs=base64.b64encode(inputs.numpy().tobytes()).decode(), logits=logits, scores=scores
+            ),
             provenance=Provenance(
                 recipe="test",
                 hyper_parameters={},

@@ -25,6 +25,7 @@ from training.learning.divergence import diverged
 from training.learning.progress import Progress
 from training.learning.tensorboard import BoardProgress, Details, log_measurements
 from training.learning.trainer import ALONE, EpochResult, train
+from training.publishing import abstention
 from training.publishing.calibrate import fit_temperature
 from training.publishing.destination import expect_writable, expect_writable_registry, registry_for
 from training.publishing.equivalence import UNTESTED, equivalence
@@ -32,7 +33,7 @@ from training.publishing.evaluate import Evaluation, evaluate, logits_of
 from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance
-from training.publishing.publish import golden_sample, publish, published
+from training.publishing.publish import golden_sample, input_spec, publish, published
 from training.publishing.quality_gate import refusal, too_few_to_tell
 from training.publishing.report import Report, command, example
 from training.recipes import Recipe
@@ -136,15 +137,16 @@ def run(
     artifact = export(model)
     # What is recorded is measured on what is served: the artifact, read back from its bytes.
     classifier = load(artifact, device)
-    temperature = hyper.temperature
+    temperature, known = hyper.temperature, abstention.Abstention(artifact)
     if held_out is not None:
         sent = recipe.as_sent(held_out)
         temperature = fit_temperature(logits_of(classifier, sent.inputs), sent.labels)
+        known = abstention.learn(artifact, train_data, sent, temperature=temperature, device=device)
+        classifier = load(known.artifact, device)
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
-    of_others = tuple(
-        evaluate(classifier, other, temperature=temperature) for other in _others(recipe, other_splits, settings)
-    )
+    others = list(_others(recipe, other_splits, settings))
+    of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
     trouble = diverged(history[-1].loss, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
     outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds, asked, trouble)
@@ -167,7 +169,13 @@ def run(
             refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
     if registry is not None and publish_as is not None and manifest is None and (force or not refused):
         check(On(model, device), classifier, test_data.inputs)
-        forms = equivalence(artifact, device, test_data) if whole.images else UNTESTED
+        forms = equivalence(known, device, test_data) if whole.images else UNTESTED
+        splits = (test_data, *others)
+        abstentions = [
+            metric
+            for split in splits
+            for metric in abstention.metrics_of(known, split, temperature=temperature, device=device)
+        ]
         report = Report(
             recipe=recipe,
             command=command(recipe, hyper, data, name=publish_as),
@@ -179,8 +187,10 @@ def run(
         manifest = publish(
             registry,
             publish_as,
-            artifact=artifact,
-            golden=golden_sample(classifier, test_data),
+            known=known,
+            golden=golden_sample(known, test_data, device),
+            foreign=list(abstention.compare(known, test_data, input_spec(test_data), settings.data_dir, device)),
+            abstentions=abstentions,
             equivalence=forms,
             test=test_data,
             evaluations=outcome.evaluations,

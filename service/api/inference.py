@@ -46,7 +46,12 @@ class Computed(NamedTuple):
     @property
     def batch_size(self) -> int:
         """How many inputs were computed together, of this request and of others; of several batches the largest."""
-        return max(part.answer.batch_size for part in self.parts)
+        return max((part.answer.batch_size for part in self.parts), default=0)
+
+    @classmethod
+    def nothing(cls) -> Computed:
+        """Return that no input had to be computed."""
+        return cls([], time.monotonic(), 0.0, 0.0)
 
     def stages(self, started: float, read: float, answered: float) -> Stages:
         """Return the stages of a request that began at `started` and whose body was complete at `read`."""

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from typing import Any, NamedTuple
 
 import orjson
 
 from service.api.body import Image, find_features, find_images
 from service.api.exchange import Exchange
 from service.api.inference import Ask, Computed, Inference
-from service.api.predictions import entry_bytes, error_entry, prediction_entries
+from service.api.predictions import blank_entry, check_query, entry_bytes, error_entry, prediction_entries
 from service.api.request import Query, parse_query
 from service.api.response import check_answer_size
 from service.api.router import Route
-from service.contract.manifest import ImageInput
+from service.contract.manifest import ImageInput, InputSpec
+from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request, Response, problem_response
 from service.images import decode as images
 from service.problems import ModelFailed, Problem
 from service.telemetry.observer import Observer
 
 Entry = dict[str, Any]
+
+
+class Blank(NamedTuple):
+    """An image in which there is nothing to see, as the model would take it."""
+
+    pixels: bytes
+
+
+Decoded = Image | Blank
 
 
 class Predict:
@@ -50,8 +60,9 @@ class Predict:
     async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[bytes, Computed]:
         content_type, query = request.header("content-type") or "", request.context.query
         model = ask.model
+        check_query(model, query)
         spec = model.manifest.input
-        decoded: list[Image] = []  # of several images, good and bad
+        decoded: list[Decoded] = []  # of several images, good and bad, or of a blank one
         if not isinstance(spec, ImageInput):
             data = find_features(content_type, body, spec, self._max_images)
             size = len(data) // model.input_bytes
@@ -65,7 +76,9 @@ class Predict:
             if isinstance(found[0], Problem):
                 raise found[0]
             data, size = await self._inference.decode(found[0], spec, ask), 1
-        computed = await self._inference.compute(ask, data, size)
+            if model.blank_is_outlier and images.is_blank(data, spec):
+                decoded, size = [Blank(data)], 0
+        computed = await self._inference.compute(ask, data, size) if size else Computed.nothing()
         predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
         if size == 1 and "error" in predicted[0]:  # among others it would be an entry
             raise ModelFailed(predicted[0]["error"]["detail"])
@@ -74,8 +87,16 @@ class Predict:
                 start = number * model.input_bytes
                 entry["input"] = _data_url(data[start : start + model.input_bytes], spec)
         if len(decoded) > size:
-            predicted = _with_errors(predicted, decoded)
+            predicted = list(_with_others(predicted, decoded, query, spec))
+        self._count_abstentions(model, predicted, query)
         return orjson.dumps({"model": model.name, "version": model.version, "predictions": predicted}), computed
+
+    def _count_abstentions(self, model: ServedModel, predicted: list[Entry], query: Query) -> None:
+        if query.abstain or model.blank_is_outlier:
+            blank = sum("blank" in entry for entry in predicted)
+            foreign = sum(entry.get("outlier", False) for entry in predicted) - blank if query.abstain else 0
+            if blank or foreign:
+                self._observer.abstained(model, blank=blank, foreign=foreign)
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content, headers=own, shared_headers=shared)
@@ -83,7 +104,7 @@ class Predict:
     def refuse(self, problem: Problem, id_header: Header) -> Response:
         return problem_response(problem, id_header)
 
-    async def _decode_several(self, ask: Ask, spec: ImageInput, found: list[Image]) -> list[Image]:
+    async def _decode_several(self, ask: Ask, spec: ImageInput, found: list[Image]) -> list[Decoded]:
         """Return each image as the model takes it, or what is wrong with it; at least one is good.
 
         Raises:
@@ -95,13 +116,24 @@ class Predict:
             raise problems[0]
         if problems:
             self._observer.images_refused(ask.model, problems[0].reason, len(problems))
-        return decoded
+        if not ask.model.blank_is_outlier:
+            return [*decoded]
+        return [Blank(data) if isinstance(data, bytes) and images.is_blank(data, spec) else data for data in decoded]
 
 
-def _with_errors(predicted: list[Entry], decoded: list[Image]) -> list[Entry]:
-    """Return an entry for each image, in order: the next prediction, or what is wrong with it."""
+def _with_others(predicted: list[Entry], decoded: list[Decoded], query: Query, spec: InputSpec) -> Iterator[Entry]:
+    """Yield an entry for each image, in order: the next prediction, or why there is none."""
     following = iter(predicted)
-    return [error_entry(data) if isinstance(data, Problem) else next(following) for data in decoded]
+    for data in decoded:
+        if isinstance(data, Problem):
+            yield error_entry(data)
+        elif isinstance(data, Blank):
+            entry = blank_entry(query)
+            if query.show_input and isinstance(spec, ImageInput):
+                entry["input"] = _data_url(data.pixels, spec)
+            yield entry
+        else:
+            yield next(following)
 
 
 def _data_url(data: bytes, spec: ImageInput) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from service.contract.manifest import LEAST_COVERAGE, MOST_COVERAGE
 from service.http.messages import Request
 from service.problems import BadRequest
 
 PRIORITIES = ("normal", "bulk")
 
-_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "priority")
+_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "abstain", "coverage", "priority")
+_DECIMAL = re.compile(r"[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -23,6 +26,8 @@ class Query(NamedTuple):
     top_k: int | None = None
     probabilities: bool = False
     show_input: bool = False
+    abstain: bool = False
+    coverage: float | None = None
     bulk: bool = False
 
 
@@ -61,6 +66,8 @@ def _parse(raw_query: bytes) -> Query:
         top_k=whole_number(given["top_k"], "top_k") if "top_k" in given else None,
         probabilities=_boolean(given, "probabilities"),
         show_input=_boolean(given, "show_input"),
+        abstain=_boolean(given, "abstain"),
+        coverage=_coverage(given["coverage"]) if "coverage" in given else None,
         bulk=given.get("priority") == "bulk",
     )
 
@@ -85,6 +92,13 @@ def whole_number(text: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
         raise BadRequest(f"{name} must be a whole number of at least 1. Given: {text[:40]!r}")
     return int(text)
+
+
+def _coverage(text: str) -> float:
+    value = float(text) if _DECIMAL.fullmatch(text) else 0.0
+    if not LEAST_COVERAGE <= value <= MOST_COVERAGE:
+        raise BadRequest(f"coverage must be from {LEAST_COVERAGE:g} to {MOST_COVERAGE:g}. Given: {text[:40]!r}")
+    return value
 
 
 def _boolean(given: dict[str, str], name: str) -> bool:

@@ -84,4 +84,4 @@ class Rows:
 
 def outlier_scores(outputs: Outputs) -> Any:
     """Return how unlike the training data each image of a batch is, float32 [N]; None for a model that does not say."""
-    return getattr(outputs, "outliers", None)
+    return outputs.scores if len(outputs.scores) else None

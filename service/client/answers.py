@@ -18,13 +18,21 @@ class ClassProbability:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The most probable class of one input; `top_k` and `probabilities` (in the order of the classes) if asked for."""
+    """The most probable class of one input; `top_k`, `probabilities` and `prediction_set` if asked for.
 
-    class_id: int
-    label: str
-    probability: float
+    `class_id` and `label` are None where the service abstains: in a blank picture, whose `probability` is None too, or
+    an outlier if `abstain` was asked for. `outlier` is None from a version that cannot tell.
+    """
+
+    class_id: int | None
+    label: str | None
+    probability: float | None
     top_k: tuple[ClassProbability, ...] | None = None
     probabilities: tuple[float, ...] | None = None
+    prediction_set: tuple[ClassProbability, ...] | None = None
+    outlier: bool | None = None
+    outlier_percentile: float | None = None
+    blank: bool = False
     model: str = ""
     version: int = 0
 
@@ -87,14 +95,17 @@ def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
     """
     if "error" in entry:
         return PredictionError(entry["error"]["status"], entry["error"]["detail"])
-    top_k = entry.get("top_k")
     probabilities = entry.get("probabilities")
     return Prediction(
         class_id=entry["class_id"],
         label=entry["label"],
         probability=entry["probability"],
-        top_k=None if top_k is None else tuple(_class_probability(one) for one in top_k),
+        top_k=_class_probabilities(entry, "top_k"),
         probabilities=None if probabilities is None else tuple(probabilities),
+        prediction_set=_class_probabilities(entry, "prediction_set"),
+        outlier=entry.get("outlier"),
+        outlier_percentile=entry.get("outlier_percentile"),
+        blank=entry.get("blank", False),
         model=model,
         version=version,
     )
@@ -122,5 +133,7 @@ def models_of(document: Mapping[str, Any]) -> Models:
     return Models(document["default"], tuple(models))
 
 
-def _class_probability(entry: Mapping[str, Any]) -> ClassProbability:
-    return ClassProbability(entry["class_id"], entry["label"], entry["probability"])
+def _class_probabilities(entry: Mapping[str, Any], name: str) -> tuple[ClassProbability, ...] | None:
+    if name not in entry:
+        return None
+    return tuple(ClassProbability(one["class_id"], one["label"], one["probability"]) for one in entry[name])

@@ -46,18 +46,23 @@ class PredictOptions(TypedDict, total=False):
     version: int | str | None
     top_k: int | None
     probabilities: bool
+    abstain: bool
+    coverage: float | None
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller wants of predictions: which model (the service's default) and version (the one in production, a
-    number or an alias), the `top_k` most probable classes, the probabilities of all.
+    """The wishes of a caller: which model (the service's default) and version (the one in production, a number or an
+    alias), the `top_k` most probable classes, the probabilities of all, no label for outliers (`abstain`), the set of
+    classes that holds the truth as often as `coverage` says.
     """
 
     model: str | None = None
     version: int | str | None = None
     top_k: int | None = None
     probabilities: bool = False
+    abstain: bool = False
+    coverage: float | None = None
     bulk: bool = False
 
     def __post_init__(self) -> None:
@@ -65,9 +70,10 @@ class Options:
             raise ValueError(f"top_k must be at least 1. Given: {self.top_k}")
 
     def params(self) -> dict[str, str]:
-        given = {"model": self.model, "version": self.version, "top_k": self.top_k}
+        given = {"model": self.model, "version": self.version, "top_k": self.top_k, "coverage": self.coverage}
         params = {name: str(value) for name, value in given.items() if value is not None}
         params |= {"probabilities": "true"} if self.probabilities else {}
+        params |= {"abstain": "true"} if self.abstain else {}
         return params | ({"priority": "bulk"} if self.bulk else {})
 
 

@@ -85,6 +85,7 @@ async def _add_missing(options: argparse.Namespace, results: Results, advance: C
             batch_size=options.batch_size,
             model=options.model,
             version=options.version,
+            abstain=options.abstain,
         ):
             results.add(os.path.relpath(classified.path, options.folder), classified.answer)
             advance()
@@ -94,8 +95,8 @@ def _parser() -> Parser:
     parser = Parser(
         "classify",
         description="Classify every image under a folder (PNG, JPEG, WebP, GIF, BMP, by the ending of its name).\n"
-        "The result has a row for each: path (from FOLDER on), class_id, label, probability,\n"
-        "the model and the version that answered, and error.\n"
+        "The result has a row for each: path (from FOLDER on), class_id, label, probability, whether it is\n"
+        "an outlier (a blank picture has no label), the model and the version that answered, and error.\n"
         "Interrupted, the same command goes on where it was; rows that are there stay as they are,\n"
         "so another model needs a new file. Other users of the service are answered first.",
         epilog="examples:\n"
@@ -121,6 +122,7 @@ def _parser() -> Parser:
         metavar="N",
         help="Most files in one request. Default: %(default)s",
     )
+    parser.add_argument("--abstain", action="store_true", help="No label for images unlike the training data.")
     add_choice(parser)
     add_connection(parser, retry_seconds=60)
     return parser

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("FILES must hold - at most once. Given: it twice")
     if options.probabilities and not options.json:
         parser.error("--probabilities must come with --json, a table has no room for them. Given: it alone")
-    wanted = {name: getattr(options, name) for name in ("model", "version", "top_k", "probabilities")}
+    wanted = {
+        name: getattr(options, name) for name in ("model", "version", "top_k", "probabilities", "abstain", "coverage")
+    }
     images = [sys.stdin.buffer if file == STDIN else file for file in options.files]
     try:
         with open_client(options) as client:
@@ -48,10 +50,17 @@ def _row(file: str, answer: Answer) -> tuple[str, ...]:
     others = ", ".join(f"{one.label} {one.probability:.2%}" for one in (answer.top_k or ())[1:])
     return (
         file,
-        str(answer.class_id),
-        f"{answer.probability:.2%}",
-        answer.label + (f", then {others}" if others else ""),
+        "-" if answer.class_id is None else str(answer.class_id),
+        "-" if answer.probability is None else f"{answer.probability:.2%}",
+        (answer.label or "no label") + (f", then {others}" if others else "") + _remark(answer),
     )
+
+
+def _remark(answer: Prediction) -> str:
+    remark = " (blank)" if answer.blank else " (outlier)" if answer.outlier else ""
+    if answer.prediction_set is None:
+        return remark
+    return f"{remark}, one of {{{', '.join(one.label for one in answer.prediction_set)}}}"
 
 
 def _document(file: str, answer: Answer) -> dict[str, Any]:
@@ -75,6 +84,13 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="Print one JSON object a line in place of the table.")
     parser.add_argument("--top-k", type=number(int, 1), metavar="K", help="Also the K most probable classes.")
     parser.add_argument("--probabilities", action="store_true", help="With --json: the probabilities of all classes.")
+    parser.add_argument("--abstain", action="store_true", help="No label for images unlike the training data.")
+    parser.add_argument(
+        "--coverage",
+        type=number(float, 0.5),
+        metavar="SHARE",
+        help="Also the classes among which the truth is as often as SHARE says, such as 0.95.",
+    )
     add_choice(parser)
     add_connection(parser)
     return parser

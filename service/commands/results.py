@@ -21,12 +21,16 @@ _FLUSH_ROWS = 64
 
 
 class Row(NamedTuple):
-    """A file and what it shows, by which version of which model, or why that is not known."""
+    """A file and what it shows, by which version of which model, or why that is not known.
+
+    `outlier` is true, false, or empty where the version cannot tell; a blank picture is one without a label.
+    """
 
     path: str
     class_id: str
     label: str
     probability: str
+    outlier: str
     model: str
     version: str
     error: str
@@ -68,7 +72,7 @@ class Results:
     def add(self, path: str, answer: Answer) -> None:
         """Write the row of one file."""
         if isinstance(answer, PredictionError):
-            row = Row(path, "", "", "", "", "", answer.detail)
+            row = Row(path, "", "", "", "", "", "", answer.detail)
             self.failed += 1
         else:
             if self.models and answer.model not in self.models:
@@ -77,8 +81,8 @@ class Results:
                     f"Given: one of {answer.model}. Write a new file, or name the model with --model"
                 )
             self.models.add(answer.model)
-            said = str(answer.class_id), answer.label, f"{answer.probability:.6f}"
-            row = Row(path, *said, answer.model, str(answer.version), "")
+            said = _text(answer.class_id), answer.label or "", _probability(answer.probability)
+            row = Row(path, *said, _text(answer.outlier), answer.model, str(answer.version), "")
         self._write(row)
         self._unflushed += 1
         if self._unflushed >= _FLUSH_ROWS:
@@ -151,6 +155,14 @@ class Results:
         self._file.write(line.encode("utf-8", "surrogateescape"))
 
 
+def _text(value: int | bool | None) -> str:
+    return "" if value is None else str(value).lower()
+
+
+def _probability(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
@@ -172,6 +184,7 @@ def _whole_rows(file: Any) -> Iterator[tuple[list[str], int]]:
 def _to_parquet(rows: Path, path: Path) -> None:
     pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     kinds = {"class_id": pyarrow.int32(), "probability": pyarrow.float64(), "version": pyarrow.int32()}
+    kinds["outlier"] = pyarrow.bool_()
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in Row._fields])
     with rows.open("rb") as file, parquet.ParquetWriter(path, schema) as writer:
         block: list[dict[str, Any]] = []
@@ -193,9 +206,8 @@ def _from_parquet(path: Path) -> Iterator[Row]:
         raise ResultsError(f"{path} must be new, or hold the columns {','.join(Row._fields)}. Given: {names}")
     for block in file.iter_batches():
         for entry in block.to_pylist():
-            probability = "" if entry["probability"] is None else f"{entry['probability']:.6f}"
             yield Row(*("" if entry[name] is None else str(entry[name]) for name in Row._fields))._replace(
-                probability=probability
+                probability=_probability(entry["probability"]), outlier=_text(entry["outlier"])
             )
 
 
@@ -203,5 +215,11 @@ def _typed(row: Row) -> dict[str, Any]:
     path = row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if row.error:
         return {**dict.fromkeys(Row._fields), "path": path, "error": row.error}
-    numbers = {"class_id": int(row.class_id), "probability": float(row.probability), "version": int(row.version)}
-    return {**row._asdict(), "path": path, **numbers, "error": None}
+    known = {
+        "class_id": int(row.class_id) if row.class_id else None,
+        "label": row.label if row.class_id else None,
+        "probability": float(row.probability) if row.probability else None,
+        "outlier": row.outlier == "true" if row.outlier else None,
+        "version": int(row.version),
+    }
+    return {**row._asdict(), "path": path, **known, "error": None}

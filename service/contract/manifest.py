@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bisect
 import math
 import struct
 from typing import Annotated, Any, Literal, Self
@@ -118,6 +119,9 @@ class GoldenSample(_Value):
     inputs: str = Field(description="Base64 of the inputs, back to back, little-endian.")
     logits: tuple[tuple[Finite32, ...], ...] = Field(min_length=1)
     tolerance: float = Field(1e-3, gt=0, le=1, description="Largest absolute difference of a logit that is accepted.")
+    scores: tuple[Finite32, ...] = Field(
+        (), description="Outlier scores of the same inputs, for an artifact that has any."
+    )
 
     def raw_inputs(self) -> bytes:
         return base64.b64decode(self.inputs)
@@ -129,6 +133,70 @@ class FormEvidence(_Value):
     form: FormName
     agreement: float = Field(ge=0, le=1, description="Share of the inputs that get the class of the published form.")
     accuracy_difference: float = Field(ge=-1, le=1, description="Accuracy in this form minus that in the published.")
+    outlier_agreement: float | None = Field(
+        None, ge=0, le=1, description="Share of the inputs that are outliers in both forms or in neither."
+    )
+    data: str
+    n: int = Field(gt=0)
+
+
+class OutlierScores(_Value):
+    """The artifact's second output: how little an input resembles the training data."""
+
+    threshold: float = Field(description="An input with a higher score is an outlier.")
+    quantiles: tuple[float, ...] = Field(
+        min_length=2, description="Scores of held-out inputs in ascending order, at equal steps up to the largest."
+    )
+    knows_blank: bool = Field(
+        False, description="Whether pictures of a single colour were training data. If not, one is an outlier unseen."
+    )
+    data: str
+    n: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _quantiles_ascend(self) -> Self:
+        if not all(map(math.isfinite, self.quantiles)) or list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError("outliers.quantiles must be finite and ascend")
+        return self
+
+    def percentile(self, score: float) -> float:
+        """Return the percentage of held-out inputs that resemble the training data more than one with this score."""
+        if not score <= self.quantiles[-1]:  # so that NaN is foreign
+            return 100.0
+        return 100.0 * bisect.bisect_left(self.quantiles, score) / len(self.quantiles)
+
+
+LEAST_COVERAGE, MOST_COVERAGE, COVERAGE_STEPS = 0.5, 0.999, 500
+"""Prediction sets are for coverages of 0.500, 0.501, ... 0.999."""
+
+
+class PredictionSets(_Value):
+    """The classes that a set must hold to contain the truth as often as asked: those that are probable enough.
+
+    Split conformal prediction: Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers with bounded error
+    levels", JASA 2019 (https://arxiv.org/abs/1609.00451).
+    """
+
+    floors: tuple[float, ...] = Field(
+        min_length=COVERAGE_STEPS,
+        max_length=COVERAGE_STEPS,
+        description="The least probability of a class in the set, for coverages of 0.500, 0.501, ... 0.999.",
+    )
+    data: str
+    n: int = Field(gt=0)
+
+    def floor(self, coverage: float) -> float:
+        """Return the least probability of a class in a set for `coverage`, from 0.5 to 0.999."""
+        return self.floors[math.ceil(round((coverage - LEAST_COVERAGE) * 2 * COVERAGE_STEPS, 6))]
+
+
+class ForeignEvidence(_Value):
+    """How well outlier scores tell pictures of one foreign kind from those of a test split."""
+
+    kind: str
+    auroc: float = Field(ge=0, le=1)
+    fpr95: float = Field(ge=0, le=1, description="Share of the test split flagged where 95 % of the foreign ones are.")
+    flagged: float = Field(ge=0, le=1, description="Share of the foreign ones above the published threshold.")
     data: str
     n: Count
 
@@ -165,7 +233,7 @@ class Provenance(_Value):
 class ModelManifest(_Value):
     """Everything that a reader of the registry needs to know about one version of one model."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = Field(1, description="2: the artifact returns logits and outlier scores.")
     name: Name
     version: int = Field(ge=1, le=MOST_VERSIONS)
     created: AwareDatetime
@@ -185,6 +253,9 @@ class ModelManifest(_Value):
     half_precision: tuple[FormEvidence, ...] = Field(
         (), description="Evidence for or against each form in half precision that was measured."
     )
+    outliers: OutlierScores | None = None
+    foreign: tuple[ForeignEvidence, ...] = ()
+    sets: PredictionSets | None = None
     provenance: Provenance
     forced: str | None = Field(None, description="Why the gate refused this version, if it was published by force.")
 
@@ -203,6 +274,10 @@ class ModelManifest(_Value):
         for row in self.golden.logits:
             if len(row) != len(self.classes):
                 raise ValueError(f"golden.logits must have {len(self.classes)} columns. Given: {len(row)}")
+        if (self.schema_version == 2) != (self.outliers is not None):
+            raise ValueError("outliers must be there in schema version 2, and only there")
+        if len(self.golden.scores) != (n if self.outliers else 0):
+            raise ValueError("golden.scores must be one for each input, where the artifact gives scores")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must differ from each other")
         return self

@@ -1,7 +1,7 @@
 """The messages between an HTTP process and a worker, over one Unix stream socket for each pair.
 
     BLOCK    HTTP -> worker   images (or features) of one model, which are answered together
-    ANSWER   worker -> HTTP   class, confidence and logits for each image of a block
+    ANSWER   worker -> HTTP   class, confidence, logits and, from some models, outlier score for each image of a block
     REFUSAL  worker -> HTTP   a block that cannot be computed at all, with the reason
     MODELS   worker -> HTTP   which versions the worker serves and which not; sent on connecting and after each change
     GOODBYE  worker -> HTTP   the worker ends of its own accord: no block that it still holds did that
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -78,6 +78,7 @@ class BlockAnswer(NamedTuple):
     batch_size: int  # images that were computed together, of this block and of others
     queue_seconds: float
     compute_seconds: float
+    scores: Sequence[float] = ()  # how foreign each image is; none from a model that does not say
 
 
 def pack(kind: Kind, block_id: int, payload: bytes) -> bytes:
@@ -107,14 +108,18 @@ def unpack_retry(payload: bytes) -> Retry:
 
 def pack_answer(
     block_id: int,
-    columns: tuple[bytes, bytes, bytes],
+    columns: tuple[bytes, ...],
     *,
     classes: int,
     batch_size: int,
     queue_seconds: float,
     compute_seconds: float,
 ) -> bytes:
-    """Pack an answer; `columns` are int32 [n] class ids, float32 [n] confidences and float32 [n, classes] logits."""
+    """Pack an answer.
+
+    `columns` are int32 [n] class ids, float32 [n] confidences, float32 [n, classes] logits, and float32 [n] scores or
+    nothing.
+    """
     head = _ANSWER.pack(len(columns[0]) // 4, classes, batch_size, queue_seconds, compute_seconds)
     return pack(Kind.ANSWER, block_id, b"".join((head, *columns)))
 
@@ -122,14 +127,16 @@ def pack_answer(
 def unpack_answer(payload: bytes) -> BlockAnswer:
     size, classes, batch_size, queue_seconds, compute_seconds = _ANSWER.unpack_from(payload)
     body = memoryview(payload)[_ANSWER.size :]
+    scores_at = 4 * size * (2 + classes)
     return BlockAnswer(
         list(body[: 4 * size].cast("i")),
         list(body[4 * size : 8 * size].cast("f")),
-        body[8 * size :].cast("f"),
+        body[8 * size : scores_at].cast("f"),
         classes,
         batch_size,
         queue_seconds,
         compute_seconds,
+        list(body[scores_at:].cast("f")),
     )
 
 

@@ -31,6 +31,10 @@ class ServedModel:
         self.key: Key = (self.name, self.version)
         self.classes = manifest.classes
         self.input_bytes = input_bytes(manifest.input)
+        self.outliers = manifest.outliers
+        self.sets = manifest.sets
+        is_blind = self.outliers is not None and not self.outliers.knows_blank
+        self.blank_is_outlier = is_blind and manifest.input.kind == "image"
         self.default = default
         self.aliases = aliases
         self.identity = identity(manifest)

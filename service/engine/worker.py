@@ -333,13 +333,18 @@ class Worker:
         began = max(batch.started, self._landed)  # before that the device had another
         self._landed = time.monotonic()
         size = len(outputs.class_ids)
-        class_ids, confidences, logits = outputs
+        class_ids, confidences, logits, scores = outputs
         self._batches += 1
         start = 0
         for job in batch.jobs:
             own = slice(start, start + job.block.size)
             start = own.stop
-            columns = (class_ids[own].tobytes(), confidences[own].tobytes(), logits[own].tobytes())
+            columns = (
+                class_ids[own].tobytes(),
+                confidences[own].tobytes(),
+                logits[own].tobytes(),
+                scores[own].tobytes(),
+            )
             self._send(
                 job.peer,
                 messages.pack_answer(

@@ -37,6 +37,8 @@ _REDUCED_JPEG = 4
 """A baseline JPEG may have this many times the pixels that are allowed, if it is decoded at a reduced size."""
 _LEAST_SIDE = 512  # of a JPEG that is decoded at a reduced size, and 8 times that of the model's input
 
+_EVERY = 37  # pixel that is looked at first, to see that a picture is not blank
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -110,6 +112,17 @@ def describe(data: bytes, more_formats: tuple[str, ...] = ()) -> Description:
         raise _unidentified(data, more_formats) from error
     except Exception as error:
         raise BadRequest(f"the image must decode. Given: {error}") from error
+
+
+def is_blank(data: bytes, spec: ImageInput) -> bool:
+    """Whether there is nothing to see in a model's input, uint8 [C, H, W]: no ink, or one colour."""
+    # Most inputs are found not to be blank by this in 0.3 us, or 1.5 us for a photo; numpy's extremes take 10.
+    if spec.style == "mnist" and b"\0" in data and (b"\xff" in data or b"\xfe" in data):
+        return False
+    few = data[: spec.shape[1] * spec.shape[2] : _EVERY]
+    if max(few) - min(few) >= mnist.LEAST_CONTRAST:
+        return False
+    return mnist.is_blank(np.frombuffer(data, np.uint8).reshape(spec.shape))
 
 
 def picture(data: bytes, spec: ImageInput) -> bytes:

@@ -13,7 +13,7 @@ _INK_LEVEL = 0.25  # of the darkest stroke; below it is paper, noise or the soft
 
 _ENOUGH_PIXELS = 512  # of the longer side of a sheet
 
-_LEAST_CONTRAST = 16  # of 255, between paper and ink; less is a blank sheet
+LEAST_CONTRAST = 16  # of 255, between paper and ink; less is a blank sheet
 
 # Of the 60,000 training images the border's median is 0 in all, and the lightest pixel at least 254.
 _DARKEST_GREY = 12
@@ -35,7 +35,7 @@ def is_mnist(pixels: Pixels) -> bool:
 
 def is_blank(pixels: Pixels) -> bool:
     """Whether there is nothing to see: one colour, but for noise too faint to be ink. pixels: uint8 [C, H, W]."""
-    return bool((pixels.max(axis=(1, 2)).astype(int) - pixels.min(axis=(1, 2)) < _LEAST_CONTRAST).all())
+    return bool((pixels.max(axis=(1, 2)).astype(int) - pixels.min(axis=(1, 2)) < LEAST_CONTRAST).all())
 
 
 def shrink(sheet: Image.Image) -> Image.Image:
@@ -52,7 +52,7 @@ def redraw_as_mnist(pixels: Pixels, height: int, width: int) -> Pixels:
     """
     ink = sheets.ink_of(pixels)
     darkest = float(ink.max())
-    if darkest < _LEAST_CONTRAST:
+    if darkest < LEAST_CONTRAST:
         return np.zeros((height, width), np.uint8)
     drawing = _scaled(_cropped(ink / darkest), round(_INK_PIXELS * min(height, width) / 28))
     return (_centred(drawing, height, width) * 255).round().astype(np.uint8)

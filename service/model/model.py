@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -49,6 +50,7 @@ class Model:
         self.device = torch.device(self.form.device)
         self.input_bytes = input_bytes(manifest.input)
         self.identity = identity(manifest).encode()
+        self._scored = manifest.outliers is not None
         try:
             self._network = torchscript.load(artifact, self.device, self.form.name)
             self._pipeline = _pipeline(self._network, self.device)
@@ -78,11 +80,14 @@ class Model:
         try:
             with torch.inference_mode():
                 if self._pipeline:
-                    return _Underway(self._pipeline.start(inputs), self.manifest.temperature)
-                logits = self._network(inputs).float().numpy()
+                    return _Underway(self._pipeline.start(inputs), self._outputs)
+                columns = self._network(inputs).float().numpy()
         except RuntimeError as error:
             return _Done(error)
-        return _Done(Outputs.of(logits, self.manifest.temperature))
+        return _Done(self._outputs(columns))
+
+    def _outputs(self, columns: npt.NDArray[np.float32]) -> Outputs:
+        return Outputs.of(columns, self.manifest.temperature, scored=self._scored)
 
     def capture(self, max_batch_size: int) -> None:
         """Compute batches of up to that size by CUDA graphs from now on; there are none on the CPU.
@@ -111,30 +116,37 @@ class Model:
 
     def failed(self) -> Outputs:
         """Return the outputs for one image that the model cannot compute."""
-        return Outputs.of(np.full((1, len(self.manifest.classes)), np.nan, np.float32), 1.0)
+        return self._outputs(np.full((1, len(self.manifest.classes) + self._scored), np.nan, np.float32))
 
     def prove(self) -> None:
         """Compute the golden sample and compare.
 
         Raises:
             UnfitModelError: the logits differ by more than the manifest's tolerance (in half precision: by more than
-                a twentieth of the largest).
+                a twentieth of the largest), or the scores do.
         """
         golden = self.manifest.golden
         expected = np.array(golden.logits, np.float32)
-        tolerance = golden.tolerance
-        if self.form.name in HALF:
-            tolerance = max(tolerance, _HALF_TOLERANCE * float(abs(expected).max()))
         try:
-            logits = self.run(self.batch(bytearray(golden.raw_inputs()))).logits
+            outputs = self.run(self.batch(bytearray(golden.raw_inputs())))
         except RuntimeError as error:
             raise UnfitModelError(f"{self}: the golden sample must compute. Given: {error}") from error
-        if logits.shape != expected.shape:
-            raise UnfitModelError(f"{self}: golden logits must be {list(expected.shape)}. Given: {list(logits.shape)}")
-        difference = float(abs(logits - expected).max())
+        self._compare("logits", outputs.logits, expected)
+        if self._scored:
+            self._compare("scores", outputs.scores, np.array(golden.scores, np.float32))
+
+    def _compare(self, what: str, given: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+        tolerance = self.manifest.golden.tolerance
+        if what == "scores":  # sums of squares, of any size
+            tolerance *= max(1.0, float(abs(expected).max()))
+        if self.form.name in HALF:
+            tolerance = max(tolerance, _HALF_TOLERANCE * float(abs(expected).max()))
+        if given.shape != expected.shape:
+            raise UnfitModelError(f"{self}: golden {what} must be {list(expected.shape)}. Given: {list(given.shape)}")
+        difference = float(abs(given - expected).max())
         if not difference <= tolerance:  # written so that NaN fails
             raise UnfitModelError(
-                f"{self}: golden logits must be within {tolerance:g} of the manifest's. Given: off by {difference}"
+                f"{self}: golden {what} must be within {tolerance:g} of the manifest's. Given: off by {difference}"
             )
 
     def run_blank(self, size: int) -> None:
@@ -186,11 +198,11 @@ class _Done:
 class _Underway:
     """A batch that a device computes on its own."""
 
-    __slots__ = ("_batch", "_temperature")
+    __slots__ = ("_batch", "_make")
 
-    def __init__(self, batch: cuda.Batch, temperature: float) -> None:
+    def __init__(self, batch: cuda.Batch, make: Callable[[npt.NDArray[np.float32]], Outputs]) -> None:
         self._batch = batch
-        self._temperature = temperature
+        self._make = make
 
     def ready(self) -> bool:
         try:
@@ -200,10 +212,10 @@ class _Underway:
 
     def outputs(self) -> Outputs:
         try:
-            logits = self._batch.logits()
+            columns = self._batch.logits()
         except RuntimeError as error:
             _raise(error)
-        return Outputs.of(logits, self._temperature)
+        return self._make(columns)
 
 
 def _raise(error: RuntimeError) -> NoReturn:

@@ -7,17 +7,24 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+_NO_SCORES = np.empty(0, np.float32)
+
 
 class Outputs(NamedTuple):
-    """What a model predicts for a batch."""
+    """The predictions of a model for a batch."""
 
     class_ids: npt.NDArray[np.int32]  # [N]; -1 where the logits are not finite
     confidences: npt.NDArray[np.float32]  # [N], the calibrated probability of that class
     logits: npt.NDArray[np.float32]  # [N, K]
+    scores: npt.NDArray[np.float32] = _NO_SCORES  # [N], how foreign each input is; [0] from a model that does not say
 
     @classmethod
-    def of(cls, logits: npt.NDArray[np.float32], temperature: float) -> Outputs:
-        """Classify logits [N, K]: a dozen small steps, for which numpy needs half as long as torch."""
+    def of(cls, columns: npt.NDArray[np.float32], temperature: float, *, scored: bool = False) -> Outputs:
+        """Classify logits [N, K], beside which there is a column of scores if they are `scored`.
+
+        Of a dozen small steps, for which numpy needs half as long as torch.
+        """
+        logits, scores = (columns[:, :-1], columns[:, -1]) if scored else (columns, _NO_SCORES)
         with np.errstate(invalid="ignore"):  # logits that are not finite
             scaled = logits / temperature
             confidences = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
@@ -25,13 +32,15 @@ class Outputs(NamedTuple):
         computed = np.isfinite(confidences)
         if not computed.all():
             class_ids[~computed] = -1
-        return cls(class_ids, confidences, logits)
+        return cls(class_ids, confidences, logits, scores)
 
     @classmethod
     def join(cls, first: Outputs, second: Outputs) -> Outputs:
         """Concatenate two batches."""
-        class_ids, confidences, logits = zip(first, second, strict=True)
-        return cls(np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits))
+        class_ids, confidences, logits, scores = zip(first, second, strict=True)
+        return cls(
+            np.concatenate(class_ids), np.concatenate(confidences), np.concatenate(logits), np.concatenate(scores)
+        )
 
 
 class Pending(Protocol):

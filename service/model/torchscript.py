@@ -27,7 +27,7 @@ class TorchScriptError(RuntimeError):  # like the errors that a module raises it
 
 
 class Network:
-    """A loaded module in one form; `network(inputs)` returns its logits."""
+    """A loaded module in one form; `network(inputs)` returns its logits, and outlier scores if it computes any."""
 
     def __init__(self, module: torch.jit.ScriptModule, form: FormName | Literal["published"]) -> None:
         self._module = module
@@ -35,7 +35,16 @@ class Network:
         self._precision = _PRECISIONS.get(form)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return logits [N, K] for N inputs, on the device of the module, in the precision that it computes in.
+        """Return logits [N, K], or logits and scores [N, K + 1], as one tensor that a device copies in one step.
+
+        Raises:
+            RuntimeError: as `run`.
+        """
+        logits, scores = self.run(inputs)
+        return logits if scores is None else torch.cat((logits, scores.unsqueeze(1)), 1)
+
+    def run(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits [N, K] and, from a module with two outputs, outlier scores [N], on the module's device.
 
         Raises:
             RuntimeError: the module failed on `inputs`, or returned something else.
@@ -47,10 +56,14 @@ class Network:
         except torch.jit.Error as error:  # a `raise` in the module; it is no RuntimeError
             reason = str(error).splitlines()[-1]
             raise TorchScriptError(f"the module must compute its inputs. Given: {reason}") from error
-        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
-            given = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        logits, scores = outputs if isinstance(outputs, tuple) and len(outputs) == 2 else (outputs, None)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
+            given = list(logits.shape) if isinstance(logits, Tensor) else type(outputs).__name__
             raise TorchScriptError(f"the module must return logits [{len(inputs)}, K]. Given: {given}")
-        return outputs
+        if scores is not None and (not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]):
+            given = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise TorchScriptError(f"the module must return scores [{len(inputs)}]. Given: {given}")
+        return logits, scores
 
     def _in_precision(self, inputs: Tensor, precision: torch.dtype) -> object:
         with torch.autocast(inputs.device.type, precision):

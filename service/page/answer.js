@@ -4,6 +4,7 @@ import { by } from "./dom.js";
 
 const MANY = 20; // more classes than this are sorted by probability, in a list that scrolls
 const SPOKEN_AFTER_MS = 700; // a screen reader hears the answer once the hand rests
+const FOREIGN = "unlike what it was taught";
 const STAGES = ["decode", "queue", "compute", "rest"];
 
 export class AnswerView {
@@ -28,6 +29,7 @@ export class AnswerView {
 
   clear(text = "Nothing to see yet") {
     by("answer").dataset.empty = "true";
+    by("answer").dataset.outlier = "false";
     by("best-label").textContent = "–";
     delete by("best-label").dataset.length;
     by("best-share").textContent = text;
@@ -39,14 +41,17 @@ export class AnswerView {
   }
 
   show({ model, version, predictions: [prediction], milliseconds }) {
-    const { class_id: best, label, probability, probabilities = [], input } = prediction;
+    const { class_id: best, probability, probabilities = [], input, outlier = false, blank = false } = prediction;
+    const label = prediction.label ?? "–";
     by("answer").dataset.empty = "false";
+    by("answer").dataset.outlier = String(outlier);
     by("best-label").textContent = label;
     by("best-label").dataset.length = label.length <= 3 ? "sign" : label.length <= 12 ? "word" : "phrase";
-    by("best-share").textContent = `${percent(probability)} sure`;
+    const verdict = blank ? "A blank picture" : `${percent(probability)} sure${outlier ? `, but ${FOREIGN}` : ""}`;
+    by("best-share").textContent = verdict;
     if (input) {
       by("seen-image").src = input;
-      by("seen-image").alt = `The picture of ${label} as the network saw it`;
+      by("seen-image").alt = blank ? "A blank picture" : `The picture of ${label} as the network saw it`;
     }
     by("seen-image").hidden = !input;
     by("seen-blank").hidden = Boolean(input);
@@ -55,7 +60,7 @@ export class AnswerView {
     }
     if (by("bars").dataset.many === "true") this.#sort(probabilities);
     this.#showTimes(milliseconds);
-    this.#say(`${label}, ${percent(probability)}, by ${model} version ${version}`);
+    this.#say(`${label}, ${verdict}, by ${model} version ${version}`);
   }
 
   #sort(probabilities) {

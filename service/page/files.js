@@ -50,7 +50,7 @@ export class FileTable {
   // Asks about every file again: another model answers now.
   restart() {
     for (const row of this.#rows) {
-      Object.assign(row, { label: undefined, probability: undefined, error: undefined, done: false });
+      Object.assign(row, { label: undefined, probability: undefined, error: undefined, blank: false, done: false });
       this.#fill(row);
     }
     this.#run();
@@ -89,8 +89,8 @@ export class FileTable {
     for (;;) {
       try {
         const { model, version, predictions } = await this.#ask(file, signal);
-        const { label, probability } = predictions[0];
-        return { model, version, label, probability };
+        const { label, probability, outlier, blank = false } = predictions[0];
+        return { model, version, label: label ?? "", probability: probability ?? undefined, outlier, blank };
       } catch (error) {
         if (signal.aborted) return {};
         if (!(error instanceof Refusal && error.passes)) {
@@ -121,10 +121,10 @@ export class FileTable {
     );
   }
 
-  #fill({ element, label, probability, error }) {
+  #fill({ element, label, probability, outlier, blank, error }) {
     const [, , answer, share] = element.children;
     element.dataset.bad = String(Boolean(error));
-    answer.textContent = error ?? label ?? "…";
+    answer.textContent = error ?? (blank ? "blank" : outlier ? `${label} (an outlier)` : (label ?? "…"));
     share.textContent = probability === undefined ? "" : `${(100 * probability).toFixed(2)} %`;
   }
 
@@ -155,7 +155,7 @@ export class FileTable {
   }
 
   #csv() {
-    const header = ["file", "label", "probability", "model", "version", "error"];
+    const header = ["file", "label", "probability", "outlier", "model", "version", "error"];
     const lines = this.#records().map((record) => header.map((name) => cell(record[name] ?? "")).join(","));
     return new Blob([`${[header.join(","), ...lines].join("\r\n")}\r\n`], { type: "text/csv" });
   }
@@ -165,8 +165,8 @@ export class FileTable {
   }
 
   #records() {
-    return this.#rows.map(({ file, label, probability, model, version, error }) =>
-      error ? { file: file.name, error } : { file: file.name, label, probability, model, version },
+    return this.#rows.map(({ file, label, probability, outlier, model, version, error }) =>
+      error ? { file: file.name, error } : { file: file.name, label, probability, outlier, model, version },
     );
   }
 }

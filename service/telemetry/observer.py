@@ -107,6 +107,10 @@ class Observer:
         """Count images that got an error although others of their request are answered."""
         self._recorder.image_failures(model, reason, number)
 
+    def abstained(self, model: ServedModel, *, blank: int, foreign: int) -> None:
+        """Count images that got no label: those with nothing to see, and outliers where the client wished it so."""
+        self._recorder.abstained(model, blank=blank, foreign=foreign)
+
     def block_answered(self, model: ServedModel, answer: BlockAnswer) -> None:
         """Count a block that a worker answered."""
         self._recorder.block(model, answer)

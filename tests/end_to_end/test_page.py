@@ -668,7 +668,7 @@ def test_the_models_page_shows_versions_and_a_card_with_its_plots(visit: Open, g
         "() => { const all = [...document.querySelectorAll('#card img')];"
         " return all.length > 1 && all.every((image) => image.naturalWidth > 100); }"
     )
-    state = page.page.locator("tr:has([data-version='neural_net@2']) td").first.inner_text()
+    state = page.page.locator("tr:has([data-version='neural_net@3']) td").first.inner_text()
     page.page.click("[data-version^='photos@']")
     page.page.wait_for_selector("text=was published without a card")
 

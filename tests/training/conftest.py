@@ -11,7 +11,7 @@ from training.data import sources
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.device import cpu_threads
-from training.publishing import latency
+from training.publishing import foreign, latency
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +29,11 @@ def runs_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 @pytest.fixture(autouse=True)
 def hasty_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "SECONDS", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def few_foreign_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign, "PICTURES", 4)
 
 
 @pytest.fixture(scope="session")

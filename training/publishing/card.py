@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -12,6 +13,8 @@ from training.data.augmentation import Augmentation
 from training.learning.trainer import EpochResult
 from training.publishing.evaluate import Evaluation
 
+_SAME = re.compile(r" The (?:artifact|network) is that of version \d+[^.]*\.")
+_SIZE = "## Size and speed"
 _MAKING_IT_AGAIN = "## Making it again"
 
 
@@ -26,7 +29,7 @@ def card(
     pictures: Mapping[str, str],
     sent: Augmentation | None = None,
 ) -> str:
-    """Everything about `manifest`, its measurements and how to make it again; `pictures` are file names by title.
+    """Return everything about `manifest`, its measurements and how to make it again; `pictures` are files by title.
 
     `sent` is what was done to the held-out examples for the temperature to be fitted on them once more.
     """
@@ -70,8 +73,9 @@ def card(
                 for c in ((e.uncalibrated, e.calibrated) if e.calibrated != e.uncalibrated else (e.uncalibrated,))
             ],
         ),
-        "## Size and speed",
-        f"`model.pt` has {manifest.artifact.size_bytes:,} bytes (sha256 `{manifest.artifact.sha256}`).",
+        *_abstention(manifest),
+        _SIZE,
+        _artifact(manifest),
         f"One call on {provenance.device}, median:",
         _table(
             ("batch", "milliseconds", "per input"),
@@ -110,18 +114,24 @@ def _origin(hyper_parameters: Mapping[str, object], sent: Augmentation | None) -
 
 
 def republished(text: str, before: ModelManifest, manifest: ModelManifest) -> str:
-    """Return the card `text` of `before` for `manifest`, which has the same artifact and other evidence for its forms.
+    """Return the card `text` of `before` for `manifest`, which has the same network and other evidence for its forms.
 
     Raises:
         ValueError: it is not the card of `before`.
     """
-    same = f"The artifact is that of version {before.version}; which forms may serve was measured again."
+    learnt = manifest.outliers is not None and before.outliers is None
+    part = "network" if learnt else "artifact"
+    added = ", to which outlier scores were added" if learnt else ""
+    same = f"The {part} is that of version {before.version}{added}; which forms may serve was measured again."
+    text = _SAME.sub("", text)  # of what `before` was itself
     tested_on = before.metrics[0].data
     old_forms = f"\n\n{_forms(before, tested_on)}\n\n"
     text = text.replace(old_forms, "\n\n")  # cards from before forms were compared do not mention any
     for old, new in (
         (_title(before), _title(manifest)),
         (_published(before), f"{_published(manifest)} {same}"),
+        (_artifact(before), _artifact(manifest)),
+        (_SIZE, "\n\n".join((*(_abstention(manifest) if learnt else ()), _SIZE))),
         (_MAKING_IT_AGAIN, f"{_forms(manifest, tested_on)}\n\n{_MAKING_IT_AGAIN}"),
     ):
         if text.count(old) != 1:
@@ -138,6 +148,59 @@ def _published(manifest: ModelManifest) -> str:
     return f"Published {manifest.created:%Y-%m-%d %H:%M} UTC."
 
 
+def _artifact(manifest: ModelManifest) -> str:
+    return f"`model.pt` has {manifest.artifact.size_bytes:,} bytes (sha256 `{manifest.artifact.sha256}`)."
+
+
+def _abstention(manifest: ModelManifest) -> list[str]:
+    """Return how well it knows what it does not know, if it was measured."""
+    found, sets = manifest.outliers, manifest.sets
+    if found is None or sets is None:
+        return []
+    parts = [
+        "## What it does not know",
+        "Each input gets an outlier score inside the graph: the energy of the logits and, with convolutions, the "
+        "distance of a feature map from the training data's. The threshold is the score that 2 % of the held-out "
+        f"inputs exceed ({found.data}, n={found.n:,}); `?abstain=true` gives no label beyond it. Prediction sets are "
+        "split conformal, set on the same inputs.",
+        _table(
+            ("split", "n", "outliers", "truth in the 95 % set", "classes in it, mean"),
+            [
+                (
+                    data,
+                    f"{n:,}",
+                    f"{values['outliers']:.2%}",
+                    f"{values['coverage_95']:.2%}",
+                    f"{values['set_size_95']:.2f}",
+                )
+                for (data, n), values in _by_split(manifest).items()
+            ],
+        ),
+    ]
+    if manifest.foreign:
+        parts += [
+            "Pictures that no class describes, as a client would send them, against those of "
+            f"{manifest.foreign[0].data}:",
+            _table(
+                ("foreign pictures", "n", "AUROC", "FPR at 95 % TPR", "reported as outliers"),
+                [
+                    (e.kind, f"{e.n:,}", f"{e.auroc:.4f}", f"{e.fpr95:.2%}", f"{e.flagged:.1%}")
+                    for e in manifest.foreign
+                ],
+            ),
+        ]
+    return parts
+
+
+def _by_split(manifest: ModelManifest) -> dict[tuple[str, int], dict[str, float]]:
+    """Return the metrics of abstention by what they were measured on."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for metric in manifest.metrics:
+        if metric.name in ("outliers", "coverage_95", "set_size_95"):
+            found.setdefault((metric.data, metric.n), {})[metric.name] = metric.value
+    return found
+
+
 def _forms(manifest: ModelManifest, tested_on: str) -> str:
     names = [name for name in manifest.forms if name not in {e.form for e in manifest.half_precision}]
     parts = ["It serves as it is: no other form of it was proved to agree."] if not manifest.forms else []
@@ -145,15 +208,22 @@ def _forms(manifest: ModelManifest, tested_on: str) -> str:
         listed = ", ".join(name.replace("_", " ") for name in names)
         parts.append(f"Other forms that gave every input of {tested_on} the same class: {listed}.")
     if manifest.half_precision:
-        head = ("half precision", "split", "n", "same class as published", "accuracy, in points", "may serve")
+        head = (*_EVIDENCE[:4], *(_EVIDENCE[4:5] if manifest.outliers else ()), *_EVIDENCE[5:])
         parts.append(_table(head, map(partial(_evidence, manifest.forms), manifest.half_precision)))
     return "\n\n".join(parts)
+
+
+_EVIDENCE = (
+    *("half precision", "split", "n", "same class as published", "same outliers"),
+    *("accuracy, in points", "may serve"),
+)
 
 
 def _evidence(accepted: tuple[FormName, ...], found: FormEvidence) -> tuple[str, ...]:
     points = f"{100 * found.accuracy_difference:+.2f}"
     verdict = "yes" if found.form in accepted else "no"
-    return (found.form, found.data, f"{found.n:,}", f"{found.agreement:.2%}", points, verdict)
+    same_flag = () if found.outlier_agreement is None else (f"{found.outlier_agreement:.2%}",)
+    return (found.form, found.data, f"{found.n:,}", f"{found.agreement:.2%}", *same_flag, points, verdict)
 
 
 def _percent(share: float) -> str:

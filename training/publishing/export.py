@@ -1,4 +1,4 @@
-"""Export of a network as an artifact: TorchScript bytes with the preprocessing inside, checked against the network.
+"""Export of a network as an artifact: TorchScript bytes with preprocessing and score inside, and its check.
 
 The only module of training that makes TorchScript. It is run by `service.model.torchscript`, so that a check of an
 artifact holds for the code that will serve it.
@@ -10,7 +10,7 @@ import copy
 import io
 import zipfile
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,17 @@ from training.errors import TrainingError
 from training.networks.logits import class_logits
 from training.networks.preprocessing import Preprocessing
 from training.publishing.evaluate import logits_of
+from training.publishing.outliers import Features, OutlierScore, join
 
 LOGIT_TOLERANCE = 1e-3
 """Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
 
 BATCH_SIZES = (1, 7, 256)
 """What the service sends: one request alone, a few together, a full batch."""
+
+
+Tapped = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""An artifact that returns logits, and the means and mean squares of a feature map's channels."""
 
 
 class Exported(nn.Module):
@@ -45,14 +50,89 @@ class Exported(nn.Module):
 def export(model: Exported) -> bytes:
     """Script and freeze a copy of `model`, on the CPU and in evaluation mode; `model` itself stays as it was."""
     with torchscript.without_deprecations(), torch.no_grad():
-        scripted = torch.jit.script(copy.deepcopy(model).cpu().eval())
-        buffer = io.BytesIO()
-        torch.jit.save(torch.jit.freeze(scripted), buffer)
+        return _saved(torch.jit.script(copy.deepcopy(model).cpu().eval()))
+
+
+class _WithScores(nn.Module):
+    """An artifact's logits, and a score made of them and of a feature map's moments."""
+
+    def __init__(self, tapped: Tapped, score: nn.Module) -> None:
+        super().__init__()
+        self.tapped = tapped
+        self.score = score
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        logits, mean, square = self.tapped(inputs)
+        return logits, self.score(logits, mean, square)
+
+
+def with_scores(artifact: bytes, score: OutlierScore) -> bytes:
+    """Give an artifact a second output, float32 [N], and leave what it computes otherwise as it was."""
+    with torchscript.without_deprecations(), torch.no_grad():
+        return _saved(torch.jit.script(_WithScores(_tapped(artifact, torch.device("cpu")), score.cpu()).eval()))
+
+
+def features_of(artifact: bytes, inputs: Tensor, device: torch.device, *, batch_size: int = 256) -> Features:
+    """Return what `with_scores` would make a score of, for all `inputs`, on the CPU."""
+    with torchscript.without_deprecations(), torch.no_grad():
+        tapped = _tapped(artifact, device)
+        parts = (tapped(batch.to(device)) for batch in torch.split(inputs, batch_size))
+        return join([Features(*(output.float().cpu() for output in part)) for part in parts])
+
+
+def _saved(scripted: torch.jit.ScriptModule) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.freeze(scripted), buffer)
     return _without_sources(buffer.getvalue())
 
 
+def _tapped(artifact: bytes, device: torch.device) -> Tapped:
+    """Return an artifact as a function that also gives a feature map's means and mean squares, [N, C] each.
+
+    The map is found in the frozen graph, so that this works for any network, also for one that was published earlier.
+    A pass for the deviations takes torch 30 times as long as one for the mean squares.
+    """
+    module = torch.jit.load(io.BytesIO(artifact), map_location=device)  # type: ignore[no-untyped-call]
+    graph = module.graph.copy()
+    tap = _feature_map(graph)
+    if tap is None:
+        graph.setInsertPoint(graph.return_node())
+        moments = [graph.insertConstant(torch.empty(0, 0, device=device))] * 2
+    else:
+        value, layer = tap
+        graph.setInsertPoint(layer)
+        moments = [_mean(graph, value), _mean(graph, _insert(graph, "aten::mul", [value, value]))]
+    for moment in moments:
+        graph.registerOutput(moment)
+    graph.makeMultiOutputIntoTuple()
+    graph.eraseInput(0)  # the module itself: a frozen graph holds its weights
+    graph.lint()
+    function: Tapped = torch._C._create_function_from_graph("tapped", graph)
+    return function
+
+
+def _feature_map(graph: Any) -> tuple[Any, Any] | None:
+    """Return the feature map in the middle, of those that convolutions take, and the layer that takes it.
+
+    None in a network of linear layers alone: a Gaussian over the input of one costs as much as the layer.
+    """
+    taken = [(node.inputsAt(0), node) for node in graph.nodes() if node.kind() == "aten::conv2d"][1:]
+    return taken[(len(taken) - 1) // 2] if taken else None
+
+
+def _mean(graph: Any, value: Any) -> Any:
+    """Insert the mean of each channel of a feature map, [N, C, H, W] to [N, C]."""
+    return _insert(graph, "aten::mean", [value, *map(graph.insertConstant, ([2, 3], False, None))])
+
+
+def _insert(graph: Any, kind: str, values: list[Any]) -> Any:
+    output = graph.insertNode(graph.create(kind, values, 1)).output()
+    output.setType(torch._C.TensorType.get())
+    return output
+
+
 class On(nn.Module):
-    """`compute` on `device`, for inputs on any device; its outputs are on the device of the inputs."""
+    """A function computed on `device`, for inputs on any device; its outputs are on the device of the inputs."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
@@ -66,6 +146,14 @@ class On(nn.Module):
 
 def load(artifact: bytes, device: torch.device, form: FormName | Literal["published"] = "published") -> nn.Module:
     """Load the classifier in `artifact` on `device`, as the service will compute it; inputs may be elsewhere."""
+    network = torchscript.load(artifact, device, form)
+    return On(lambda inputs: network.run(inputs)[0], device)
+
+
+def load_columns(
+    artifact: bytes, device: torch.device, form: FormName | Literal["published"] = "published"
+) -> nn.Module:
+    """Load an artifact likewise, with its outlier scores, if it has any, as one more column beside the logits."""
     return On(torchscript.load(artifact, device, form), device)
 
 

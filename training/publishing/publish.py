@@ -12,11 +12,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from service.contract.manifest import (
     Artifact,
     FeatureInput,
+    ForeignEvidence,
     GoldenSample,
     ImageInput,
     Metric,
@@ -26,9 +28,10 @@ from service.contract.manifest import (
 )
 from service.contract.registry import CorruptVersionError, Registry
 from training.data.dataset import Dataset
+from training.publishing.abstention import Abstention
 from training.publishing.equivalence import UNTESTED, Equivalence
 from training.publishing.evaluate import Evaluation, logits_of
-from training.publishing.export import LOGIT_TOLERANCE
+from training.publishing.export import LOGIT_TOLERANCE, load_columns
 from training.publishing.provenance import same_run
 
 GOLDEN_INPUTS = 8
@@ -39,8 +42,10 @@ def publish(
     registry: Registry,
     name: str,
     *,
-    artifact: bytes,
+    known: Abstention,
     golden: GoldenSample,
+    foreign: Sequence[ForeignEvidence] = (),
+    abstentions: Sequence[Metric] = (),
     equivalence: Equivalence = UNTESTED,
     test: Dataset,
     evaluations: Sequence[Evaluation],
@@ -50,6 +55,7 @@ def publish(
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
+    `known` is the artifact with what it knows about its limits, `foreign` and `abstentions` are how well it does.
     `equivalence` says which other forms may serve. `report` makes the files for people. `forced` is what the gate
     refused it for, when it is published all the same.
 
@@ -59,6 +65,7 @@ def publish(
 
     def describe(version: int, file: Artifact) -> ModelManifest:
         return ModelManifest(
+            schema_version=1 if known.outliers is None else 2,
             name=name,
             version=version,
             created=datetime.now(UTC),
@@ -66,10 +73,13 @@ def publish(
             input=input_spec(test),
             classes=test.classes,
             temperature=evaluations[0].calibrated.temperature,
-            metrics=tuple(metric for evaluation in evaluations for metric in metrics_of(evaluation)),
+            metrics=(*(metric for evaluation in evaluations for metric in metrics_of(evaluation)), *abstentions),
             golden=golden,
             forms=equivalence.forms,
             half_precision=equivalence.half_precision,
+            outliers=known.outliers,
+            foreign=tuple(foreign),
+            sets=known.sets,
             provenance=provenance,
             forced=forced,
         )
@@ -77,7 +87,7 @@ def publish(
     def files(manifest: ModelManifest) -> dict[str, bytes]:
         return {EVALUATION: evaluation_file(evaluations[0]), **(report(manifest) if report is not None else {})}
 
-    return registry.publish(name, artifact, describe, files=files)
+    return registry.publish(name, known.artifact, describe, files=files)
 
 
 def published(registry: Registry, name: str, provenance: Provenance) -> ModelManifest | None:
@@ -106,12 +116,15 @@ def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:
         yield Metric(name=name, value=value, data=evaluation.data, n=evaluation.n)
 
 
-def golden_sample(classifier: nn.Module, test: Dataset) -> GoldenSample:
-    """Take the first test inputs, and the logits that the loaded artifact gives for them."""
+def golden_sample(known: Abstention, test: Dataset, device: torch.device) -> GoldenSample:
+    """Take the first test inputs, and the logits and scores that the loaded artifact gives for them."""
     inputs = test.subset(GOLDEN_INPUTS).inputs
+    columns = logits_of(load_columns(known.artifact, device), inputs)
+    classes = len(test.classes)
     return GoldenSample(
         inputs=base64.b64encode(_raw(inputs)).decode(),
-        logits=tuple(map(tuple, logits_of(classifier, inputs).tolist())),
+        logits=tuple(map(tuple, columns[:, :classes].tolist())),
+        scores=tuple(columns[:, classes:].flatten().tolist()),
         tolerance=LOGIT_TOLERANCE,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,13 @@ _HEADER_LENGTH = "inference-header-content-length"
 OUTPUTS = ("class_ids", "probabilities", "logits")
 """The names of the outputs that every model has."""
 
+OUTLIER_OUTPUTS = ("outliers", "outlier_percentiles")
+"""The names of those that a model with outlier scores has as well."""
+
 _VALUES_AROUND = 256
 """What JSON may hold besides its inputs' elements: names, shapes, parameters."""
+
+_DATATYPES = {"i": "INT32", "f": "FP32", "b": "BOOL"}  # of numpy's kinds
 
 _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
@@ -42,7 +48,7 @@ class RequestedOutput(BaseModel):
     parameters: Parameters | None = None
 
 
-_EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS]
+_EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS + OUTLIER_OUTPUTS]
 
 
 class InferRequest(BaseModel):
@@ -53,7 +59,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(None, max_length=len(OUTPUTS))
+    outputs: list[RequestedOutput] | None = Field(None, max_length=len(OUTPUTS + OUTLIER_OUTPUTS))
 
 
 class Tensor(NamedTuple):
@@ -125,17 +131,18 @@ def check_outputs(model: ServedModel, asked: InferRequest, images: int) -> None:
         Unprocessable: there is no such output.
     """
     size = 0
+    names = output_names(model)
     for output in asked.outputs or ():
-        if output.name not in OUTPUTS:
-            raise Unprocessable(f"output must be one of {list(OUTPUTS)}. Given: {json_body.describe(output.name)}")
+        if output.name not in names:
+            raise Unprocessable(f"output must be one of {list(names)}. Given: {json_body.describe(output.name)}")
         is_classification = (output.parameters or {}).get("classification") is not None
         longest_label = max(map(len, model.classes)) if is_classification else 0
         size += _SCORE_BYTES + longest_label if is_classification else _NUMBER_BYTES
     check_answer_size(images * len(model.classes) * (size or 2 * _NUMBER_BYTES))
 
 
-def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outputs:
-    """Return the tensors that were asked for, all of them if none was named.
+def outputs(model: ServedModel, computed: Computed, asked: InferRequest, blank: Sequence[bool] = ()) -> Outputs:
+    """Return the tensors that were asked for, all of them if none was named; inputs that are `blank` are outliers.
 
     Raises:
         ModelFailed: the model cannot compute one of the inputs.
@@ -147,20 +154,37 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest) -> Outp
         fault = "ends its process" if found_ids[first] == CRASHED else "fails"
         raise ModelFailed(f"the model must compute every input. Given: it {fault} on input {first}")
     class_ids = np.asarray(found_ids, np.int32)
+    scores = _scores(computed, blank)
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
     found = []
-    for output in asked.outputs or _EVERY_OUTPUT:
+    for output in asked.outputs or _EVERY_OUTPUT[: len(output_names(model))]:
         parameters = output.parameters or {}
         values: npt.NDArray[Any] = class_ids if output.name == "class_ids" else logits
         if output.name == "probabilities":
             values = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
+        elif output.name == "outliers" and model.outliers is not None:
+            values = ~(scores <= model.outliers.threshold)  # so that NaN is one
+        elif output.name == "outlier_percentiles" and model.outliers is not None:
+            values = np.asarray([model.outliers.percentile(score) for score in scores], np.float32)
         top = parameters.get("classification")
         if top is not None:
             tensor = _classification(model, output.name, values, top)
         else:
-            datatype: Literal["INT32", "FP32"] = "INT32" if values.dtype.kind == "i" else "FP32"
-            tensor = Tensor(output.name, datatype, list(values.shape), values)
+            tensor = Tensor(output.name, _DATATYPES[values.dtype.kind], list(values.shape), values)
         found.append((tensor, bool(parameters.get("binary_data", binary_by_default))))
+    return found
+
+
+def output_names(model: ServedModel) -> tuple[str, ...]:
+    """Return the names of a model's outputs."""
+    return OUTPUTS if model.outliers is None else OUTPUTS + OUTLIER_OUTPUTS
+
+
+def _scores(computed: Computed, blank: Sequence[bool]) -> npt.NDArray[np.float64]:
+    """Return the outlier scores of all parts, float64 [N], if there are any; without end for inputs that are blank."""
+    scores = [score for part in computed.parts for score in part.answer.scores[part.start : part.start + part.size]]
+    found = np.asarray(scores, np.float64)
+    found[np.flatnonzero(blank)] = np.inf
     return found
 
 

@@ -11,7 +11,13 @@ from service.engine.served_models import ServedModel, ServedModels
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 PLATFORM = "pytorch_torchscript"
 
-_CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32", "BYTES": "TYPE_STRING"}
+_CONFIG_TYPES = {
+    "UINT8": "TYPE_UINT8",
+    "FP32": "TYPE_FP32",
+    "INT32": "TYPE_INT32",
+    "BYTES": "TYPE_STRING",
+    "BOOL": "TYPE_BOOL",
+}
 _STATES = {"loading": "LOADING", "refused": "UNAVAILABLE", "unloaded": "UNAVAILABLE", "quarantined": "UNAVAILABLE"}
 
 Document = dict[str, Any]
@@ -92,11 +98,17 @@ def inputs_of(model: ServedModel) -> list[Document]:
 def outputs_of(model: ServedModel) -> list[Document]:
     """Describe the outputs that a model gives."""
     classes = len(model.classes)
-    return [
+    found = [
         {"name": "class_ids", "datatype": "INT32", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
         {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
     ]
+    if model.outliers is not None:
+        found += [
+            {"name": "outliers", "datatype": "BOOL", "shape": [-1]},
+            {"name": "outlier_percentiles", "datatype": "FP32", "shape": [-1]},
+        ]
+    return found
 
 
 def parameters_of(model: ServedModel) -> dict[str, str | int | float]:

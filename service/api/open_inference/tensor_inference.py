@@ -11,6 +11,7 @@ from service.api.open_inference.metadata import inputs_of
 from service.api.open_inference.tensors import InputTensor
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel
+from service.images import decode as images
 from service.problems import Problem, TooLarge, Unprocessable
 
 
@@ -30,7 +31,7 @@ class TensorInference:
         asked.inputs[0].data = None  # it may take 25 times the space, and the request may wait long
         messages.check_outputs(ask.model, asked, size)
         computed = await self._inference.compute(ask, data, size)
-        return messages.outputs(ask.model, computed, asked), computed
+        return messages.outputs(ask.model, computed, asked, _blank(ask.model, data, size)), computed
 
     async def _read_input(self, ask: Ask, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
         model = ask.model
@@ -55,6 +56,15 @@ class TensorInference:
 def _datatypes(model: ServedModel) -> dict[str, str]:
     """Return the datatype of each input that a model takes, by its name."""
     return {described["name"]: described["datatype"] for described in inputs_of(model)}
+
+
+def _blank(model: ServedModel, data: bytes, size: int) -> list[bool]:
+    """Return of each input whether there is nothing to see in it, for a model that was not taught such."""
+    spec = model.manifest.input
+    if not model.blank_is_outlier or not isinstance(spec, ImageInput):
+        return []
+    step = model.input_bytes
+    return [images.is_blank(data[start : start + step], spec) for start in range(0, size * step, step)]
 
 
 def _expect_good(decoded: bytes | Problem) -> bytes:

@@ -98,6 +98,11 @@ IMAGE_FAILURES = Family(
     "Images that got an error of their own: they do not decode, beside others that do, or the model fails on them.",
     (*_VERSION, "reason"),
 )
+ABSTAINED = Family(
+    "inference_abstained",
+    "Images that got no label: blank ones, and outliers where the request said abstain=true.",
+    (*_VERSION, "reason"),
+)
 EXECUTIONS = Family("inference_executions", "Batches computed.", _VERSION)
 BUSY_SECONDS = Family("inference_compute_seconds", "Time that workers spent on computing batches.", _VERSION)
 BATCH_SIZE = Family("inference_batch_size", "Images computed together.", _VERSION, Kind.HISTOGRAM, _SIZES)

@@ -35,6 +35,8 @@ Stages = tuple[float, float, float, float, float]
 MAX_CLASSES = 10
 """Models with more classes have no counter for each."""
 
+ABSTENTIONS = ("blank", "outlier")
+
 RESTART_REASONS = ("crashed", "hung", "failed_start", "slow_start", "selftest", "memory")
 
 _REASONS_OF_MODELS = [reason for reason in REASONS if reason not in (NotFound.reason, Unauthorized.reason)]
@@ -76,6 +78,7 @@ class Recorder:
         self._refused: Counter[tuple[str, str, int, str]] = Counter()
         self._image_failures: Counter[tuple[str, str, str]] = Counter()
         self._with_keys: Counter[tuple[str, int]] = Counter()
+        self._abstained: Counter[tuple[str, str, str]] = Counter()
         self._blocks: defaultdict[ServedModel, list[float]] = defaultdict(list)
         self._class_ids: defaultdict[ServedModel, list[int]] = defaultdict(list)
         self._confidences: defaultdict[ServedModel, list[float]] = defaultdict(list)
@@ -98,6 +101,11 @@ class Recorder:
     def image_failures(self, model: ServedModel, reason: str, number: int) -> None:
         """Images got an error although others of their request or batch did not."""
         self._image_failures[(*_labels(model.key), reason)] += number
+
+    def abstained(self, model: ServedModel, *, blank: int, foreign: int) -> None:
+        """Count images that got no label."""
+        for reason, number in zip(ABSTENTIONS, (blank, foreign), strict=True):
+            self._abstained[(*_labels(model.key), reason)] += number
 
     def block(self, model: ServedModel, answer: BlockAnswer) -> None:
         """Count a block that a worker answered."""
@@ -233,6 +241,8 @@ class Recorder:
             numbers(families.STAGE_SECONDS, (*labels, stage))
         for family in (families.REQUEST_SECONDS, families.IMAGES, families.EXECUTIONS, families.BATCH_SIZE):
             numbers(family, labels)
+        for reason in ABSTENTIONS if model.outliers else ():
+            numbers(families.ABSTAINED, (*labels, reason))
         for reason in REASONS:
             numbers(families.REQUEST_FAILURES, ("", "", reason))
         for name in model.classes if len(model.classes) <= MAX_CLASSES else ():
@@ -256,6 +266,8 @@ class Recorder:
             self._totals.add(families.KEY_REQUESTS, (name, str(code)), number)
         for failed, number in self._image_failures.items():
             self._totals.add(families.IMAGE_FAILURES, failed, number)
+        for abstained, number in self._abstained.items():
+            self._totals.add(families.ABSTAINED, abstained, number)
 
     def _count_blocks(self, now: float) -> None:
         for model, values in self._blocks.items():

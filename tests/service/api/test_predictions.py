@@ -8,14 +8,14 @@ import numpy as np
 import orjson
 import pytest
 
-from service.api.predictions import entry_bytes, prediction_entries
+from service.api.predictions import check_query, entry_bytes, prediction_entries
 from service.api.request import parse_query
 from service.api.response import MAX_ANSWER_BYTES, check_answer_size
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Part
 from service.engine.served_models import ServedModel
-from service.problems import TooLarge
-from tests.registries import publish
+from service.problems import TooLarge, Unprocessable
+from tests.registries import SCORED, ScoredRows, publish
 
 IMAGES = 20
 
@@ -39,3 +39,60 @@ def test_an_answer_over_its_limit_is_refused() -> None:
 
     with pytest.raises(TooLarge, match=r"at most 67,108,864 bytes; .* Given: about 67,108,865"):
         check_answer_size(MAX_ANSWER_BYTES + 1)
+
+
+def scored(tmp_path: Path) -> ServedModel:
+    return ServedModel(publish(tmp_path, module=ScoredRows(), **SCORED), default=True)
+
+
+def part(scores: list[float]) -> Part:
+    """The answer to as many images, each of class 3."""
+    logits = np.tile(np.eye(10, dtype=np.float32)[3] * 4, (len(scores), 1))
+    columns = memoryview(logits.tobytes()).cast("f")
+    return Part(BlockAnswer([3] * len(scores), [0.86] * len(scores), columns, 10, 1, 0.0, 0.0, scores), 0, len(scores))
+
+
+def test_every_prediction_says_whether_its_input_resembles_the_training_data(tmp_path: Path) -> None:
+    own, foreign, broken = prediction_entries(scored(tmp_path), part([0.5, 0.99, float("nan")]), parse_query(b""))
+
+    assert (own["outlier"], own["outlier_percentile"]) == (False, 49.5)
+    assert (foreign["outlier"], foreign["outlier_percentile"]) == (True, 98.5)
+    assert (broken["outlier"], broken["outlier_percentile"]) == (True, 100)
+    assert [entry["label"] for entry in (own, foreign, broken)] == ["3"] * 3
+
+
+def test_an_outlier_gets_no_label_where_the_request_wishes_it_so(tmp_path: Path) -> None:
+    own, foreign = prediction_entries(scored(tmp_path), part([0.5, 0.99]), parse_query(b"abstain=true"))
+
+    assert (own["class_id"], own["label"]) == (3, "3")
+    assert (foreign["class_id"], foreign["label"], foreign["probability"]) == (None, None, 0.86)
+
+
+def test_a_prediction_set_holds_the_classes_that_are_probable_enough(tmp_path: Path) -> None:
+    model = scored(tmp_path)
+    logits = np.log(np.array([[0.3, 0.6, *[0.1 / 8] * 8]], np.float32))
+    answer = BlockAnswer([1], [0.6], memoryview(logits.tobytes()).cast("f"), 10, 1, 0.0, 0.0, [0.5])
+
+    (few,), (more,) = (
+        prediction_entries(model, Part(answer, 0, 1), parse_query(query))
+        for query in (b"coverage=0.9", b"coverage=.951")
+    )
+
+    assert [one["label"] for one in few["prediction_set"]] == ["1"]
+    assert [(one["label"], one["probability"]) for one in more["prediction_set"]] == [("1", 0.6), ("0", 0.3)]
+
+
+def test_a_version_without_scores_answers_as_it_always_did(tmp_path: Path) -> None:
+    model = ServedModel(publish(tmp_path), default=True)
+
+    (entry,) = prediction_entries(model, part([0.5]), parse_query(b""))
+
+    assert set(entry) == {"class_id", "label", "probability"}
+
+
+@pytest.mark.parametrize("query", [b"abstain=true", b"coverage=0.9"])
+def test_a_version_that_cannot_tell_is_not_asked_to(query: bytes, tmp_path: Path) -> None:
+    check_query(scored(tmp_path / "scored"), parse_query(query))
+
+    with pytest.raises(Unprocessable, match="needs a version that was published with held-out data"):
+        check_query(ServedModel(publish(tmp_path), default=True), parse_query(query))

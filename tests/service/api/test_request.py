@@ -25,10 +25,17 @@ def test_the_query_says_what_is_asked_for() -> None:
     query = parse_query(b"model=rows&version=2&top_k=3&probabilities=true&show_input=1&priority=bulk")
 
     assert query == Query("rows", "2", 3, probabilities=True, show_input=True, bulk=True)
+    assert parse_query(b"abstain=1&coverage=0.95") == Query(abstain=True, coverage=0.95)
     assert parse_query(b"") == Query()
 
 
-@pytest.mark.parametrize("raw", [b"nope=1", b"top_k=1&top_k=2", b"priority=high", b"show_input=maybe", b"top_k=0"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"nope=1", b"top_k=1&top_k=2", b"priority=high", b"show_input=maybe", b"top_k=0", b"abstain=2"),
+        *(b"coverage=0.4", b"coverage=1", b"coverage=nan", b"coverage=0_.9", b"coverage="),
+    ],
+)
 def test_a_query_that_is_unknown_doubled_or_malformed_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequest, match="Given: "):
         parse_query(raw)

@@ -43,7 +43,7 @@ def answering(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response
     return Client("http://service", transport=httpx.MockTransport(handler), **options)
 
 
-def class_ids(answers: list[Prediction | PredictionError]) -> list[int]:
+def class_ids(answers: list[Prediction | PredictionError]) -> list[int | None]:
     return [answer.class_id if isinstance(answer, Prediction) else -1 for answer in answers]
 
 

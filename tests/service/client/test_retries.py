@@ -53,13 +53,13 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits
 
 
-def ask(script: Script, **options: Any) -> int:
+def ask(script: Script, **options: Any) -> int | None:
     with Client("http://service", transport=httpx.MockTransport(script), **options) as client:
         return client.predict(b"png").class_id
 
 
-def ask_asynchronously(script: Script, **options: Any) -> int:
-    async def ask() -> int:
+def ask_asynchronously(script: Script, **options: Any) -> int | None:
+    async def ask() -> int | None:
         async with AsyncClient("http://service", transport=httpx.MockTransport(script), **options) as client:
             return (await client.predict(b"png")).class_id
 

@@ -81,7 +81,11 @@ def test_every_image_has_a_row_with_its_class(
     assert code == 0
     assert_whole(tmp_path / "out.csv")
     assert capsys.readouterr().out.startswith(f"1,000 files in {tmp_path / 'out.csv'}, 0 of them errors, 1,000 now in ")
-    assert (tmp_path / "out.csv").read_text().startswith("path,class_id,label,probability,model,version,error\nbatch ")
+    assert (
+        (tmp_path / "out.csv")
+        .read_text()
+        .startswith("path,class_id,label,probability,outlier,model,version,error\nbatch ")
+    )
 
 
 def test_a_service_that_dies_in_the_middle_ends_it_and_the_next_one_goes_on(
@@ -142,7 +146,7 @@ def test_rows_that_are_there_are_left_and_new_files_are_added(
     service: Service, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = small / "out.csv"
-    out.write_text("path,class_id,label,probability,model,version,error\n1.png,5,five,0.500000,rows,1,\n")
+    out.write_text("path,class_id,label,probability,outlier,model,version,error\n1.png,5,five,0.500000,,rows,1,\n")
 
     code = main(["classify", str(small), "--out", str(out), "--url", service.url])
 

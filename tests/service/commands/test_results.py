@@ -13,8 +13,8 @@ from pyarrow import parquet
 from service.client import Prediction, PredictionError
 from service.commands.results import Results, ResultsError
 
-HEADER = "path,class_id,label,probability,model,version,error\n"
-SEVEN = Prediction(7, "seven", 0.5, model="rows", version=3)
+HEADER = "path,class_id,label,probability,outlier,model,version,error\n"
+SEVEN = Prediction(7, "seven", 0.5, outlier=False, model="rows", version=3)
 
 
 @pytest.fixture
@@ -27,23 +27,25 @@ def test_a_row_has_what_was_predicted_or_why_not(path: Path) -> None:
         results.add("a.png", SEVEN)
         results.add("b.png", PredictionError(400, 'it must "decode", whole'))
 
-    assert path.read_text() == HEADER + 'a.png,7,seven,0.500000,rows,3,\nb.png,,,,,,"it must ""decode"", whole"\n'
+    assert (
+        path.read_text() == HEADER + 'a.png,7,seven,0.500000,false,rows,3,\nb.png,,,,,,,"it must ""decode"", whole"\n'
+    )
     assert results.failed == 1
 
 
 @pytest.mark.parametrize(
     "cut",
-    ["b.png,7,sev", "b.png", '"b, or', '"b\nor', 'b.png,,,,,,"a\nb', HEADER[:9]],
+    ["b.png,7,sev", "b.png", '"b, or', '"b\nor', 'b.png,,,,,,,"a\nb', HEADER[:9]],
     ids=repr,
 )
 def test_a_row_that_was_cut_off_is_written_again(path: Path, cut: str) -> None:
-    path.write_text(f"{HEADER}a.png,7,seven,0.500000,rows,3,\n{cut}")
+    path.write_text(f"{HEADER}a.png,7,seven,0.500000,false,rows,3,\n{cut}")
 
     with Results(path) as results:
         assert results.done == {"a.png"}
         results.add("b.png", SEVEN)
 
-    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,rows,3,\nb.png,7,seven,0.500000,rows,3,\n"
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,false,rows,3,\nb.png,7,seven,0.500000,false,rows,3,\n"
 
 
 @pytest.mark.parametrize("start", ["", "pa", HEADER[:-1], HEADER])
@@ -53,7 +55,7 @@ def test_a_file_that_has_hardly_begun_is_begun_again(path: Path, start: str) -> 
     with Results(path) as results:
         results.add("a.png", SEVEN)
 
-    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,rows,3,\n"
+    assert path.read_text() == f"{HEADER}a.png,7,seven,0.500000,false,rows,3,\n"
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "a b", "\udcff"])
@@ -110,7 +112,8 @@ def test_parquet_that_was_interrupted_keeps_its_rows_until_it_is_finished(tmp_pa
         results.add("b.png", SEVEN)
         results.finish()
 
-    seven = {"class_id": 7, "label": "seven", "probability": 0.5, "model": "rows", "version": 3, "error": None}
+    seven = {"class_id": 7, "label": "seven", "probability": 0.5, "outlier": False, "model": "rows"}
+    seven |= {"version": 3, "error": None}
     assert parquet.read_table(path).to_pylist() == [{"path": "a.png", **seven}, {"path": "b.png", **seven}]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -140,3 +143,17 @@ def test_a_file_of_one_model_is_not_gone_on_with_by_another(tmp_path: Path, suff
             results.expect("rows", "4")
         with pytest.raises(ResultsError, match=r"answers of the model that it has, rows\. Given: one of columns"):
             results.add("c.png", replace(SEVEN, model="columns"))
+
+
+def test_a_picture_without_a_label_is_a_row_without_one_also_in_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    blank = Prediction(None, None, None, outlier=True, blank=True, model="rows", version=3)
+
+    with Results(path) as results:
+        results.add("a.png", blank)
+        results.add("b.png", Prediction(7, "seven", 0.5, model="rows", version=1))
+        results.finish()
+
+    first, second = parquet.read_table(path).to_pylist()
+    assert (first["class_id"], first["label"], first["probability"], first["outlier"]) == (None, None, None, True)
+    assert (second["label"], second["outlier"]) == ("seven", None)

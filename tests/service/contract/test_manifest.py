@@ -52,7 +52,8 @@ def test_a_manifest_cannot_be_changed(manifest: ModelManifest) -> None:
     ("changes", "message"),
     [
         ({"colour_of_the_author": "blue"}, "Extra inputs are not permitted"),
-        ({"schema_version": 2}, "Input should be 1"),
+        ({"schema_version": 3}, "Input should be 1 or 2"),
+        ({"schema_version": 2}, "outliers must be there in schema version 2, and only there"),
         ({"version": 0}, "greater than or equal to 1"),
         ({"name": "../etc"}, "String should match pattern"),
         ({"name": "Mnist"}, "String should match pattern"),

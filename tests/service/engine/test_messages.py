@@ -69,12 +69,13 @@ def test_a_block_arrives_with_its_inputs_back_to_back() -> None:
     assert (block.handle, block.size, block.deadline, bytes(block.data)) == (4, 3, 12.5, b"abcdef")
 
 
+@pytest.mark.parametrize("scores", [b"", np.array([0.5, 1.5, -2], np.float32).tobytes()], ids=["unscored", "scored"])
 @pytest.mark.parametrize("classes", [2, 5])
-def test_an_answer_arrives_with_a_row_for_each_image(classes: int) -> None:
+def test_an_answer_arrives_with_a_row_for_each_image(classes: int, scores: bytes) -> None:
     class_ids = np.array([1, -1, 0], np.int32)
     confidences = np.array([0.75, np.nan, 0.5], np.float32)
     logits = np.arange(3 * classes, dtype=np.float32).reshape(3, classes)
-    columns = (class_ids.tobytes(), confidences.tobytes(), logits.tobytes())
+    columns = (class_ids.tobytes(), confidences.tobytes(), logits.tobytes(), scores)
 
     packed = messages.pack_answer(5, columns, classes=classes, batch_size=64, queue_seconds=0.25, compute_seconds=0.125)
     (message,) = MessageReader().feed(packed)
@@ -84,6 +85,7 @@ def test_an_answer_arrives_with_a_row_for_each_image(classes: int) -> None:
     assert answer.class_ids == [1, -1, 0]
     assert answer.confidences == pytest.approx([0.75, float("nan"), 0.5], nan_ok=True)
     assert list(answer.logits) == list(range(3 * classes))
+    assert answer.scores == ([0.5, 1.5, -2] if scores else [])
     assert (answer.classes, answer.batch_size) == (classes, 64)
     assert (answer.queue_seconds, answer.compute_seconds) == (0.25, 0.125)
 

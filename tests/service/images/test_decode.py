@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from service.contract.manifest import ImageInput
 from service.images import decode as images
 from service.images import mnist
+from service.images.decode import is_blank
 from service.problems import BadRequest, Problem, TooLarge
 from tests import pictures
 
@@ -606,6 +607,16 @@ def test_a_picture_is_prepared_like_the_file_that_holds_it() -> None:
     picture = drawn(5, size=(90, 120), at=(20, 20), side=60, ink="black", paper="white")
 
     assert images.prepare(picture, MNIST) == images.decode(pictures.encode(picture), MNIST, max_pixels=MAX_PIXELS)
+
+
+def test_an_input_is_blank_whichever_way_it_is_found_out() -> None:
+    for spec in (RGB, GREY, MNIST):
+        size = spec.shape[0] * spec.shape[1] * spec.shape[2]
+        assert is_blank(bytes(size), spec)
+        assert is_blank(b"\xff" * size, spec)
+        assert not is_blank(bytes(size - 1) + b"\xff", spec)  # one bright pixel, which a sample may miss
+        assert not is_blank(b"\x40" + b"\x60" * (size - 1), spec)
+        assert is_blank(b"\x50" + b"\x5f" * (size - 1), spec)
 
 
 def test_only_a_picture_without_ink_or_colours_is_blank() -> None:

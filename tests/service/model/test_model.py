@@ -70,7 +70,7 @@ def test_a_batch_gives_a_class_its_probability_and_the_logits_of_each_image(tmp_
     assert outputs.class_ids.tolist() == [7, 0, 9]
     assert outputs.logits.tolist() == [[28.0 * (k == class_id) for k in range(10)] for class_id in (7, 0, 9)]
     assert outputs.confidences.tolist() == pytest.approx([1.0] * 3)
-    assert [column.dtype for column in outputs] == [np.int32, np.float32, np.float32]
+    assert [column.dtype for column in outputs] == [np.int32, np.float32, np.float32, np.float32]
 
 
 def test_probabilities_are_those_of_the_logits_over_the_temperature(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from service.contract.registry import Registry, RegistryError
 from training.data.dataset import Dataset
 from training.networks.preprocessing import Preprocessing
 from training.networks.tutorials import NeuralNet
+from training.publishing.abstention import Abstention
 from training.publishing.evaluate import Evaluation, evaluate
 from training.publishing.export import Exported, export, load
 from training.publishing.publish import golden_sample, input_spec, publish
@@ -42,8 +43,8 @@ def publish_a_fresh_network(root: str, digits_test: Dataset) -> tuple[ModelManif
     manifest = publish(
         Registry(root),
         "neural_net",
-        artifact=artifact,
-        golden=golden_sample(classifier, digits_test),
+        known=Abstention(artifact),
+        golden=golden_sample(Abstention(artifact), digits_test, CPU),
         test=ink,
         evaluations=[evaluation],
         provenance=PROVENANCE,
@@ -111,7 +112,9 @@ def test_features_are_described_and_sampled_as_float32() -> None:
     rows = torch.tensor([[0.5, -1.0], [2.0, 3.0]])
     data = Dataset("moons", "test", rows, torch.tensor([0, 1]), ("left", "right"))
 
-    golden = golden_sample(Exported(Preprocessing(images=False), nn.Linear(2, 1)), data)
+    artifact = export(Exported(Preprocessing(images=False), nn.Linear(2, 1)))
+
+    golden = golden_sample(Abstention(artifact), data, CPU)
 
     assert input_spec(data) == FeatureInput(shape=(2,))
     assert base64.b64decode(golden.inputs) == rows.numpy().astype("<f4").tobytes()

@@ -25,8 +25,8 @@ def parse(message: Message, max_values: int) -> tuple[InferRequest, tensors.Bina
     # Counted before anything is made of them: a message of 16 MB may hold eight million.
     if len(message.inputs) != 1:
         raise BadRequest(f"inputs must be one tensor. Given: {len(message.inputs)}")
-    if len(message.outputs) > len(messages.OUTPUTS):
-        raise BadRequest(f"outputs must be at most {len(messages.OUTPUTS)}. Given: {len(message.outputs)}")
+    if len(message.outputs) > (most := len(messages.OUTPUTS + messages.OUTLIER_OUTPUTS)):
+        raise BadRequest(f"outputs must be at most {most}. Given: {len(message.outputs)}")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(
