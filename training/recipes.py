@@ -145,12 +145,11 @@ class Recipe:
         )
 
     def variation(self, hyper: HyperParameters) -> Augmentation | None:
-        """What varies the images of a run with `hyper`: in its last epochs less than before, where there is such.
+        """Return the augmentation of a run with `hyper`, gentler in its last epochs if the recipe has a gentler one.
 
-        Distances in pixels grow with `hyper.size`.
-
-        Varied images teach what a network must not care about, and are not quite those that it will see. Ending on
-        images as they are is from He et al., "Data Augmentation Revisited", https://arxiv.org/abs/1909.09148.
+        Distances in pixels grow with `hyper.size`. Augmented images teach a network what to ignore, but are not quite
+        those that it will be asked about. Ending on images as they are comes from He et al., "Data Augmentation
+        Revisited", https://arxiv.org/abs/1909.09148.
 
         Raises:
             OptionError: `hyper.gentle_share` is for a recipe that has a gentler augmentation.
@@ -167,7 +166,7 @@ class Recipe:
         return InTurn(augmentation, until=hyper.epochs - hyper.gentle_epochs, then=scaled(self.gentle, times))
 
     def as_sent(self, data: Dataset) -> Dataset:
-        """Return `data`, followed by a copy in the other form that clients send, if the recipe has one."""
+        """Return `data` and, if clients may alter images before they send them, a copy of `data` altered so."""
         if self.sent is None:
             return data
         places = torch.arange(len(data), device=data.inputs.device)
