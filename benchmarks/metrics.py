@@ -3,7 +3,7 @@
     python -m benchmarks.metrics
     python -m benchmarks.metrics --rounds 10 --seconds 5
 
-Each round starts both services anew and drives them in turn, with, without, without, with, so that neither a drift of
+Each round restarts both services and drives them in turn, with, without, without, with, so that neither a drift of
 the machine nor the luck of one process favours either. The cost is the median over rounds of the ratio within a round.
 Needs wrk (Debian: apt-get install wrk) and two cores or more. CPU time is that of all processes of a service, so it
 means something on a busy machine too; requests a second do only on a quiet one.
@@ -67,7 +67,7 @@ def measure(service: Running, posts: Posts, arguments: argparse.Namespace) -> Co
 
 
 def play_round(image: bytes, arguments: argparse.Namespace) -> dict[bool, list[Cost]]:
-    """Both services, started anew: the costs of each."""
+    """Restart both services and return the costs of each."""
     costs: dict[bool, list[Cost]] = {True: [], False: []}
     posts = Posts([image], {"Content-Type": "image/png"})
     with service_of(True, posts, arguments) as loud, service_of(False, posts, arguments) as silent:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name or a label may not fit the terminal
-    # Imported by need: `health` runs every few seconds in a container, and `predict` has no use for torch.
+    # Imported where needed: `health` runs every few seconds in a container, and `predict` has no use for torch.
     command = importlib.import_module(f"service.commands.{name}")
     try:
         try:

@@ -329,7 +329,7 @@ def test_no_counter_goes_back_when_a_worker_and_an_http_process_are_killed_under
     for thread in threads:
         thread.join()
 
-    # A process that takes another's place begins to use CPU time anew.
+    # A process that takes another's place starts counting CPU time from 0.
     counters = re.compile(r"inference_(?!process_cpu)\w+_(total|count|sum|bucket)\b")
     for before, after in itertools.pairwise(seen):
         lower = {name: (value, after.get(name)) for name, value in before.items() if after.get(name, 0) < value - 1e-9}

@@ -91,7 +91,7 @@ def _former_success(file: Path, model: str) -> float | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        logger.warning("%s is written anew: it must be in Prometheus' text format. Given: %s", file, error)
+        logger.warning("%s is replaced: it must be in Prometheus' text format. Given: %s", file, error)
         return None
     samples = (sample for family in families for sample in family.samples)
     return next((s.value for s in samples if s.name == _SUCCESS and s.labels.get("model") == model), None)

@@ -54,7 +54,7 @@ def test_a_verdict_is_known_to_whoever_reads_the_same_file(path: Path, tmp_path:
     assert [verdicts.against(good), verdicts.against(bad)] == ["", "it is bad"]
 
 
-def test_a_version_that_is_published_anew_is_another(path: Path, tmp_path: Path) -> None:
+def test_a_version_that_is_published_again_is_another(path: Path, tmp_path: Path) -> None:
     bad, again = publish(tmp_path / "a"), publish(tmp_path / "b")
     Verdicts(path).refuse(bad, "it is bad")
 

@@ -115,7 +115,7 @@ def test_a_gateway_or_folder_that_is_not_there_is_a_warning(
     assert "the figures are not in" in caplog.text
 
 
-def test_a_textfile_that_is_none_is_written_anew(tmp_path: Path) -> None:
+def test_a_textfile_that_is_none_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "mnist.prom"
     file.write_text("training_last_success_timestamp_seconds{ broken\n")
 
