@@ -40,10 +40,10 @@ types: $(VENV)/.dev  ## Check types
 	$(BIN)/mypy
 
 tests: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-thorough: $(VENV)/.dev  ## Run the tests with five times the requests and swaps, and print the coverage
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --thorough --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --thorough --cov --cov-report=term $(ARGS)
 
 test-lowest: .venv-lowest/.dev  ## Run the tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(ARGS)

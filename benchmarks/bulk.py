@@ -133,7 +133,7 @@ def loop(name: str, count: int, rounds: int, root: Path, folder: Path) -> None:
 def of_ray(
     source: Path, out: Path, engine: Engine, name: str, shard_size: int, settings: Settings
 ) -> tuple[float, int]:
-    """Score a collection from the start; return the seconds from the first part to the last, and the images in between."""
+    """Score a collection from the start; return the seconds from the first part to the last, and the images between."""
     shutil.rmtree(out, ignore_errors=True)
     registry = Registry(settings.registry)
     manifest = registry.manifest(name, registry.resolve(name))
