@@ -14,7 +14,7 @@ from service.commands import COMMANDS, serve
 from service.settings import Settings
 
 TAUGHT = [name for name in COMMANDS if name != "serve"]
-ASKING = [name for name in TAUGHT if name not in ("config", "keys", "seed")]
+ASKING = [name for name in TAUGHT if name not in ("config", "keys", "score", "seed")]
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -37,7 +37,9 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve",)])
-def test_no_command_is_serve(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+def test_no_command_is_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
     served: list[Settings] = []
     monkeypatch.setattr(serve, "serve", lambda settings: served.append(settings) or 0)  # type: ignore[func-returns-value]
 

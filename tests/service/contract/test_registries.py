@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fsspec.registry import _registry as known_filesystems
 
 from service.__main__ import main
 from service.contract.registries import open_registry
@@ -93,6 +94,7 @@ def test_a_registry_that_cannot_be_opened_is_one_sentence_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(known_filesystems, "s3", raising=False)  # if another test has opened a bucket
     with pytest.raises(RegistryError, match=re.escape(message)):
         open_registry(url)
 

@@ -148,11 +148,12 @@ def test_a_folder_of_pictures_is_decoded_again_when_one_is_added(tmp_path: Path)
 
     cache = Cache(tmp_path / "cache")
     sizes = []
-    for name in ("1.png", "2.png"):
+    add("1.png")
+    for name in ("2.png", "3.png"):
         add(name)
         sizes += [len(sources.load(f"folder:{tmp_path / 'mine'}", "test", Path(), cache=cache)) for _ in range(2)]
-    add("3.png")
+    add("4.png")
 
     assert sizes == [2, 2, 2, 2]
-    assert len(sources.load(f"folder:{tmp_path / 'mine'}", "train", Path(), cache=cache)) == 4
+    assert len(sources.load(f"folder:{tmp_path / 'mine'}", "train", Path(), cache=cache)) == 6
     assert len(list((tmp_path / "cache").iterdir())) == 2

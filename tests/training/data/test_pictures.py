@@ -84,11 +84,15 @@ def test_pictures_of_several_sizes_or_large_ones_become_32_by_32_and_one_in_colo
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a/1.png": picture(1)}, r"two or more classes.*Given: 1 with pictures"),
-        ({}, r"Given: 0 with pictures"),
-        ({"a/1.png": picture(1), "b/1.png": b"text"}, r"b/1\.png must be a picture"),
+        ({"a/1.png": picture(1)}, r"two or more classes.*Given: one class, a"),
+        ({}, r"two or more classes.*Given: none"),
+        ({"a/1.png": picture(1), "a/2.png": picture(1), "b/1.png": picture(1)}, r"2 examples or more.*Given: one of b"),
         (
-            {"train/a/1.png": picture(1), "train/b/1.png": picture(1), "test/c/1.png": picture(1)},
+            {f"{name}/{n}.png": b"text" if name == "b" else picture(1) for name in "ab" for n in (1, 2)},
+            r"b/1\.png must be a picture",
+        ),
+        (
+            {f"train/{name}/{n}.png": picture(1) for name in "ab" for n in (1, 2)} | {"test/c/1.png": picture(1)},
             r"must have the classes of train\. Given: c",
         ),
     ],
@@ -276,8 +280,11 @@ def test_every_kind_of_picture_is_learnt_as_the_service_decodes_it(
 ) -> None:
     content = EVERY_KIND[kind]
     suffix = {b"\xff\xd8": "jpg", b"II": "tif", b"P6": "ppm"}.get(content[:2], "png")
-    alone = write(tmp_path / "alone", {f"{name}/1.{suffix}": content for name in "ab"})
-    among = write(tmp_path / "among", {f"a/1.{suffix}": content, "b/1.png": picture(7), "b/2.png": EVERY_KIND["ink"]})
+    alone = write(tmp_path / "alone", {f"{name}/{n}.{suffix}": content for name in "ab" for n in (1, 2)})
+    among = write(
+        tmp_path / "among",
+        {f"a/1.{suffix}": content, f"a/2.{suffix}": content, "b/1.png": picture(7), "b/2.png": EVERY_KIND["ink"]},
+    )
 
     for root in (alone, among):
         whole = sources.load(f"folder:{root}", "test", Path(), style=style, fit=fit)
