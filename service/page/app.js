@@ -1,6 +1,7 @@
 // The page: asks the chosen model about what is drawn, shown or typed, and shows its answer.
 
 import { AnswerView, sizeOf } from "./answer.js";
+import { hasCamera } from "./camera.js";
 import { offerColours } from "./colours.js";
 import { Connection } from "./connection.js";
 import { by } from "./dom.js";
@@ -149,6 +150,7 @@ function showChosen(isNew) {
   view.setClasses(classes, spec);
   hideProblem();
   if (files.isOpen) files.restart();
+  by("camera").hidden = takesFeatures() || !hasCamera;
   else askAgain();
 }
 

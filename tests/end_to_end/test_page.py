@@ -199,7 +199,13 @@ def gallery_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in DIGIT_MODELS:
         shutil.copytree(MODELS / name, root / name)
     publish(root, "photos", spec=RGB)
-    publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
+    publish(
+        root,
+        "sign",
+        FirstFeature(),
+        spec=FeatureInput(shape=(2,), columns=("height", "weight")),
+        classes=("negative", "positive"),
+    )
     return root
 
 
@@ -427,6 +433,7 @@ def test_a_new_version_shows_itself_and_the_old_one_can_be_chosen(
     page.wait_for_answer("4")
 
     assert page.page.url.endswith("?model=photos&version=1")
+    assert page.page.is_hidden("#camera")
     page.page.reload()
     assert page.wait_until_ready().page.input_value("#version") == "1"
 
@@ -696,17 +703,17 @@ def test_the_metrics_page_draws_what_happens(visit: Open, gallery: Service) -> N
 @pytest.mark.browser
 def test_features_are_named_by_their_columns_if_the_model_has_them(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="?model=sign")
-    assert page.page.locator("#features label").all_inner_texts() == ["x1", "x2"]
+    assert page.page.locator("#features label").all_inner_texts() == ["height", "weight"]
 
-    def with_columns(route: Route) -> None:
+    def without_columns(route: Route) -> None:
         document = route.fetch().json()
         for model in document["models"]:
             if model["name"] == "sign":
-                model["input"]["columns"] = ["height", "weight"]
+                model["input"]["columns"] = None
         route.fulfill(json=document)
 
-    page.page.route("**/models", with_columns)
+    page.page.route("**/models", without_columns)
     page.page.reload()
     page.wait_until_ready()
 
-    assert page.page.locator("#features label").all_inner_texts() == ["height", "weight"]
+    assert page.page.locator("#features label").all_inner_texts() == ["x1", "x2"]

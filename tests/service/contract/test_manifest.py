@@ -117,6 +117,13 @@ def test_the_kind_of_input_is_read_from_json(manifest: ModelManifest, tmp_path: 
     assert read.input == RGB
 
 
+def test_features_have_names_for_all_or_none() -> None:
+    assert FeatureInput(shape=(2,), columns=("height", "width")).columns == ("height", "width")
+    assert FeatureInput.model_validate({"kind": "features", "dtype": "float32", "shape": [2]}).columns is None
+    with pytest.raises(ValidationError, match=r"columns must name 2 feature\(s\)\. Given: 1 name\(s\)"):
+        FeatureInput(shape=(2,), columns=("height",))
+
+
 def test_an_input_knows_its_size_in_bytes() -> None:
     assert input_bytes(RGB) == 3 * 32 * 32
     assert input_bytes(FeatureInput(shape=(2,))) == 8
