@@ -132,12 +132,13 @@ class Visit:
         assert box
         return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
 
-    def draw(self, digit: str) -> None:
+    def draw(self, digit: str, *, left: float = 0.0, scale: float = 1.0) -> None:
         for stroke in STROKES[digit]:
-            self.page.mouse.move(*self.at(stroke[0]))
+            first, *others = (self.at((left + scale * x, scale * y)) for x, y in stroke)
+            self.page.mouse.move(*first)
             self.page.mouse.down()
-            for point in stroke[1:]:
-                self.page.mouse.move(*self.at(point), steps=2)
+            for point in others:
+                self.page.mouse.move(*point, steps=2)
             self.page.mouse.up()
 
     def touch(self, digit: str) -> None:
@@ -274,6 +275,29 @@ def test_an_answer_shows_all_classes_what_the_network_saw_and_where_the_time_wen
     page.page.wait_for_function("() => document.getElementById('spoken').textContent.startsWith('7, ')")
     assert page.text("#about").startswith("neural_net 2 · ")
     assert len([r for r in page.requests if "/predict" in r.url]) >= 2  # it answered while the pen was down
+
+
+@pytest.mark.browser
+def test_digits_that_stand_side_by_side_have_an_answer_each(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, viewport={"width": 1280, "height": 800})
+
+    page.draw("3", left=0.45, scale=0.6)
+    page.wait_for_answer("3")
+    assert page.page.is_hidden("#signs")
+    page.draw("4", left=-0.05, scale=0.6)
+    page.wait_for_answer("43")
+    assert page.page.locator("#signs button").all_inner_texts() == ["4", "3"]
+    assert page.page.evaluate("document.documentElement.scrollHeight") <= 800
+    assert page.page.locator("#bars li[data-best=true] .label").inner_text() == "4"
+    page.page.click("#signs button:nth-child(2)")
+    assert page.page.locator("#bars li[data-best=true] .label").inner_text() == "3"
+    assert page.text("#best-label") == "43"
+    page.page.click("#code summary")
+    page.page.wait_for_function("() => document.getElementById('command').textContent.includes('split=true')")
+    page.page.click("#clear")
+    page.wait_for_answer("–")
+
+    assert page.page.is_hidden("#signs")
 
 
 @pytest.mark.browser
