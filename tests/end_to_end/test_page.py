@@ -433,6 +433,7 @@ def test_a_model_that_takes_numbers_gets_numbers(visit: Open, gallery: Service) 
     page.wait_for_answer("–")
 
     assert page.page.is_hidden("#stage")
+    assert page.page.is_hidden("#camera")
     assert page.page.is_hidden("#seen")
 
 
@@ -457,7 +458,6 @@ def test_a_new_version_shows_itself_and_the_old_one_can_be_chosen(
     page.wait_for_answer("4")
 
     assert page.page.url.endswith("?model=photos&version=1")
-    assert page.page.is_hidden("#camera")
     page.page.reload()
     assert page.wait_until_ready().page.input_value("#version") == "1"
 
@@ -507,6 +507,54 @@ def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tm
         page.page.wait_for_function("() => document.getElementById('about').textContent.startsWith('rows 2')")
         page.page.wait_for_selector("#answer[data-empty=false]")
         assert page.text("#state-text") == "Ready"
+
+
+@pytest.mark.browser
+def test_an_administrator_promotes_a_version_and_rolls_it_back(visit: Open, tmp_path: Path) -> None:
+    for _ in range(2):
+        publish(tmp_path / "registry", "rows")
+    keys = tmp_path / "keys"
+    scopes = {"guest": "predict", "boss": "predict,admin"}
+    keys.write_text("".join(f"{k} {v} {hashlib.sha256(k.encode()).hexdigest()}\n" for k, v in scopes.items()))
+    options = ("--default-model", "rows", "--http-processes", "1", "--poll-seconds", "0.2")
+
+    with serving(tmp_path / "registry", *options, "--api-keys-file", str(keys), traced=False) as service:
+        page = visit(service, query="page/models.html", ready=False)
+
+        def states() -> list[str]:
+            return page.page.locator("tbody tr:first-child td").all_inner_texts()
+
+        page.page.fill("#key", "guest")
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("[data-version='rows@2']")
+        assert states() == ["in production, ready", "ready"]
+        page.page.get_by_label("Version").fill("1")
+        page.page.click("text=Promote")
+        page.page.wait_for_selector(".key-problem >> text=scope admin")
+        page.page.fill("#key", "boss")
+        page.page.keyboard.press("Enter")
+        page.wait_for("#changed", "rows 1 is in production.")
+        page.page.wait_for_function(
+            "() => document.querySelector('tbody td:last-child').innerText === 'production, ready'"
+        )
+        assert states() == ["ready", "production, ready"]
+        page.page.get_by_label("Version").fill("7")
+        page.page.click("text=Promote")
+        page.page.wait_for_selector("#problem:not([hidden]) >> text=404")
+        page.page.click("text=Roll back")
+        page.wait_for("#changed", "rows 2 is in production.")
+        page.page.wait_for_function("() => document.querySelector('tbody td').innerText === 'production, ready'")
+
+        assert page.page.is_hidden("#problem")
+
+
+@pytest.mark.browser
+def test_nobody_is_offered_to_promote_where_no_keys_are_asked_for(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="page/models.html", ready=False)
+
+    page.page.wait_for_selector("[data-version^='neural_net@']")
+
+    assert page.page.locator("text=Promote").count() == 0
 
 
 @pytest.mark.browser
@@ -699,11 +747,14 @@ def test_the_models_page_shows_versions_and_a_card_with_its_plots(visit: Open, g
         "() => { const all = [...document.querySelectorAll('#card img')];"
         " return all.length > 1 && all.every((image) => image.naturalWidth > 100); }"
     )
-    state = page.page.locator("tr:has([data-version='neural_net@3']) td").first.inner_text()
+    first = page.page.locator(".model").first
+    state = first.locator("tbody tr:first-child td").first.inner_text()
+    measured = first.locator("tbody th").all_inner_texts()
     page.page.click("[data-version^='photos@']")
     page.page.wait_for_selector("text=was published without a card")
 
     assert state == "in production, ready"
+    assert measured[:2] == ["State", "Right\nmnist/test, n = 10,000"]
     assert page.page.locator(".model h2").first.inner_text() == "neural_net answers by default"
     assert page.page.locator("#card table").count() == 0
 
