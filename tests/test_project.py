@@ -43,6 +43,29 @@ def test_the_version_that_make_passes_to_the_images_is_the_packages() -> None:
     assert built.count(f"--build-arg VERSION={PROJECT['version']} ") == 3
 
 
+def planned(tmp_path: Path, target: str, *variables: str) -> str:
+    """What `make` would run in an environment that is not there yet."""
+    return run("make", "--dry-run", target, f"VENV={tmp_path}/venv", *variables).stdout
+
+
+def test_an_installation_says_how_much_it_downloads_and_shows_its_progress(tmp_path: Path) -> None:
+    shown = planned(tmp_path, "serve")
+
+    assert shown.index("3.1 GB or more to download") < shown.index("pip install")
+    assert "--quiet" not in shown
+    assert "--extra-index-url" not in shown
+
+
+def test_one_variable_installs_torch_without_cuda_and_the_environment_remembers_it(tmp_path: Path) -> None:
+    first = planned(tmp_path, "serve", "TORCH=cpu")
+    (tmp_path / "venv/lib/python3.12/site-packages/torch-2.14.1+cpu.dist-info").mkdir(parents=True)
+    later = planned(tmp_path, "train")
+
+    for shown in (first, later):
+        assert "-c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu -e" in shown
+        assert "0.3 GB or more to download" in shown
+
+
 @pytest.mark.parametrize(("name", "target"), sorted(PROJECT["scripts"].items()))
 def test_a_console_script_is_the_same_as_python_m(name: str, target: str, tmp_path: Path) -> None:
     script = tmp_path / name

@@ -32,7 +32,7 @@ OPEN_PREFIXES = ("/page/",)
 
 
 _FOR_ADMIN = re.compile(
-    r"/models|/models/[^/]+/(promote|rollback)|/v2|/v2/repository/.*|/inference\.GRPCInferenceService/Repository\w+"
+    r"/models|/models/[^/]+/(promote|rollback)|/models/[^/]+/[^/]+/[^/]+|/v2|/v2/repository/.*|/inference\.GRPCInferenceService/Repository\w+"
 )
 """The paths that a key with the scope admin alone may ask for."""
 

@@ -84,12 +84,20 @@ class Inference:
         Raises:
             BadRequest, TooLarge, DeadlineExceeded, ClientGone: as `DecodePool.decode`.
         """
-        max_pixels = self.settings.max_pixels
-        at_once = images.decode_at_once(data, spec, max_pixels=max_pixels)
-        if at_once is not None:
-            return at_once
-        gone = partial(getattr, ask.client, "disconnected")
-        return await self._pool.decode(data, spec, max_pixels=max_pixels, deadline=ask.deadline, is_gone=gone)
+        at_once = images.decode_at_once(data, spec, max_pixels=self.settings.max_pixels)
+        return at_once if at_once is not None else await self._decode_elsewhere(data, spec, ask)
+
+    async def decode_signs(self, data: bytes, spec: ImageInput, ask: Ask) -> bytes:
+        """Return the signs of one picture as the model takes them, back to back; always by another process.
+
+        Raises:
+            BadRequest, TooLarge, DeadlineExceeded, ClientGone: as `DecodePool.decode`.
+        """
+        return await self._decode_elsewhere(data, spec, ask, signs=True)
+
+    async def _decode_elsewhere(self, data: bytes, spec: ImageInput, ask: Ask, *, signs: bool = False) -> bytes:
+        gone, most = partial(getattr, ask.client, "disconnected"), self.settings.max_pixels
+        return await self._pool.decode(data, spec, max_pixels=most, deadline=ask.deadline, is_gone=gone, signs=signs)
 
     async def decode_all(self, found: Sequence[bytes | Problem], spec: ImageInput, ask: Ask) -> list[bytes | Problem]:
         """Return each image as the model takes it, or its problem; other requests get turns in between.

@@ -19,7 +19,7 @@ from service.contract.manifest import ImageInput, InputSpec
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Request, Response, problem_response
 from service.images import decode as images
-from service.problems import ModelFailed, Problem
+from service.problems import ModelFailed, Problem, TooLarge, Unprocessable
 from service.telemetry.observer import Observer
 
 Entry = dict[str, Any]
@@ -62,12 +62,16 @@ class Predict:
         model = ask.model
         check_query(model, query)
         spec = model.manifest.input
+        if query.split:
+            _expect_ink(model)
         decoded: list[Decoded] = []  # of several images, good and bad, or of a blank one
         if not isinstance(spec, ImageInput):
             data = find_features(content_type, body, spec, self._max_images)
             size = len(data) // model.input_bytes
             check_answer_size(size * entry_bytes(model, query))
         elif len(found := find_images(content_type, body, self._max_images)) > 1:
+            if query.split:
+                raise Unprocessable(f"split takes one picture. Given: {len(found)}")
             check_answer_size(len(found) * entry_bytes(model, query))
             decoded = await self._decode_several(ask, spec, found)
             good = [image for image in decoded if isinstance(image, bytes)]
@@ -75,8 +79,13 @@ class Predict:
         else:
             if isinstance(found[0], Problem):
                 raise found[0]
-            data, size = await self._inference.decode(found[0], spec, ask), 1
-            if model.blank_is_outlier and images.is_blank(data, spec):
+            work = self._inference.decode_signs if query.split else self._inference.decode
+            data = await work(found[0], spec, ask)
+            size = len(data) // model.input_bytes
+            self._expect_few_signs(size)
+            if size > 1:
+                check_answer_size(size * entry_bytes(model, query))
+            if size == 1 and model.blank_is_outlier and images.is_blank(data, spec):
                 decoded, size = [Blank(data)], 0
         computed = await self._inference.compute(ask, data, size) if size else Computed.nothing()
         predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
@@ -97,6 +106,10 @@ class Predict:
             foreign = sum(entry.get("outlier", False) for entry in predicted) - blank if query.abstain else 0
             if blank or foreign:
                 self._observer.abstained(model, blank=blank, foreign=foreign)
+
+    def _expect_few_signs(self, count: int) -> None:
+        if count > self._max_images:
+            raise TooLarge(f"the picture must show at most {self._max_images} signs. Given: {count}")
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content, headers=own, shared_headers=shared)
@@ -119,6 +132,13 @@ class Predict:
         if not ask.model.blank_is_outlier:
             return [*decoded]
         return [Blank(data) if isinstance(data, bytes) and images.is_blank(data, spec) else data for data in decoded]
+
+
+def _expect_ink(model: ServedModel) -> None:
+    spec = model.manifest.input
+    if not isinstance(spec, ImageInput) or spec.style != "mnist":
+        given = "pictures" if isinstance(spec, ImageInput) else "features"
+        raise Unprocessable(f"split needs a model of ink, such as digits. Given: {model.name}, which takes {given}")
 
 
 def _with_others(predicted: list[Entry], decoded: list[Decoded], query: Query, spec: InputSpec) -> Iterator[Entry]:

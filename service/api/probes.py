@@ -68,7 +68,7 @@ class Probes:
                 "aliases": model.aliases,
                 "digest": model.manifest.artifact.sha256,
                 "ready": self._dispatcher.is_ready(model),
-                "input": model.manifest.input.model_dump(),
+                "input": model.manifest.input.model_dump(exclude_none=True),
                 "classes": model.classes,
                 "metrics": [metric.model_dump() for metric in model.manifest.metrics],
             }

@@ -13,7 +13,7 @@ from service.problems import BadRequest
 
 PRIORITIES = ("normal", "bulk")
 
-_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "abstain", "coverage", "priority")
+_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "abstain", "coverage", "split", "priority")
 _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -28,6 +28,7 @@ class Query(NamedTuple):
     show_input: bool = False
     abstain: bool = False
     coverage: float | None = None
+    split: bool = False
     bulk: bool = False
 
 
@@ -68,6 +69,7 @@ def _parse(raw_query: bytes) -> Query:
         show_input=_boolean(given, "show_input"),
         abstain=_boolean(given, "abstain"),
         coverage=_coverage(given["coverage"]) if "coverage" in given else None,
+        split=_boolean(given, "split"),
         bulk=given.get("priority") == "bulk",
     )
 

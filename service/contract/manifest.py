@@ -92,6 +92,15 @@ class FeatureInput(_Value):
     kind: Literal["features"] = "features"
     dtype: Literal["float32"] = "float32"
     shape: tuple[Count]
+    columns: tuple[Annotated[str, Field(max_length=1000)], ...] | None = Field(
+        None, description="The names of the features, where their table has any."
+    )
+
+    @model_validator(mode="after")
+    def _each_feature_has_a_name(self) -> Self:
+        if self.columns is not None and len(self.columns) != self.shape[0]:
+            raise ValueError(f"columns must name {self.shape[0]} feature(s). Given: {len(self.columns)} name(s)")
+        return self
 
 
 InputSpec = Annotated[ImageInput | FeatureInput, Field(discriminator="kind")]

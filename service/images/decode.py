@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from service.contract.manifest import ImageInput
-from service.images import formats, headers, mnist
+from service.images import formats, headers, mnist, sheets, split
 from service.images.fitting import fit
 from service.images.flattening import flatten, is_grey
 from service.images.formats import recognise
@@ -66,7 +67,22 @@ def decode(data: bytes, spec: ImageInput, *, max_pixels: int, more_formats: tupl
         return _decode_any(data, spec, max_pixels, more_formats)
     header = headers.read(data)
     _expect_few_pixels(header, spec, max_pixels)
-    return _decode(header, spec)
+    return _decode(header, spec, prepare)
+
+
+def decode_signs(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes:
+    """Return the signs that stand side by side in a picture, from left to right, back to back; at least one.
+
+    A picture of the model's own size holds one.
+
+    Raises:
+        BadRequest, TooLarge: as `decode`.
+    """
+    if _is_plain_png(data, spec):
+        return _decode_png(data, spec)
+    header = headers.read(data)
+    _expect_few_pixels(header, spec, max_pixels)
+    return _decode(header, spec, _prepare_signs)
 
 
 def decode_at_once(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes | None:
@@ -83,7 +99,7 @@ def decode_at_once(data: bytes, spec: ImageInput, *, max_pixels: int) -> bytes |
     _expect_few_pixels(header, spec, max_pixels)
     if header.slow or header.pixels * header.scans > _QUICK_PIXELS[spec.style]:
         return None
-    return _decode(header, spec)
+    return _decode(header, spec, prepare)
 
 
 def prepare(image: Image.Image, spec: ImageInput) -> bytes:
@@ -93,6 +109,15 @@ def prepare(image: Image.Image, spec: ImageInput) -> bytes:
     if spec.style == "mnist" and flat.size != (width, height):
         return mnist.redraw_as_mnist(np.asarray(mnist.shrink(flat)), height, width).tobytes()
     return _as_input(np.asarray(fit(flat, (width, height), spec.fit)), spec)
+
+
+def _prepare_signs(image: Image.Image, spec: ImageInput) -> bytes:
+    _, height, width = spec.shape
+    flat = flatten(image, "L")
+    if flat.size == (width, height):
+        return prepare(image, spec)
+    signs = split.separate(sheets.ink_of(np.asarray(mnist.shrink(flat))))
+    return b"".join(mnist.redraw_ink(ink, height, width).tobytes() for ink in signs)
 
 
 def describe(data: bytes, more_formats: tuple[str, ...] = ()) -> Description:
@@ -172,7 +197,7 @@ def _as_input(pixels: Pixels, spec: ImageInput) -> bytes:
 # All others
 
 
-def _decode(header: Header, spec: ImageInput) -> bytes:
+def _decode(header: Header, spec: ImageInput, prepared: Callable[[Image.Image, ImageInput], bytes]) -> bytes:
     if header.orientation == 1 and _is_plain_png(header.data, spec):
         return _decode_png(header.data, spec)
     try:
@@ -183,7 +208,7 @@ def _decode(header: Header, spec: ImageInput) -> bytes:
             least = _least_size(spec)
             image.draft(None, (least, least))
         image.load()
-        return prepare(_upright(image, header.orientation), spec)
+        return prepared(_upright(image, header.orientation), spec)
     except Problem:
         raise
     except MemoryError as error:

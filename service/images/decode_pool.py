@@ -50,15 +50,16 @@ class DecodePool:
         max_pixels: int,
         deadline: float,  # on time.monotonic()'s clock
         is_gone: Callable[[], bool],
+        signs: bool = False,
     ) -> bytes:
-        """Return one picture as the model takes it, as `decode.decode` does.
+        """Return one picture as the model takes it, as `decode.decode` does, or with `signs` as `decode_signs`.
 
         Raises:
             BadRequest, TooLarge: as `decode.decode`; or it takes more computing or memory than is allowed.
             DeadlineExceeded: it is not decoded by then.
             ClientGone: nobody waits for it any more.
         """
-        work = asyncio.ensure_future(self._decode(data, spec, max_pixels))
+        work = asyncio.ensure_future(self._decode(data, _description(spec, max_pixels, signs)))
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # so that none goes unheard
         try:
             while not work.done():
@@ -80,7 +81,7 @@ class DecodePool:
         self._started.clear()
         self._idle.clear()
 
-    async def _decode(self, data: bytes, spec: ImageInput, max_pixels: int) -> bytes:
+    async def _decode(self, data: bytes, description: bytes) -> bytes:
         async with self._slots:
             process = self._take()
             try:
@@ -91,7 +92,7 @@ class DecodePool:
             except (OSError, EOFError) as error:
                 raise await self._what_ended(process) from error
             try:
-                answer = await process.ask(_description(spec, max_pixels), data)
+                answer = await process.ask(description, data)
             except (OSError, EOFError) as error:
                 raise await self._what_ended(process) from error
             except BaseException:
@@ -213,5 +214,5 @@ class _Process:
 
 
 @lru_cache(64)
-def _description(spec: ImageInput, max_pixels: int) -> bytes:
-    return orjson.dumps({"spec": spec.model_dump(), "max_pixels": max_pixels})
+def _description(spec: ImageInput, max_pixels: int, signs: bool) -> bytes:
+    return orjson.dumps({"spec": spec.model_dump(), "max_pixels": max_pixels, "signs": signs})

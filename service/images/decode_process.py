@@ -13,13 +13,14 @@ import signal
 import socket
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 from PIL import Image
 
 from service.contract.manifest import ImageInput
-from service.images.decode import decode
+from service.images.decode import decode, decode_signs
 from service.problems import BadRequest, Problem, TooLarge
 
 HEAD = struct.Struct(">IQ")
@@ -47,7 +48,8 @@ def serve(channel: socket.socket) -> None:
         request = orjson.loads(_receive(channel, described))
         data = _receive(channel, size)
         _allow_cpu_seconds(CPU_SECONDS)
-        good, answer = _answer(bytes(data), ImageInput(**request["spec"]), request["max_pixels"])
+        work = decode_signs if request["signs"] else decode
+        good, answer = _answer(work, bytes(data), ImageInput(**request["spec"]), request["max_pixels"])
         del data
         channel.sendall(ANSWER.pack(good, len(answer)) + answer)
 
@@ -64,9 +66,9 @@ def main(descriptor: str) -> None:
         serve(channel)
 
 
-def _answer(data: bytes, spec: ImageInput, max_pixels: int) -> tuple[bool, bytes]:
+def _answer(work: Callable[..., bytes], data: bytes, spec: ImageInput, max_pixels: int) -> tuple[bool, bytes]:
     try:
-        return True, decode(data, spec, max_pixels=max_pixels)
+        return True, work(data, spec, max_pixels=max_pixels)
     except Problem as problem:
         return False, orjson.dumps({"problem": type(problem).__name__, "detail": problem.detail})
 

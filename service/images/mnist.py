@@ -7,9 +7,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.images import sheets
+from service.images.split import INK_LEVEL
 
 _INK_PIXELS = 20  # the longer side of the ink, in a 28 x 28 image
-_INK_LEVEL = 0.25  # of the darkest stroke; below it is paper, noise or the soft edge of a stroke
 
 _ENOUGH_PIXELS = 512  # of the longer side of a sheet
 
@@ -50,7 +50,11 @@ def redraw_as_mnist(pixels: Pixels, height: int, width: int) -> Pixels:
     That is how MNIST was made from NIST's scans (LeCun et al., "Gradient-based learning applied to document
     recognition", 1998). pixels: uint8 [H, W] of any size; gives uint8 [height, width], black for a blank sheet.
     """
-    ink = sheets.ink_of(pixels)
+    return redraw_ink(sheets.ink_of(pixels), height, width)
+
+
+def redraw_ink(ink: Drawing, height: int, width: int) -> Pixels:
+    """Do the same with ink that has been found, float32 [H, W], 0 for paper."""
     darkest = float(ink.max())
     if darkest < LEAST_CONTRAST:
         return np.zeros((height, width), np.uint8)
@@ -59,7 +63,7 @@ def redraw_as_mnist(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _cropped(ink: Drawing) -> Drawing:
-    drawn = ink > _INK_LEVEL
+    drawn = ink > INK_LEVEL
     rows, columns = np.nonzero(drawn.any(axis=1))[0], np.nonzero(drawn.any(axis=0))[0]
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

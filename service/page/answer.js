@@ -1,6 +1,7 @@
 // Shows an answer: the best class, a bar for each, what the network saw, and where the time went.
 
 import { by } from "./dom.js";
+import { Signs } from "./signs.js";
 
 const MANY = 20; // more classes than this are sorted by probability, in a list that scrolls
 const SPOKEN_AFTER_MS = 700; // a screen reader hears the answer once the hand rests
@@ -10,6 +11,8 @@ const STAGES = ["decode", "queue", "compute", "rest"];
 export class AnswerView {
   #rows = [];
   #speech = 0;
+  #answer = null;
+  #signs = new Signs(() => this.show(this.#answer));
 
   // Bars for `classes`, all empty.
   setClasses(classes, input) {
@@ -33,6 +36,7 @@ export class AnswerView {
     by("best-label").textContent = "–";
     delete by("best-label").dataset.length;
     by("best-share").textContent = text;
+    this.#signs.clear();
     by("seen-image").hidden = true;
     by("seen-blank").hidden = false;
     for (const element of this.#rows) fill(element, 0, "–", false);
@@ -40,18 +44,24 @@ export class AnswerView {
     this.#say("");
   }
 
-  show({ model, version, predictions: [prediction], milliseconds }) {
-    const { class_id: best, probability, probabilities = [], input, outlier = false, blank = false } = prediction;
-    const label = prediction.label ?? "–";
+  // Shows an answer: all its labels in one, and of the chosen sign what the network saw and made of it.
+  show(answer) {
+    const { model, version, predictions, milliseconds } = answer;
+    const { class_id: best, label: own, probabilities = [], input, blank = false } = this.#signs.show(predictions);
+    const label = predictions.map((each) => each.label ?? "–").join(predictions.every(isShort) ? "" : " ");
+    const probability = predictions.reduce((product, each) => product * each.probability, 1);
+    const outlier = predictions.some((each) => each.outlier);
+    this.#answer = answer;
     by("answer").dataset.empty = "false";
     by("answer").dataset.outlier = String(outlier);
     by("best-label").textContent = label;
     by("best-label").dataset.length = label.length <= 3 ? "sign" : label.length <= 12 ? "word" : "phrase";
-    const verdict = blank ? "A blank picture" : `${percent(probability)} sure${outlier ? `, but ${FOREIGN}` : ""}`;
+    const sure = `${percent(probability)} sure${predictions.length > 1 ? " of all" : ""}`;
+    const verdict = blank ? "A blank picture" : `${sure}${outlier ? `, but ${FOREIGN}` : ""}`;
     by("best-share").textContent = verdict;
     if (input) {
       by("seen-image").src = input;
-      by("seen-image").alt = blank ? "A blank picture" : `The picture of ${label} as the network saw it`;
+      by("seen-image").alt = blank ? "A blank picture" : `The picture of ${own} as the network saw it`;
     }
     by("seen-image").hidden = !input;
     by("seen-blank").hidden = Boolean(input);
@@ -86,6 +96,8 @@ export class AnswerView {
     this.#speech = setTimeout(() => (by("spoken").textContent = text), SPOKEN_AFTER_MS);
   }
 }
+
+const isShort = ({ label }) => (label ?? "–").length === 1;
 
 export function sizeOf({ shape: [channels, height, width] }) {
   return `${width} × ${height}${channels === 1 ? " grey" : " colour"}`;

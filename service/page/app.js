@@ -1,6 +1,7 @@
 // The page: asks the chosen model about what is drawn, shown or typed, and shows its answer.
 
 import { AnswerView, sizeOf } from "./answer.js";
+import { hasCamera } from "./camera.js";
 import { offerColours } from "./colours.js";
 import { Connection } from "./connection.js";
 import { by } from "./dom.js";
@@ -38,6 +39,10 @@ let current = new AbortController(); // ends the request whose answer is no long
 
 // Asking
 
+function isOfInk({ input: spec }) {
+  return spec.kind === "image" && spec.style === "mnist";
+}
+
 function takesFeatures() {
   return picker.chosen?.input.kind === "features";
 }
@@ -48,8 +53,15 @@ async function input() {
   return values && { body: JSON.stringify({ features: [values] }), type: "application/json", name: "" };
 }
 
-function pathOf({ name, version, default: isDefault }) {
-  const query = { model: name, ...(!isDefault && { version }), probabilities: "true", show_input: "true" };
+// Of a file in the table one answer is asked for, of what is on the stage one for each sign.
+function pathOf({ name, version, default: isDefault }, splits = false) {
+  const query = {
+    model: name,
+    ...(!isDefault && { version }),
+    probabilities: "true",
+    show_input: "true",
+    ...(splits && { split: "true" }),
+  };
   return `predict?${new URLSearchParams(query)}`;
 }
 
@@ -65,7 +77,7 @@ async function ask() {
       snippets.show(null);
       return;
     }
-    const request = { path: pathOf(chosen), ...given };
+    const request = { path: pathOf(chosen, isOfInk(chosen)), ...given };
     const answer = await predict({ ...request, signal });
     if (signal.aborted) return;
     hideProblem();
@@ -121,14 +133,14 @@ async function refresh(again = true) {
 function showChosen(isNew) {
   if (!isNew) return;
   const { input: spec, classes } = picker.chosen;
-  const isDrawable = spec.kind === "image" && spec.style === "mnist";
+  const isDrawable = isOfInk(picker.chosen);
   const isDigits = classes.length === 10 && classes.every((label, i) => label === String(i));
   if (takesFeatures()) {
     by("title").textContent = "Enter the features";
     by("lead").textContent = "The network answers with every number.";
   } else if (isDrawable) {
     by("title").textContent = `Draw a ${isDigits ? "digit" : "sign"}`;
-    by("lead").textContent = "The network answers with every stroke.";
+    by("lead").textContent = "The network answers with every stroke, for each sign that stands by itself.";
   } else {
     by("title").textContent = "Show a picture";
     by("lead").textContent = `The network looks at ${sizeOf(spec)} pixels of it.`;
@@ -138,6 +150,7 @@ function showChosen(isNew) {
     : "Drop, paste or open pictures,\nor draw here";
   by("features").hidden = !takesFeatures();
   by("stage").hidden = by("undo").hidden = by("open").hidden = takesFeatures();
+  by("camera").hidden = takesFeatures() || !hasCamera;
   by("clear").disabled &&= !takesFeatures();
   if (takesFeatures()) {
     stage.stopCamera();

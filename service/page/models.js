@@ -2,77 +2,70 @@
 
 import { offerColours } from "./colours.js";
 import { by, make } from "./dom.js";
+import { apiKey } from "./key.js";
 import { render } from "./markdown.js";
 import { hideProblem, showError } from "./problem.js";
-import { Refusal, read, readFile } from "./service.js";
+import { Refusal, read, readFile, write } from "./service.js";
+
+const LOOK_MS = 500; // between two looks whether a promoted version is served, of at most LOOKS
+const LOOKS = 60;
 
 let listed = []; // served and absent versions alike
+let byDefault = null; // the name of the model that answers when none is named
 const pictures = []; // object URLs of the card that is shown
 
 async function load() {
   hideProblem();
   try {
-    const { models, absent, default: byDefault } = await read("models");
-    listed = [...models, ...absent].sort((a, b) => a.name.localeCompare(b.name) || b.version - a.version);
-    const names = [...new Set(listed.map(({ name }) => name))].sort(
-      (a, b) => Number(b === byDefault) - Number(a === byDefault),
-    );
-    by("versions").replaceChildren(
-      ...names.map((name) =>
-        section(
-          name,
-          name === byDefault,
-          listed.filter((each) => each.name === name),
-        ),
-      ),
-    );
-    showNamed(listed.find((each) => each.name === byDefault) ?? listed[0]);
+    show(await read("models"));
+    await showNamed();
   } catch (error) {
     showError(error);
   }
 }
 
-function section(name, isDefault, versions) {
-  const datasets = [...new Set(versions.flatMap((each) => accuracies(each).map(({ data }) => data)))];
-  const header = ["Version", "State", ...datasets.map((data) => `On ${data}`)];
+function show({ models, absent, default: name }) {
+  byDefault = name;
+  listed = [...models, ...absent].sort((a, b) => a.name.localeCompare(b.name) || b.version - a.version);
+  const names = [...new Set(listed.map((each) => each.name))].sort(
+    (a, b) => Number(b === byDefault) - Number(a === byDefault),
+  );
+  by("versions").replaceChildren(...names.map(section));
+}
+
+function section(name) {
+  const versions = listed.filter((each) => each.name === name);
   return make(
     "section",
     { class: "model" },
-    make("h2", {}, name, isDefault ? make("small", {}, " answers by default") : ""),
+    make("h2", {}, name, name === byDefault ? make("small", {}, " answers by default") : ""),
     make(
       "div",
       { class: "scroll", tabindex: "0" },
       make(
         "table",
         {},
-        make(
-          "thead",
-          {},
-          make(
-            "tr",
-            {},
-            header.map((text) => make("th", { scope: "col" }, text)),
-          ),
-        ),
-        make(
-          "tbody",
-          {},
-          versions.map((each) => row(each, datasets)),
-        ),
+        make("thead", {}, line("Version", versions.map(linkTo), "col")),
+        make("tbody", {}, line("State", versions.map(stateOf)), measured(versions)),
       ),
     ),
+    production(name, versions),
   );
 }
 
-function row(entry, datasets) {
-  const open = make("a", { href: `#${entry.name}@${entry.version}`, "data-version": keyOf(entry) }, `${entry.version}`);
+// A row of the table: what it is, and the same of every version.
+function line(title, cells, scope = "") {
   return make(
     "tr",
     {},
-    make("th", { scope: "row" }, open),
-    make("td", {}, stateOf(entry)),
-    datasets.map((data) => make("td", {}, accuracyOn(entry, data))),
+    make("th", { scope: scope || "row" }, title),
+    cells.map((cell) => make(scope ? "th" : "td", scope ? { scope } : {}, cell)),
   );
+}
+
+function linkTo(entry) {
+  if (!entry.version) return "–"; // other files of the model
+  return make("a", { href: `#${keyOf(entry)}`, "data-version": keyOf(entry) }, `${entry.version}`);
 }
 
 const keyOf = ({ name, version }) => `${name}@${version}`;
@@ -84,27 +77,96 @@ function stateOf({ state, reason, ready, aliases = [], default: answers }) {
   return [...marks, ready ? "ready" : "no worker"].join(", ");
 }
 
-function accuracies({ metrics = [] }) {
-  return metrics.filter(({ name }) => name === "accuracy");
+const MEASURES = {
+  accuracy: { title: "Right", write: (value) => `${(100 * value).toFixed(2)} %` },
+  ece: { title: "Calibration error", write: (value) => `${(100 * value).toFixed(2)} %` },
+  nll: { title: "Log loss", write: (value) => value.toFixed(4) },
+};
+
+// A row for the accuracy on every data set that one of the versions was measured on, and for all else on the first.
+function measured(versions) {
+  const metrics = versions.flatMap((each) => each.metrics ?? []);
+  return Object.entries(MEASURES).flatMap(([measure, { title, write }]) => {
+    const sets = [...new Set(metrics.filter(({ name }) => name === measure).map(({ data }) => data))];
+    return (measure === "accuracy" ? sets : sets.slice(0, 1)).map((data) => {
+      const found = versions.map((each) => each.metrics?.find((one) => one.name === measure && one.data === data));
+      const count = found.find(Boolean).n.toLocaleString("en");
+      const cells = found.map((one) => (one ? write(one.value) : "–"));
+      return line([title, make("small", {}, `${data}, n = ${count}`)], cells);
+    });
+  });
 }
 
-function accuracyOn(entry, data) {
-  const found = accuracies(entry).find((metric) => metric.data === data);
-  return found
-    ? [`${(100 * found.value).toFixed(2)} %`, make("small", {}, `n = ${found.n.toLocaleString("en")}`)]
-    : "–";
+// What is in production
+
+// A form that promotes a version and rolls back; nothing where the service asks for no keys, for then nobody may.
+function production(name, versions) {
+  if (!apiKey()) return "";
+  const current = versions.find((each) => each.default);
+  const field = make("input", { type: "number", min: "1", step: "1", required: "", "aria-label": "Version" });
+  field.value = String(versions.find((each) => each.version && each !== current)?.version ?? "");
+  const back = make("button", { type: "button" }, "Roll back");
+  const form = make(
+    "form",
+    { class: "tools", "aria-label": `Production of ${name}` },
+    make("label", {}, "Version ", field),
+    make("button", { type: "submit" }, "Promote"),
+    back,
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    change(name, "promote", { version: field.valueAsNumber });
+  });
+  back.addEventListener("click", () => change(name, "rollback", {}));
+  return form;
 }
 
-// Shows the card of the version that the address names after its '#', else of `fallback`.
-async function showNamed(fallback) {
-  const named = decodeURIComponent(location.hash.slice(1));
-  const entry = listed.find((each) => keyOf(each) === named) ?? fallback;
-  if (!entry) return;
+async function change(name, what, body) {
+  hideProblem();
+  by("changed").textContent = "";
+  for (const button of document.querySelectorAll(".model button")) button.setAttribute("disabled", "");
+  try {
+    const { production: version } = await write(`models/${encodeURIComponent(name)}/${what}`, body);
+    by("changed").textContent = `${name} ${version} is in production.`;
+    await waitFor(name, version);
+  } catch (error) {
+    showError(error);
+  }
+  for (const button of document.querySelectorAll(".model button")) button.removeAttribute("disabled");
+}
+
+// Shows what is served until a version answers: the workers load it first.
+async function waitFor(name, version) {
+  for (let look = 0; look < LOOKS; look++) {
+    show(await read("models"));
+    markShown();
+    const found = listed.find((each) => each.name === name && each.version === version);
+    if (found?.default || found?.state === "refused") return;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+}
+
+// The card
+
+// The version that the address names after its '#', else the first that answers.
+function named() {
+  const key = decodeURIComponent(location.hash.slice(1));
+  const cards = listed.filter(({ version }) => version);
+  return cards.find((each) => keyOf(each) === key) ?? cards.find((each) => each.name === byDefault) ?? cards[0];
+}
+
+function markShown() {
+  const entry = named();
   for (const link of document.querySelectorAll("[data-version]")) {
-    if (link.getAttribute("data-version") === keyOf(entry)) link.setAttribute("aria-current", "true");
+    if (entry && link.getAttribute("data-version") === keyOf(entry)) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
-  await showCard(entry);
+}
+
+async function showNamed() {
+  markShown();
+  const entry = named();
+  if (entry) await showCard(entry);
 }
 
 async function showCard(entry) {
@@ -132,6 +194,6 @@ function picture(path, alt) {
   return image;
 }
 
-addEventListener("hashchange", () => showNamed(listed[0]).catch(showError));
+addEventListener("hashchange", () => showNamed().catch(showError));
 offerColours();
 load();

@@ -83,6 +83,14 @@ export async function read(path) {
   return parsed(reply.text);
 }
 
+// Sends `content` to `path` and gives the JSON that comes back.
+export async function write(path, content) {
+  const headers = { "content-type": "application/json" };
+  const reply = await call(path, { method: "POST", body: JSON.stringify(content), headers });
+  expectSuccess(reply);
+  return parsed(reply.text);
+}
+
 // What is at `path`, as it is.
 export async function readFile(path) {
   const reply = await call(path);

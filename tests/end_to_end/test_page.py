@@ -132,12 +132,13 @@ class Visit:
         assert box
         return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
 
-    def draw(self, digit: str) -> None:
+    def draw(self, digit: str, *, left: float = 0.0, scale: float = 1.0) -> None:
         for stroke in STROKES[digit]:
-            self.page.mouse.move(*self.at(stroke[0]))
+            first, *others = (self.at((left + scale * x, scale * y)) for x, y in stroke)
+            self.page.mouse.move(*first)
             self.page.mouse.down()
-            for point in stroke[1:]:
-                self.page.mouse.move(*self.at(point), steps=2)
+            for point in others:
+                self.page.mouse.move(*point, steps=2)
             self.page.mouse.up()
 
     def touch(self, digit: str) -> None:
@@ -199,7 +200,13 @@ def gallery_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in DIGIT_MODELS:
         shutil.copytree(MODELS / name, root / name)
     publish(root, "photos", spec=RGB)
-    publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
+    publish(
+        root,
+        "sign",
+        FirstFeature(),
+        spec=FeatureInput(shape=(2,), columns=("height", "weight")),
+        classes=("negative", "positive"),
+    )
     return root
 
 
@@ -266,8 +273,31 @@ def test_an_answer_shows_all_classes_what_the_network_saw_and_where_the_time_wen
     assert page.text("#seen-size") == "28 × 28 grey pixels"
     assert all(page.text(f"#{name}").endswith(" ms") for name in ("round-trip", "ms-decode", "ms-queue", "ms-compute"))
     page.page.wait_for_function("() => document.getElementById('spoken').textContent.startsWith('7, ')")
-    assert page.text("#about").startswith("neural_net 2 · ")
+    assert page.text("#about").startswith("neural_net ")
     assert len([r for r in page.requests if "/predict" in r.url]) >= 2  # it answered while the pen was down
+
+
+@pytest.mark.browser
+def test_digits_that_stand_side_by_side_have_an_answer_each(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, viewport={"width": 1280, "height": 800})
+
+    page.draw("3", left=0.45, scale=0.6)
+    page.wait_for_answer("3")
+    assert page.page.is_hidden("#signs")
+    page.draw("4", left=-0.05, scale=0.6)
+    page.wait_for_answer("43")
+    assert page.page.locator("#signs button").all_inner_texts() == ["4", "3"]
+    assert page.page.evaluate("document.documentElement.scrollHeight") <= 800
+    assert page.page.locator("#bars li[data-best=true] .label").inner_text() == "4"
+    page.page.click("#signs button:nth-child(2)")
+    assert page.page.locator("#bars li[data-best=true] .label").inner_text() == "3"
+    assert page.text("#best-label") == "43"
+    page.page.click("#code summary")
+    page.page.wait_for_function("() => document.getElementById('command').textContent.includes('split=true')")
+    page.page.click("#clear")
+    page.wait_for_answer("–")
+
+    assert page.page.is_hidden("#signs")
 
 
 @pytest.mark.browser
@@ -403,6 +433,7 @@ def test_a_model_that_takes_numbers_gets_numbers(visit: Open, gallery: Service) 
     page.wait_for_answer("–")
 
     assert page.page.is_hidden("#stage")
+    assert page.page.is_hidden("#camera")
     assert page.page.is_hidden("#seen")
 
 
@@ -476,6 +507,54 @@ def test_the_page_asks_for_a_key_and_comes_back_with_the_service(visit: Open, tm
         page.page.wait_for_function("() => document.getElementById('about').textContent.startsWith('rows 2')")
         page.page.wait_for_selector("#answer[data-empty=false]")
         assert page.text("#state-text") == "Ready"
+
+
+@pytest.mark.browser
+def test_an_administrator_promotes_a_version_and_rolls_it_back(visit: Open, tmp_path: Path) -> None:
+    for _ in range(2):
+        publish(tmp_path / "registry", "rows")
+    keys = tmp_path / "keys"
+    scopes = {"guest": "predict", "boss": "predict,admin"}
+    keys.write_text("".join(f"{k} {v} {hashlib.sha256(k.encode()).hexdigest()}\n" for k, v in scopes.items()))
+    options = ("--default-model", "rows", "--http-processes", "1", "--poll-seconds", "0.2")
+
+    with serving(tmp_path / "registry", *options, "--api-keys-file", str(keys), traced=False) as service:
+        page = visit(service, query="page/models.html", ready=False)
+
+        def states() -> list[str]:
+            return page.page.locator("tbody tr:first-child td").all_inner_texts()
+
+        page.page.fill("#key", "guest")
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_selector("[data-version='rows@2']")
+        assert states() == ["in production, ready", "ready"]
+        page.page.get_by_label("Version").fill("1")
+        page.page.click("text=Promote")
+        page.page.wait_for_selector(".key-problem >> text=scope admin")
+        page.page.fill("#key", "boss")
+        page.page.keyboard.press("Enter")
+        page.wait_for("#changed", "rows 1 is in production.")
+        page.page.wait_for_function(
+            "() => document.querySelector('tbody td:last-child').innerText === 'production, ready'"
+        )
+        assert states() == ["ready", "production, ready"]
+        page.page.get_by_label("Version").fill("7")
+        page.page.click("text=Promote")
+        page.page.wait_for_selector("#problem:not([hidden]) >> text=404")
+        page.page.click("text=Roll back")
+        page.wait_for("#changed", "rows 2 is in production.")
+        page.page.wait_for_function("() => document.querySelector('tbody td').innerText === 'production, ready'")
+
+        assert page.page.is_hidden("#problem")
+
+
+@pytest.mark.browser
+def test_nobody_is_offered_to_promote_where_no_keys_are_asked_for(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="page/models.html", ready=False)
+
+    page.page.wait_for_selector("[data-version^='neural_net@']")
+
+    assert page.page.locator("text=Promote").count() == 0
 
 
 @pytest.mark.browser
@@ -663,16 +742,19 @@ def test_the_code_is_copied(visit: Open, gallery: Service) -> None:
 def test_the_models_page_shows_versions_and_a_card_with_its_plots(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="page/models.html", ready=False)
 
-    page.page.wait_for_selector("text=neural_net, version 2")
+    page.page.wait_for_selector("text=neural_net, version")
     page.page.wait_for_function(
         "() => { const all = [...document.querySelectorAll('#card img')];"
         " return all.length > 1 && all.every((image) => image.naturalWidth > 100); }"
     )
-    state = page.page.locator("tr:has([data-version='neural_net@3']) td").first.inner_text()
+    first = page.page.locator(".model").first
+    state = first.locator("tbody tr:first-child td").first.inner_text()
+    measured = first.locator("tbody th").all_inner_texts()
     page.page.click("[data-version^='photos@']")
     page.page.wait_for_selector("text=was published without a card")
 
     assert state == "in production, ready"
+    assert measured[:2] == ["State", "Right\nmnist/test, n = 10,000"]
     assert page.page.locator(".model h2").first.inner_text() == "neural_net answers by default"
     assert page.page.locator("#card table").count() == 0
 
@@ -696,17 +778,17 @@ def test_the_metrics_page_draws_what_happens(visit: Open, gallery: Service) -> N
 @pytest.mark.browser
 def test_features_are_named_by_their_columns_if_the_model_has_them(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="?model=sign")
-    assert page.page.locator("#features label").all_inner_texts() == ["x1", "x2"]
+    assert page.page.locator("#features label").all_inner_texts() == ["height", "weight"]
 
-    def with_columns(route: Route) -> None:
+    def without_columns(route: Route) -> None:
         document = route.fetch().json()
         for model in document["models"]:
             if model["name"] == "sign":
-                model["input"]["columns"] = ["height", "weight"]
+                model["input"]["columns"] = None
         route.fulfill(json=document)
 
-    page.page.route("**/models", with_columns)
+    page.page.route("**/models", without_columns)
     page.page.reload()
     page.wait_until_ready()
 
-    assert page.page.locator("#features label").all_inner_texts() == ["height", "weight"]
+    assert page.page.locator("#features label").all_inner_texts() == ["x1", "x2"]

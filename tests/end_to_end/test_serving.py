@@ -74,6 +74,45 @@ def test_what_the_network_saw_is_shown_on_request(service: Service) -> None:
     assert (seen.size, seen.mode, seen.getpixel((0, 0))) == ((28, 28), "L", 0)
 
 
+def test_each_sign_of_a_picture_is_answered_on_request(service: Service) -> None:
+    one, two = Image.new("L", (40, 60), 255), Image.new("L", (40, 60), 255)
+    one.paste(0, (14, 10, 22, 50))
+    two.paste(0, (5, 20, 35, 40))
+    both = Image.new("L", (80, 60))
+    both.paste(one, (0, 0))
+    both.paste(two, (40, 0))
+
+    def asked(picture: Image.Image, more: str = "") -> list[dict[str, object]]:
+        answer = service.predict(pictures.encode(picture), query=f"?probabilities=true&show_input=true{more}")
+        return list(answer.json()["predictions"])
+
+    assert asked(both, "&split=true") == asked(one) + asked(two)
+    assert asked(one, "&split=true") == asked(one)
+    assert len(asked(both)) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "detail"),
+    [
+        ("model=rows", {"images": [""] * 3}, "split takes one picture. Given: 3"),
+        (
+            "model=photos",
+            {"image": ""},
+            "split needs a model of ink, such as digits. Given: photos, which takes pictures",
+        ),
+        (
+            "model=sign",
+            {"features": [[1, 2]]},
+            "split needs a model of ink, such as digits. Given: sign, which takes features",
+        ),
+    ],
+)
+def test_what_has_no_signs_cannot_be_split(service: Service, query: str, body: object, detail: str) -> None:
+    refused = service.client.post(f"/predict?split=true&{query}", json=body)
+
+    assert (refused.status_code, refused.json()["detail"]) == (422, detail)
+
+
 def test_an_answer_says_who_gave_it_and_where_the_time_went(service: Service) -> None:
     headers = service.predict(pictures.row_png(2)).headers
     served = {model["name"]: model for model in service.client.get("/models").json()["models"]}

@@ -27,6 +27,7 @@ class Dataset:
     classes: tuple[str, ...]  # K names
     style: Style = "photo"  # how a picture becomes one of the inputs: as these were made
     fit: Fit = "crop"
+    columns: tuple[str, ...] | None = None  # F names of features
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels) or not len(self.labels):

@@ -52,7 +52,8 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
     classes = classes_of(labels, where=path, kind=kind)
     index = {name: place for place, name in enumerate(classes)}
     inputs, places = torch.tensor(features), torch.tensor([index[name] for name in labels])
-    return Dataset(path.stem, "train", inputs, places, classes).every_fifth(split)
+    names = tuple(header[:column] + header[column + 1 :])
+    return Dataset(path.stem, "train", inputs, places, classes, columns=names).every_fifth(split)
 
 
 _MISSING = ("", "nan", "na", "n/a", "null", "none")

@@ -132,7 +132,7 @@ def golden_sample(known: Abstention, test: Dataset, device: torch.device) -> Gol
 def input_spec(data: Dataset) -> ImageInput | FeatureInput:
     """Describe the inputs of the exported graph, and how a picture becomes one, as the dataset has it."""
     if not data.images:
-        return FeatureInput(shape=(data.inputs.shape[1],))
+        return FeatureInput(shape=(data.inputs.shape[1],), columns=data.columns)
     channels, height, width = data.inputs.shape[1:]
     colour: Literal["grey", "rgb"] = "grey" if channels == 1 else "rgb"
     return ImageInput(shape=(channels, height, width), colour=colour, style=data.style, fit=data.fit)

@@ -82,6 +82,7 @@ def test_a_key_for_admin_alone_may_look_and_change_but_not_predict(guarded: Serv
     headers = {"x-api-key": ADMIN_KEY}
 
     assert guarded.client.get("/models", headers=headers).status_code == 200
+    assert guarded.client.get("/models/rows/1/card.md", headers=headers).status_code == 404  # it has none
     assert guarded.client.post("/v2/repository/index", headers=headers).status_code == 200
     assert guarded.client.post("/v2/repository/models/nope/load", headers=headers).status_code == 404
     assert guarded.client.post("/v2/models/rows/infer", headers=headers).status_code == 403

@@ -22,9 +22,9 @@ def request(*, remaining_seconds: float = math.inf, **headers: str) -> Request:
 
 
 def test_the_query_says_what_is_asked_for() -> None:
-    query = parse_query(b"model=rows&version=2&top_k=3&probabilities=true&show_input=1&priority=bulk")
+    query = parse_query(b"model=rows&version=2&top_k=3&probabilities=true&show_input=1&split=true&priority=bulk")
 
-    assert query == Query("rows", "2", 3, probabilities=True, show_input=True, bulk=True)
+    assert query == Query("rows", "2", 3, probabilities=True, show_input=True, split=True, bulk=True)
     assert parse_query(b"abstain=1&coverage=0.95") == Query(abstain=True, coverage=0.95)
     assert parse_query(b"") == Query()
 

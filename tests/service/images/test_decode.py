@@ -603,6 +603,29 @@ def test_random_drawings_never_fail() -> None:
         assert decoded.shape == (1, 28, 28)
 
 
+def test_signs_side_by_side_are_each_what_they_would_be_alone() -> None:
+    spec = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
+    one, two = np.full((60, 40), 255, np.uint8), np.full((60, 40), 255, np.uint8)
+    one[10:50, 15:25] = 0
+    two[15:45, 8:14] = two[40:45, 8:34] = 0
+
+    def signs(pixels: npt.NDArray[np.uint8]) -> bytes:
+        return images.decode_signs(pictures.encode(Image.fromarray(pixels)), spec, max_pixels=10_000)
+
+    assert signs(np.hstack((one, two))) == signs(one) + signs(two)
+    assert signs(one) == decode(pictures.encode(Image.fromarray(one)), spec).tobytes()
+
+
+def test_a_picture_of_the_models_own_size_holds_one_sign() -> None:
+    spec = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[5:23, 4:9] = pixels[5:23, 19:24] = 255
+    png, webp = (pictures.encode(Image.fromarray(pixels), kind) for kind in ("PNG", "WebP"))
+
+    assert images.decode_signs(png, spec, max_pixels=10_000) == pixels.tobytes()
+    assert len(images.decode_signs(webp, spec, max_pixels=10_000)) == 784
+
+
 def test_a_picture_is_prepared_like_the_file_that_holds_it() -> None:
     picture = drawn(5, size=(90, 120), at=(20, 20), side=60, ink="black", paper="white")
 

@@ -44,6 +44,23 @@ def run(story: Callable[[DecodePool], Awaitable[T]], **options: float) -> T:
     return asyncio.run(whole())
 
 
+def test_a_process_can_separate_the_signs_of_a_picture() -> None:
+    spec = ImageInput(shape=(1, 28, 28), colour="grey", style="mnist")
+    pixels = np.full((60, 100), 255, np.uint8)
+    pixels[10:50, 20:26] = pixels[10:50, 70:76] = 0
+
+    async def story(pool: DecodePool) -> bytes:
+        deadline, data = time.monotonic() + 60, pictures.encode(Image.fromarray(pixels))
+        return await pool.decode(
+            data, spec, max_pixels=MAX_PIXELS, deadline=deadline, is_gone=lambda: False, signs=True
+        )
+
+    found = run(story)
+
+    assert len(found) == 2 * 784
+    assert found[:784] == found[784:]
+
+
 async def decode(
     pool: DecodePool, data: bytes = LARGE, *, seconds: float = 60, gone: Callable[[], bool] = lambda: False
 ) -> bytes:

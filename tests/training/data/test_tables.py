@@ -25,6 +25,7 @@ def test_a_csv_file_becomes_features_and_classes_with_every_fifth_of_each_class_
     assert test.classes == ("ant", "cat")
     assert test.inputs.tolist() == [[0.5, 0.0], [0.5, 0.0], [5.5, -5.0], [5.5, -5.0]]
     assert test.labels.tolist() == [1, 0, 1, 0]
+    assert test.columns == ("height", "width")
 
 
 def test_without_a_name_the_last_column_is_the_label_and_numbers_sort_as_numbers(file: Path) -> None:
@@ -40,7 +41,7 @@ def test_without_a_name_the_last_column_is_the_label_and_numbers_sort_as_numbers
     [
         (ROWS, ":colour", r"label must be a column of .*animals\.csv: kind, height, width\. Given: colour"),
         (ROWS, "", r"numbers beside the column width\. Given: .*'cat'"),
-        ("a,b\n1,x\n", "", r"two or more classes, .*of the column b\. Given: one class, x"),
+        ("a,b\n1,x\n", "", r"two or more classes, each two or more rows of the column b\. Given: one class, x"),
         ("a,b\n1,x\n2\n", "", r"2 columns in every row\. Given: 1 in row 3"),
         ("", "", r"CSV file with a header"),
     ],

@@ -116,7 +116,9 @@ def test_features_are_described_and_sampled_as_float32() -> None:
 
     golden = golden_sample(Abstention(artifact), data, CPU)
 
+    named = replace(data, columns=("height", "width"))
     assert input_spec(data) == FeatureInput(shape=(2,))
+    assert input_spec(named) == FeatureInput(shape=(2,), columns=("height", "width"))
     assert base64.b64decode(golden.inputs) == rows.numpy().astype("<f4").tobytes()
     assert [len(row) for row in golden.logits] == [2, 2]
 
