@@ -61,6 +61,12 @@ class Batch(Protocol):
         ...
 
 
+def start(device: torch.device) -> None:
+    """Start CUDA in this process if `device` is one of its devices."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Device:
     """Everything that is asked of torch.cuda, for one device."""
 

@@ -32,6 +32,7 @@ from service.processes.retrier_process import RetrierProcess
 from service.processes.signals import start_child
 from service.processes.supervisor import Supervisor
 from service.processes.worker_process import Classifier, worker_devices
+from service.rollout import confinement
 from service.rollout.groups import Groups
 from service.settings import Settings
 from service.telemetry import tracer
@@ -102,6 +103,7 @@ class Server(ls.LitServer):  # type: ignore[misc]
             logger.warning("%s can be reached from other machines and asks for no key; see --api-keys-file", host)
         # A fork inherits these; a worker that kept them open would hold the port after the service is gone.
         self.lit_api.not_ours = [web, *reserved, self._retrier_listener]
+        confinement.announce()
         self._events.open()
         self._processes.started("supervisor", os.getpid())
         gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import multiprocessing
@@ -21,16 +22,17 @@ from service.engine.line_up import LineUp
 from service.engine.worker import MemoryLimit, OversizedWorkerError, Worker
 from service.heartbeats import Heartbeats
 from service.logs import configure_logging
-from service.model import torchscript
+from service.model import cuda, torchscript
 from service.model.model import DeviceFailedError, Model
 from service.model.selftest import SelfTests, UnsoundWorkerError
 from service.processes.restart_policy import HOPELESS, OVERSIZED, UNSOUND
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
 from service.rollout.catalogue import Catalogue
+from service.rollout.confinement import confine_worker
 from service.rollout.groups import Groups
 from service.rollout.loader import Loader, load_on
-from service.rollout.mirror import open_mirror
+from service.rollout.mirror import cache_folder, open_mirror
 from service.rollout.sandbox import Limits, Sandbox, memory_of
 from service.rollout.unloaded import Unloaded
 from service.rollout.verdicts import Verdicts
@@ -82,8 +84,10 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         torch.set_num_threads(1)
         torchscript.start()  # before the sandbox is forked
         self._settled = threading.Event()  # here, because it does not travel to a process that is spawned
-        load = functools.partial(load_on, only_device(device), settings)
-        sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes))
+        own_device = only_device(device)
+        load = functools.partial(load_on, own_device, settings)
+        sandbox = Sandbox(load, Limits(settings.trial_seconds, settings.trial_memory_bytes), own_device)
+        self._confine(own_device)
         loader = Loader(sandbox.run, load, self._verdicts, is_serving=self._settled.is_set)
         self._unloaded = Unloaded(self._run_dir)
         self._catalogue = Catalogue(
@@ -105,6 +109,15 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
         except RegistryError as error:
             logger.error("%s", error)
             raise SystemExit(HOPELESS) from error
+
+    def _confine(self, device: torch.device) -> None:
+        """Give up what this process needs neither to read a registry nor to compute, before it sees an artifact."""
+        cuda.start(device)
+        cache = cache_folder(self._settings, self._run_dir)
+        with contextlib.suppress(OSError):  # then nothing can be kept in it, which is logged when that is tried
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        registry = self._settings.model_dir or self._settings.registry
+        confine_worker([self._run_dir, cache], connects="://" in registry)
 
     def _choice(self) -> Callable[[list[str]], list[str]] | None:
         """Return what chooses this worker's models of all, or None if it serves them all."""

@@ -29,6 +29,11 @@ class NotInCopyError(RegistryError):
     """A version that is not in the local copy, while nothing else is asked."""
 
 
+def cache_folder(settings: Settings, run_dir: Path) -> Path:
+    """Return where a service keeps its copy of a registry."""
+    return Path(settings.cache_dir or run_dir / "cache")
+
+
 def open_mirror(settings: Settings, run_dir: Path, on_read: Callable[[float], None] | None = None) -> Mirror:
     """Return the registry that the settings name, with the copy that all processes of the service share.
 
@@ -38,7 +43,7 @@ def open_mirror(settings: Settings, run_dir: Path, on_read: Callable[[float], No
     registry = open_registry(settings.registry, settings.model_dir, settings.model_name, trusted)
     # What was verified with other keys, of which one may have been revoked since, does not stand in for the registry.
     known_as = f"{registry.url} {trusted.digest}" if trusted else registry.url
-    cache = Cache(Path(settings.cache_dir or run_dir / "cache"), known_as, settings.cache_bytes)
+    cache = Cache(cache_folder(settings, run_dir), known_as, settings.cache_bytes)
     return Mirror(registry, cache, on_read=_ignore if settings.model_dir or not on_read else on_read)
 
 

@@ -32,7 +32,8 @@ from service.engine.messages import CRASHED, FAILED, Kind, Retry
 from service.engine.peer import Peer
 from service.model.model import DeviceFailedError, Model, UnfitModelError
 from service.model.outputs import Outputs
-from service.rollout.sandbox import limit_this_process, memory_of
+from service.rollout.confinement import confine_trial
+from service.rollout.sandbox import close_all_but, limit_this_process, memory_of
 
 logger = logging.getLogger(__name__)
 
@@ -374,13 +375,14 @@ class ForkedChild:
 def _compute(fetch: Fetch, seconds: float, manifest: ModelManifest, connection: Connection) -> NoReturn:
     try:
         # Copies of the retrier's sockets: with one of them open, nobody would notice the retrier's death.
-        os.closerange(3, connection.fileno())
-        os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        close_all_but(connection)
         limit_this_process(gently=False)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         torch.set_num_threads(1)
         try:
-            model = Model(manifest, fetch(manifest))
+            artifact = fetch(manifest)
+            confine_trial()
+            model = Model(manifest, artifact)
         except (RegistryError, UnfitModelError, OSError) as error:
             connection.send_bytes(_REFUSAL + str(error).encode())
             os._exit(0)

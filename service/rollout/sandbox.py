@@ -3,6 +3,7 @@
 A worker computes on several threads and may hold a device, so it cannot be forked. It therefore keeps a prober: a
 process that was forked from it before all that and does nothing but fork again for each trial. So a trial starts in
 milliseconds, with torch imported, on any device. A prober that dies is replaced by a new program, which takes seconds.
+Before a trial sees the artifact it gives up every right that it does not need.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
+import torch
+
 from service.contract.manifest import ModelManifest
+from service.model import cuda
 from service.model.model import Load, UnfitModelError
+from service.rollout.confinement import confine_trial
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +50,12 @@ class Limits(NamedTuple):
 class Sandbox:
     """A prober that runs trials; create it while the process has one thread and no device. It ends with the process.
 
-    `load` must travel to a process that is spawned.
+    `load` must travel to a process that is spawned; it loads on `device`.
     """
 
-    def __init__(self, load: Load, limits: Limits) -> None:
+    def __init__(self, load: Load, limits: Limits, device: torch.device) -> None:
         self._load = load
+        self._device = device
         self._limits = limits
         self._start("fork")
 
@@ -59,7 +65,8 @@ class Sandbox:
         self._connection, theirs = context.Pipe()
         # A fork has a copy of the worker's end; with that open, the worker's death would not be seen.
         not_ours = self._connection if method == "fork" else None
-        self._prober = context.Process(target=_probe, args=(self._load, self._limits, theirs, not_ours), daemon=True)
+        arguments = (self._load, self._limits, self._device, theirs, not_ours)
+        self._prober = context.Process(target=_probe, args=arguments, daemon=True)
         self._prober.name = f"{multiprocessing.current_process().name}-prober"
         self._prober.start()
         theirs.close()
@@ -94,7 +101,9 @@ class Sandbox:
         return None
 
 
-def _probe(load: Load, limits: Limits, connection: Connection, not_ours: Connection | None) -> None:
+def _probe(
+    load: Load, limits: Limits, device: torch.device, connection: Connection, not_ours: Connection | None
+) -> None:
     if not_ours:
         not_ours.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new program hears Ctrl-C, and ends when its worker does
@@ -102,22 +111,33 @@ def _probe(load: Load, limits: Limits, connection: Connection, not_ours: Connect
     with contextlib.suppress(EOFError, BrokenPipeError):  # the worker is gone
         while True:
             manifest, artifact, gently = connection.recv()
-            trial = _Trial(load, ModelManifest.model_validate_json(manifest), artifact, limits, gently=gently)
+            work = _Work(load, device, ModelManifest.model_validate_json(manifest), artifact)
+            trial = _Trial(work, limits, gently=gently)
             connection.send(trial.outcome(connection))
+
+
+class _Work(NamedTuple):
+    """What a trial does."""
+
+    load: Load
+    device: torch.device
+    manifest: ModelManifest
+    artifact: bytes
 
 
 class _Trial:
     """A process that loads a version and reports what is wrong with it."""
 
-    def __init__(self, load: Load, manifest: ModelManifest, artifact: bytes, limits: Limits, *, gently: bool) -> None:
+    def __init__(self, work: _Work, limits: Limits, *, gently: bool) -> None:
         self._limits = limits
         self._reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
         self._pid = os.fork()
         if self._pid == 0:
+            close_all_but(writer)
             limit_this_process(gently=gently)
             seconds = math.ceil(limits.seconds)
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-            _report(writer, load, manifest, artifact)
+            _report(writer, work)
         writer.close()
 
     def outcome(self, connection: Connection) -> str:
@@ -165,6 +185,12 @@ class _Trial:
         )
 
 
+def close_all_but(connection: Connection) -> None:
+    """Close what this process inherited, but its standard streams and `connection`."""
+    os.closerange(3, connection.fileno())
+    os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+
+
 def limit_this_process(*, gently: bool) -> None:
     """Let this process die without a core, before others where memory runs out, and yield to them if `gently`."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -174,10 +200,13 @@ def limit_this_process(*, gently: bool) -> None:
         os.nice(_LOWEST_PRIORITY)
 
 
-def _report(writer: Connection, load: Load, manifest: ModelManifest, artifact: bytes) -> NoReturn:
+def _report(writer: Connection, work: _Work) -> NoReturn:
+    manifest = work.manifest
     logging.disable(logging.INFO)  # the worker logs the same when it loads the version itself
     try:
-        load(manifest, artifact)
+        cuda.start(work.device)  # opens the driver's files and sockets, which is refused later
+        confine_trial()
+        work.load(manifest, work.artifact)
         writer.send("")
     except UnfitModelError as error:
         writer.send(str(error).removeprefix(f"{manifest.name}@{manifest.version}: "))

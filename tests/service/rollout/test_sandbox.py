@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry
+from service.rollout import kernel
 from service.rollout.sandbox import Limits
 from tests.processes import still_running
 from tests.registries import Endless, artifact_of, publish
@@ -107,6 +109,49 @@ def test_what_harms_its_process_is_refused_with_the_reason(
     assert prober.answer() == f"rows@1: {reason}"
 
 
+@pytest.mark.skipif(kernel.landlock_abi() < 6 or not kernel.has_seccomp(), reason="needs Linux 6.12 with Landlock")
+@pytest.mark.parametrize(
+    ("attempt", "error"),
+    [
+        ("create {folder}/new", "PermissionError: [Errno 13] Permission denied"),
+        ("overwrite {folder}/secret", "PermissionError: [Errno 13] Permission denied"),
+        ("truncate {folder}/secret", "PermissionError: [Errno 13] Permission denied"),
+        ("remove {folder}/secret", "PermissionError: [Errno 13] Permission denied"),
+        ("read {folder}/secret", "PermissionError: [Errno 13] Permission denied"),
+        ("list {folder}", "PermissionError: [Errno 13] Permission denied"),
+        ("overwrite {package}", "PermissionError: [Errno 13] Permission denied"),
+        ("tcp {port}", "PermissionError: [Errno 1] Operation not permitted"),
+        ("unix {folder}/socket", "PermissionError: [Errno 1] Operation not permitted"),
+        ("run /bin/true", "PermissionError: [Errno 1] Operation not permitted"),
+        ("signal", "PermissionError: [Errno 1] Operation not permitted"),
+        ("spy", "PermissionError: [Errno 13] Permission denied"),
+    ],
+)
+def test_what_runs_in_a_trial_reaches_no_files_no_network_no_programs_and_no_other_process(
+    prober: Prober, tmp_path: Path, attempt: str, error: str
+) -> None:
+    (tmp_path / "secret").write_text("for nobody")
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "socket"))
+        unix.listen()
+        given = attempt.format(folder=tmp_path, package=kernel.__file__, port=tcp.getsockname()[1])
+        prober.ask(acting(tmp_path / "registry", given))
+        answer = prober.answer()
+
+    assert answer.startswith(f"rows@1: loading it must not fail. Given: {error}")
+    assert (tmp_path / "secret").read_text() == "for nobody"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_trial_holds_nothing_open_but_standard_streams_and_its_way_to_report(prober: Prober, tmp_path: Path) -> None:
+    prober.ask(acting(tmp_path, "descriptors"))
+    given = prober.answer().rpartition("KeyError: ")[2].strip("'").split()
+
+    assert {"0", "1", "2"} <= {*given}
+    assert len(given) == 5  # and the folder that was listed
+
+
 def test_a_trial_is_what_the_system_ends_first_where_memory_runs_out_and_yields_when_told_to(
     prober: Prober, tmp_path: Path
 ) -> None:
@@ -133,7 +178,7 @@ def test_a_prober_that_died_is_replaced_and_the_version_tried(tmp_path: Path) ->
 
     prober.ask(manifest, Registry(tmp_path).artifact(manifest))
     answers = [prober.answer()]
-    prober.ask(acting(tmp_path, "abort"))
+    prober.ask(acting(tmp_path / "another", "abort"))
     answers.append(prober.answer())
 
     assert answers == ["", "rows@1: loading it must not end the process. Given: SIGABRT"]
