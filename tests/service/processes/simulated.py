@@ -32,6 +32,7 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.messages import FAILED
 from service.engine.quarantine import Quarantine
 from service.engine.queues import Part
+from service.engine.served_models import Key
 from service.engine.worker import MemoryLimit, OversizedWorkerError, Timing, Worker
 from service.heartbeats import Heartbeats
 from service.model import selftest
@@ -235,6 +236,7 @@ class FakeSelector:
 
     def __init__(self) -> None:
         self._keys: dict[int, selectors.SelectorKey] = {}
+        self._times: dict[int, Callable[[], float]] = {}  # when each fake has something to read
 
     @staticmethod
     def _number(fileobj: Any) -> int:
@@ -244,29 +246,36 @@ class FakeSelector:
         number = self._number(fileobj)
         assert number not in self._keys
         self._keys[number] = selectors.SelectorKey(fileobj, number, events, data)
+        if hasattr(fileobj, "next_time"):
+            self._times[number] = fileobj.next_time
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> None:
         number = self._number(fileobj)
         self._keys[number] = selectors.SelectorKey(fileobj, number, events, data)
 
     def unregister(self, fileobj: Any) -> None:
-        del self._keys[self._number(fileobj)]
+        number = self._number(fileobj)
+        del self._keys[number]
+        self._times.pop(number, None)
 
     def get_map(self) -> dict[int, selectors.SelectorKey]:
         return self._keys
 
     def close(self) -> None:
-        self._keys = {}
+        self._keys, self._times = {}, {}
 
     def next_time(self) -> float:
-        times = [key.fileobj.next_time() for key in self._keys.values() if hasattr(key.fileobj, "next_time")]
-        return min(times, default=math.inf)
+        earliest = math.inf
+        for next_time in self._times.values():
+            if (at := next_time()) < earliest:
+                earliest = at
+        return earliest
 
     def select(self, _: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         return [
             (key, selectors.EVENT_READ)
             for key in list(self._keys.values())
-            if key.fd in WAKES or (hasattr(key.fileobj, "next_time") and key.fileobj.next_time() <= CLOCK.now)
+            if key.fd in WAKES or (key.fd in self._times and self._times[key.fd]() <= CLOCK.now)
         ]
 
 
@@ -555,10 +564,11 @@ class WorkerProcess(FakeProcess):
 
 
 class FakeChild:
-    """A process of the retrier."""
+    """A process of the retrier with this process id."""
 
-    def __init__(self, world: World, manifest: ModelManifest) -> None:
+    def __init__(self, world: World, retrier_pid: int, manifest: ModelManifest) -> None:
         world.children.add(self)
+        self._crash = (retrier_pid, manifest.name, manifest.version)
         self._world = world
         self._number = next(_NUMBERS)
         registry = world.registry
@@ -587,6 +597,8 @@ class FakeChild:
 
     def receive(self) -> bytes | None:
         self._at = math.inf
+        if self._report is None:
+            self._world.crashes.append(self._crash)
         return self._report
 
     def memory(self) -> int:
@@ -610,7 +622,7 @@ class RetrierProcess(FakeProcess):
             self.retrier = Retrier(
                 cast("real_socket.socket", world.listeners["retrier"]),
                 -1,
-                lambda manifest: FakeChild(world, manifest),
+                lambda manifest: FakeChild(world, self.pid, manifest),
                 limits=Limits(0.25, 100),
                 on_crash=lambda version: world.quarantine.record(version, "image"),
                 beat=lambda now: world.heartbeats.other_beat(SETTINGS.front_processes, now),
@@ -676,6 +688,7 @@ class Request:
         self.is_lost = False  # with its HTTP process
         self.refused = ""
         self.answered = math.inf
+        self.key: Key | None = None  # of the version that was served then
         self.parts: list[Part | BaseException] = []
 
     def __repr__(self) -> str:
@@ -709,6 +722,7 @@ class World:
         self.heartbeats = Heartbeats(self.workers_count, SETTINGS.front_processes + 1)
         self.quarantine = Quarantine(folder / "deaths.jsonl")
         self.children: set[FakeChild] = set()
+        self.crashes: list[tuple[int, str, int]] = []  # of children, by POISON: the retrier, model and version
         self.closing: list[asyncio.Task[None]] = []
         self.requests: list[Request] = []
         self.log: list[str] = []
@@ -776,18 +790,28 @@ class World:
         seconds, bulk, leaves = rng.uniform(0.5, TIMEOUT), rng.random() < 0.2, rng.random() < 0.1
         return lambda: self.ask(name, images, seconds, bulk=bulk, leaves=leaves)
 
-    def ask(self, name: str, images: bytes, seconds: float, *, bulk: bool = False, leaves: bool = False) -> None:
-        """Send a request to some HTTP process that lives."""
-        fronts = [p for p in self.processes.values() if isinstance(p, HTTPProcess) and p.is_alive()]
+    def ask(
+        self,
+        name: str,
+        images: bytes,
+        seconds: float,
+        *,
+        bulk: bool = False,
+        leaves: bool = False,
+        front: HTTPProcess | None = None,
+    ) -> None:
+        """Send a request to an HTTP process that lives, by default to any."""
+        fronts = list(self.http_processes())
         if not fronts:
             return
-        front = self.rng.choice(fronts)
+        front = front or self.rng.choice(fronts)
         request = Request(name, images, CLOCK.now + seconds, Caller())
         self.requests.append(request)
         front.requests.append(request)
         asyncio._set_running_loop(self.loop)
         try:
             model = front.dispatcher.served.resolve(name)
+            request.key = model.key
             front.dispatcher.admission.admit(model.key, len(images), seconds)
             futures = front.dispatcher.submit(model, images, len(images), request.deadline, request.caller, bulk=bulk)
         except (Unavailable, QueueFull) as problem:
@@ -828,7 +852,12 @@ class World:
                 self._failing_starts = 2
             process.kill()
 
+        def kill_with_retrier() -> None:  # as a system that is out of memory does
+            for strike in (on("retrier", kill), on("worker", kill)):
+                strike()
+
         return [
+            kill_with_retrier,
             *[on("worker", act) for act in (kill, kill, stop, swell, spoil, fail_starts)],
             *[on("http", kill), on("retrier", kill), on("retrier", stop)],
             self._outage,
@@ -865,6 +894,16 @@ class World:
             else:
                 actor()
 
+    def run_until(self, is_over: Callable[[], bool], seconds: float) -> None:
+        """Let things happen until `is_over`, at most for `seconds`."""
+        until = CLOCK.now + seconds
+        while not is_over() and CLOCK.now < until:
+            self.run(min(0.25, until - CLOCK.now))
+
+    def has_plans(self) -> bool:
+        """Return whether something is still to be asked, to go wrong or to come back."""
+        return bool(self._agenda)
+
     def _next(self) -> tuple[float, Callable[[], None] | FakeProcess]:
         """Return who goes next, and when; among those that are ready, the seed decides."""
         earliest = self._agenda[0].at if self._agenda else math.inf
@@ -888,10 +927,13 @@ class World:
         if not self._is_over:
             self.supervisor.tend()
 
-    def fronts(self) -> Iterator[Dispatcher]:
+    def http_processes(self) -> Iterator[HTTPProcess]:
         for process in self.processes.values():
             if isinstance(process, HTTPProcess) and process.is_alive():
-                yield process.dispatcher
+                yield process
+
+    def fronts(self) -> Iterator[Dispatcher]:
+        return (process.dispatcher for process in self.http_processes())
 
     def close(self) -> None:
         self._is_over = True

@@ -26,6 +26,7 @@ class Program:
             text=True,
             cwd=ROOT,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup` has it ignored
         )
         self.lines: list[str] = []
 
