@@ -181,7 +181,7 @@ def test_a_prober_that_died_is_replaced_and_the_version_tried(tmp_path: Path) ->
     prober.ask(acting(tmp_path / "another", "abort"))
     answers.append(prober.answer())
 
-    assert answers == ["", "rows@2: loading it must not end the process. Given: SIGABRT"]
+    assert answers == ["", "rows@1: loading it must not end the process. Given: SIGABRT"]
     prober.close()
 
 
