@@ -65,6 +65,8 @@ def _remark(answer: Prediction) -> str:
 
 def _document(file: str, answer: Answer) -> dict[str, Any]:
     fields = {name: value for name, value in dataclasses.asdict(answer).items() if value is not None}
+    if not fields.get("blank"):
+        fields.pop("blank", None)  # as in the service's own answer
     return {"path": file, **(fields if isinstance(answer, Prediction) else {"error": fields})}
 
 

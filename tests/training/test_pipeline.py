@@ -267,11 +267,13 @@ def test_the_run_says_on_what_it_trains(
 @pytest.mark.data
 def test_one_epoch_on_real_mnist_gives_a_plausible_classifier(tmp_path: Path, mnist_root: Path) -> None:
     recipe = find("neural_net")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "MNIST").symlink_to(mnist_root / "MNIST")  # alone: CIFAR-10 beside it would be decoded, too
 
     outcome = pipeline.run(
         recipe,
         recipe.hyper.override({"epochs": 1}),
-        settings=Settings(registry=str(tmp_path), data_dir=mnist_root, device="cpu"),
+        settings=Settings(registry=str(tmp_path / "registry"), data_dir=tmp_path / "data", device="cpu"),
         progress=Silent(),
         publish_as="neural_net",
         force=True,  # one epoch of ten is below the floor
@@ -280,7 +282,7 @@ def test_one_epoch_on_real_mnist_gives_a_plausible_classifier(tmp_path: Path, mn
     assert outcome.evaluation.data == "mnist/test"
     assert outcome.evaluation.n == 10_000
     assert outcome.evaluation.accuracy > 0.95
-    assert Registry(tmp_path).versions("neural_net") == [1]
+    assert Registry(tmp_path / "registry").versions("neural_net") == [1]
 
 
 def test_another_activation_is_trained_published_and_named_on_the_card(tmp_path: Path, quick: HyperParameters) -> None:

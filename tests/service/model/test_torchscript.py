@@ -177,7 +177,7 @@ def test_a_damaged_module_loads_or_is_refused_and_raises_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("module", "given"),
-    [(OneNumber(), r"\[\]"), (OneRow(), r"\[1, 784\]"), (Pair(), "tuple")],
+    [(OneNumber(), r"\[\]"), (OneRow(), r"\[1, 784\]"), (Pair(), r"\[3, 1, 28, 28\]")],
     ids=["a number", "fewer rows than inputs", "a tuple"],
 )
 def test_a_module_that_returns_no_logits_is_refused(module: nn.Module, given: str) -> None:

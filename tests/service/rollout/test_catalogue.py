@@ -328,7 +328,7 @@ def test_a_manifest_of_an_unknown_schema_is_left_out_and_said(tmp_path: Path) ->
     publish(tmp_path)
     publish(tmp_path)
     path = tmp_path / "rows" / "2" / "manifest.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 3'))
 
     line_up = catalogue(tmp_path).line_up()
 

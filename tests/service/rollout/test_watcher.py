@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,7 +125,14 @@ def test_a_registry_that_is_gone_is_logged_once_and_watched_again_when_it_is_bac
 def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path) -> None:
     offers: queue.SimpleQueue[LineUp] = queue.SimpleQueue()
     catalogue = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
-    watch(catalogue, catalogue.line_up(), offers.put, poll_seconds=0.01)
+    has_seen = threading.Event()
+
+    def wait(seconds: float) -> None:
+        time.sleep(seconds)
+        if has_seen.is_set():
+            threading.Event().wait()  # for ever: the thread must not go on beside the tests that follow
+
+    watch(catalogue, catalogue.line_up(), offers.put, poll_seconds=0.01, wait=wait)
 
     found = []
     for _ in range(2):
@@ -132,5 +140,6 @@ def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path)
         while not (offer := offers.get(timeout=30)).served or offer.absent:
             pass
         found.append(offer.served[0].model.manifest.version)
+    has_seen.set()
 
     assert found == [2, 3]

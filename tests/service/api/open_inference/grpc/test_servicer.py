@@ -246,7 +246,7 @@ def test_contents_that_contradict_themselves_are_refused(calling: Calling) -> No
         (more, "each of 1 inputs. Given: 2"),
         (nothing, "inputs must be"),
         (twice, "outputs must name each output at most once"),
-        (many, "outputs must be at most 3. Given: 1500"),
+        (many, "outputs must be at most 5. Given: 1500"),
     )
 
     for request, words in wrong:
