@@ -82,7 +82,7 @@ def play_round(image: bytes, arguments: argparse.Namespace) -> dict[bool, list[C
 def service_of(
     recording: bool, posts: Posts, arguments: argparse.Namespace
 ) -> contextlib.AbstractContextManager[Running]:
-    """A service with or without metrics, until the block is left."""
+    """Run a service with or without metrics until the block is left."""
     port = arguments.port + (not recording)
     command = [sys.executable, "-m", "benchmarks.metrics", "serve", f"--port={port}", f"--model={arguments.model}"]
     silent = [] if recording else ["--silent"]

@@ -62,7 +62,7 @@ class Registries(Registry):
         return {name: found[name] for name in sorted(found)}
 
     def models(self) -> list[str]:
-        """Names of the models that have at least one version, sorted."""
+        """Return the names of the models that have at least one version, sorted."""
         self._holders = {name: registry for registry in reversed(self._registries) for name in registry.models()}
         return sorted(self._holders)
 
@@ -72,7 +72,7 @@ class Registries(Registry):
         return known or next((one for one in self._registries if one.versions(model)), self._registries[-1])
 
     def versions(self, model: str) -> list[int]:
-        """The versions of `model`, oldest first; empty when there is none."""
+        """Return the versions of `model`, oldest first; empty when there is none."""
         return self._of(model).versions(model)
 
     def aliases(self, model: str) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Registries(Registry):
         return self._of(model).aliases(model)
 
     def resolve(self, model: str, version: int | str | None = None) -> int:
-        """The version number that `version` means, as in one registry.
+        """Return the version number that `version` means, as in one registry.
 
         Raises:
             NotInRegistryError: there is no such model, version or alias.
@@ -90,15 +90,15 @@ class Registries(Registry):
         return self._of(model).resolve(model, version)
 
     def manifest(self, model: str, version: int) -> ModelManifest:
-        """The manifest of one version."""
+        """Return the manifest of one version."""
         return self._of(model).manifest(model, version)
 
     def artifact(self, manifest: ModelManifest) -> bytes:
-        """The bytes of `model.pt`, which match the manifest's size and sha256."""
+        """Return the bytes of `model.pt`, which match the manifest's size and sha256."""
         return self._of(manifest.name).artifact(manifest)
 
     def file(self, model: str, version: int, name: str) -> bytes:
-        """Another file of a version."""
+        """Return another file of a version."""
         return self._of(model).file(model, version, name)
 
     def promote(
@@ -112,5 +112,5 @@ class Registries(Registry):
         return self._of(model).rollback(model)
 
     def history(self, model: str) -> list[int]:
-        """What is and was production, oldest first, the present one last."""
+        """Return what is and was production, oldest first, the present one last."""
         return self._of(model).history(model)

@@ -89,12 +89,12 @@ class Registry:
         return self._listings(self._store.contents(is_relevant=_is_relevant))
 
     def models(self) -> list[str]:
-        """Names of the models that have at least one version, sorted."""
+        """Return the names of the models that have at least one version, sorted."""
         contents = self._store.contents(is_relevant=_is_relevant)
         return sorted({path[0] for path in contents.files if _version_of(path)})
 
     def versions(self, model: str) -> list[int]:
-        """The versions of `model`, oldest first; empty when there is none."""
+        """Return the versions of `model`, oldest first; empty when there is none."""
         return sorted(filter(None, map(_version_of, self._contents(model).files)))
 
     def aliases(self, model: str) -> dict[str, int]:
@@ -102,7 +102,7 @@ class Registry:
         return dict(self._listing(model).aliases)
 
     def resolve(self, model: str, version: int | str | None = None) -> int:
-        """The version number that `version` means: a number, an alias, or None for the one to serve.
+        """Return the version number that `version` means: a number, an alias, or None for the one to serve.
 
         Raises:
             NotInRegistryError: there is no such model, version or alias.
@@ -116,7 +116,7 @@ class Registry:
         return self._existing(model, listing, int(version))
 
     def manifest(self, model: str, version: int) -> ModelManifest:
-        """The manifest of one version.
+        """Return the manifest of one version.
 
         Raises:
             NotInRegistryError: there is no such version.
@@ -140,7 +140,7 @@ class Registry:
             raise UntrustedVersionError(f"{model}@{version}: {error}") from error
 
     def artifact(self, manifest: ModelManifest) -> bytes:
-        """The bytes of `model.pt`, which match the manifest's size and sha256.
+        """Return the bytes of `model.pt`, which match the manifest's size and sha256.
 
         Raises:
             CorruptVersionError: they do not match.
@@ -160,7 +160,7 @@ class Registry:
         return data
 
     def file(self, model: str, version: int, name: str) -> bytes:
-        """Another file of a version: its card, a plot, the predictions on the test set."""
+        """Return another file of a version: its card, a plot, the predictions on the test set."""
         return self._store.read(model, str(version), name)
 
     # Writing
@@ -266,14 +266,14 @@ class Registry:
         self._store.write(f"{decision}\n".encode(), model, "decisions", str(version))
 
     def decision(self, model: str, version: int) -> str | None:
-        """What was written down of `version` by `decide`, if anything was."""
+        """Return what was written down of `version` by `decide`, if anything was."""
         try:
             return self._store.read(model, "decisions", str(version)).decode().strip()
         except NotInRegistryError:
             return None
 
     def history(self, model: str) -> list[int]:
-        """What is and was production, oldest first, the present one last; versions that are gone are left out.
+        """Return what is and was production, oldest first, the present one last; versions that are gone are left out.
 
         A model that nothing was promoted of has served its newest version ever since it was there.
         """

@@ -140,7 +140,7 @@ def describe(data: bytes, more_formats: tuple[str, ...] = ()) -> Description:
 
 
 def is_blank(data: bytes, spec: ImageInput) -> bool:
-    """Whether there is nothing to see in a model's input, uint8 [C, H, W]: no ink, or one colour."""
+    """Return whether there is nothing to see in a model's input, uint8 [C, H, W]: no ink, or one colour."""
     # Most inputs are found not to be blank by this in 0.3 us, or 1.5 us for a photo; numpy's extremes take 10.
     if spec.style == "mnist" and b"\0" in data and (b"\xff" in data or b"\xfe" in data):
         return False
@@ -161,7 +161,7 @@ def picture(data: bytes, spec: ImageInput) -> bytes:
 
 
 def _is_plain_png(data: bytes, spec: ImageInput) -> bool:
-    """Whether `data` is an 8-bit PNG of the model's size and colour that holds nothing but one chunk of pixels.
+    """Return whether `data` is an 8-bit PNG of the model's size and colour that holds nothing but one chunk of pixels.
 
     libspng would inflate text and profiles, to any size: whatever has other chunks goes through `headers`.
     """
@@ -174,7 +174,7 @@ def _is_plain_png(data: bytes, spec: ImageInput) -> bool:
 
 @lru_cache
 def _png_start(shape: tuple[int, int, int], colour: str) -> bytes:
-    """How a PNG file of such an image begins: with its size, eight bits and its colour."""
+    """Return how a PNG file of such an image begins: with its size, eight bits and its colour."""
     _, height, width = shape
     return _PNG_START + struct.pack(">IIBB", width, height, 8, _PNG_COLOUR[colour])
 

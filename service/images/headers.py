@@ -122,7 +122,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _scaled_transparency(content: bytes, depth: int, colour: int) -> bytes:
-    """The see-through colour on the scale that pixels have once Pillow has decoded them: of 255, but for 16-bit grey.
+    """Return the see-through colour on the scale of pixels that Pillow has decoded: of 255, but for 16-bit grey.
 
     Pillow compares it with the pixels as they are stored, so that 2-bit grey was never see-through.
     """

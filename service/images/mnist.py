@@ -24,7 +24,7 @@ Drawing = npt.NDArray[np.float32]
 
 
 def is_mnist(pixels: Pixels) -> bool:
-    """Whether an image already looks like MNIST: light ink on a black border. pixels: uint8 [H, W]."""
+    """Return whether an image already looks like MNIST: light ink on a black border. pixels: uint8 [H, W]."""
     # 99 in 100 images of MNIST end here; the median of the others takes 30 microseconds.
     drawn, black = pixels.tobytes(), bytes(pixels.shape[1])
     if drawn.startswith(black) and drawn.endswith(black) and (b"\xff" in drawn or b"\xfe" in drawn):
@@ -34,7 +34,7 @@ def is_mnist(pixels: Pixels) -> bool:
 
 
 def is_blank(pixels: Pixels) -> bool:
-    """Whether there is nothing to see: one colour, but for noise too faint to be ink. pixels: uint8 [C, H, W]."""
+    """Return whether there is nothing to see: one colour but for noise too faint to be ink. pixels: uint8 [C, H, W]."""
     return bool((pixels.max(axis=(1, 2)).astype(int) - pixels.min(axis=(1, 2)) < LEAST_CONTRAST).all())
 
 
@@ -77,7 +77,7 @@ def _scaled(ink: Drawing, longer_side: int) -> Drawing:
 
 
 def _centred(ink: Drawing, height: int, width: int) -> Drawing:
-    """The drawing on a sheet of [height, width], its centre of mass in the middle as far as it fits."""
+    """Return the drawing on a sheet of [height, width], its centre of mass in the middle as far as it fits."""
     mass = ink.sum()
     top, left = (
         int(np.clip(round((space - 1) / 2 - float(ink.sum(axis=1 - axis) @ np.arange(side) / mass)), 0, space - side))

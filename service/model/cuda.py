@@ -45,7 +45,7 @@ class Batch(Protocol):
     """A batch that the device was told to compute."""
 
     def ready(self) -> bool:
-        """Whether `logits` would return at once.
+        """Return whether `logits` would return at once.
 
         Raises:
             RuntimeError: the device failed.
@@ -104,7 +104,7 @@ class Device:
         return inputs.to(self._device, non_blocking=True)
 
     def event(self) -> torch.cuda.Event:
-        """A mark on the stream; a thread that waits for it leaves the processor to others."""
+        """Return a mark on the stream; a thread that waits for it leaves the processor to others."""
         return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def record(self, event: torch.cuda.Event) -> None:

@@ -47,7 +47,7 @@ class Pending(Protocol):
     """A batch that was started. A device may compute it on its own, while its owner does something else."""
 
     def ready(self) -> bool:
-        """Whether `outputs` would return at once."""
+        """Return whether `outputs` would return at once."""
         ...
 
     def outputs(self) -> Outputs:

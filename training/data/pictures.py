@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretch", size: int = 0) -> Dataset:
-    """A torchvision ImageFolder of the user's own: `path`/train/CLASS/* and `path`/test/CLASS/*, or `path`/CLASS/*.
+    """Read a torchvision ImageFolder of the user: `path`/train/CLASS/* and `path`/test/CLASS/*, or `path`/CLASS/*.
 
     Without train and test, every fifth picture of each class, by name, is for testing. Pictures become `size` x `size`;
     with 0 they keep their size when all have one of at most 64 x 64, else they become 32 x 32 (28 x 28 for the style
@@ -94,12 +94,12 @@ def _fifths(found: list[tuple[str, Picture]], split: str) -> list[tuple[str, Pic
 
 
 def there(split: str, path: Path) -> bool:
-    """Whether `official` would find `split` in `path`."""
+    """Return whether `official` would find `split` in `path`."""
     return (path / split).is_dir() or any(path.glob(f"{split}*.zip"))
 
 
 def official(name: str, split: str, path: Path) -> Dataset:
-    """A published dataset as pictures CLASS/NUMBER.png under `path`/`split`, or in zips `path`/`split`*.zip.
+    """Read a published dataset as pictures CLASS/NUMBER.png under `path`/`split`, or in zips `path`/`split`*.zip.
 
     Numbers are the official order, when they do not start again in each class.
 
@@ -215,6 +215,6 @@ def _tensor(decoded: bytes, spec: ImageInput) -> Tensor:  # uint8 [N, C, H, W]
 
 
 def _only(values: Iterable[T]) -> T | None:
-    """The value that all have, else None."""
+    """Return the value that all have, else None."""
     different = set(values)
     return different.pop() if len(different) == 1 else None

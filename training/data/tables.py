@@ -24,7 +24,7 @@ def moons(split: str) -> Dataset:
 
 
 def table(split: str, path: Path, label: str | None) -> Dataset:
-    """A CSV file with a header: numbers in every column but `label`, or else the last, which names the class.
+    """Read a CSV file with a header: numbers in every column but `label`, or else the last, which names the class.
 
     Every fifth row of each class is for testing.
 

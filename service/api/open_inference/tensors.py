@@ -102,7 +102,7 @@ class Binary:
         return taken
 
     def expect_end(self) -> None:
-        """Raises BadRequest if bytes are left that no tensor took."""
+        """Raise BadRequest if bytes are left that no tensor took."""
         if self._data:
             raise BadRequest(f"every byte must belong to an input. Given: {len(self._data)} bytes more")
 
