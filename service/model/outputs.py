@@ -19,12 +19,13 @@ class Outputs(NamedTuple):
     scores: npt.NDArray[np.float32] = _NO_SCORES  # [N], how foreign each input is; [0] from a model that does not say
 
     @classmethod
-    def of(cls, columns: npt.NDArray[np.float32], temperature: float, *, scored: bool = False) -> Outputs:
-        """Classify logits [N, K], beside which there is a column of scores if they are `scored`.
+    def of(
+        cls, logits: npt.NDArray[np.float32], scores: npt.NDArray[np.float32] | None = None, *, temperature: float
+    ) -> Outputs:
+        """Classify logits [N, K], whose outlier scores are [N] if there are any.
 
         Of a dozen small steps, for which numpy needs half as long as torch.
         """
-        logits, scores = (columns[:, :-1], columns[:, -1]) if scored else (columns, _NO_SCORES)
         with np.errstate(invalid="ignore"):  # logits that are not finite
             scaled = logits / temperature
             confidences = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
@@ -32,7 +33,7 @@ class Outputs(NamedTuple):
         computed = np.isfinite(confidences)
         if not computed.all():
             class_ids[~computed] = -1
-        return cls(class_ids, confidences, logits, scores)
+        return cls(class_ids, confidences, logits, _NO_SCORES if scores is None else scores)
 
     @classmethod
     def join(cls, first: Outputs, second: Outputs) -> Outputs:

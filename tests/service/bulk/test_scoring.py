@@ -196,11 +196,11 @@ def test_all_processes_compute_in_the_form_that_the_first_one_chose(
 
 
 def test_outlier_scores_are_written_if_the_model_gives_them(registry: Path, work: Work) -> None:
-    outputs = Outputs.of(np.eye(10, dtype=np.float32)[:2], 1.0)
+    outputs = Outputs.of(np.eye(10, dtype=np.float32)[:2], temperature=1.0)
     rows = Rows(work.plan.terms.manifest)
 
     rows.add(["a", "b", "c"], [None, "bad", None], Outputs(*outputs[:3], np.array([0.25, 0.75], np.float32)))
-    rows.add(["d"], [None], Outputs.of(np.eye(10, dtype=np.float32)[:1], 1.0))
+    rows.add(["d"], [None], Outputs.of(np.eye(10, dtype=np.float32)[:1], temperature=1.0))
 
     import io
 

@@ -44,6 +44,12 @@ class OnlyFloats(nn.Module):
         return images.flatten(1) @ torch.ones(784, 10)
 
 
+class Scored(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = images[:, 0, :10].float().sum(dim=2) / 255
+        return logits, logits.sum(1)
+
+
 class OneRowForAll(nn.Module):
     """Right for the two images of the golden sample, and wrong for any other number."""
 
@@ -105,6 +111,11 @@ def test_what_stands_for_a_failed_image_joins_with_what_did_not_fail(tmp_path: P
     assert joined.class_ids.dtype == np.int32
     assert np.isnan(joined.confidences[1])
     assert joined.logits.shape == (2, 10)
+
+
+def test_scores_that_the_manifest_does_not_promise_are_unfit(tmp_path: Path) -> None:
+    with pytest.raises(UnfitModelError, match=r"rows@1: golden scores must be \[0\]. Given: \[2\]"):
+        load(tmp_path, artifact=artifact_of(Scored()))
 
 
 def test_a_version_is_called_by_its_name_and_number(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_manifest_is_refused_in_a_few_words_or_can_be_served_and_told_of(docum
         assert messages.unpack_models(message.payload)[0][0].manifest == manifest, number
         assert 0 < manifest.golden.tolerance <= 1, number
         assert all(math.isfinite(logit) and abs(logit) < 3.5e38 for row in manifest.golden.logits for logit in row)
-        outputs = Outputs.of(golden_logits(manifest), manifest.temperature)
+        outputs = Outputs.of(golden_logits(manifest), temperature=manifest.temperature)
         assert (outputs.class_ids >= 0).all(), f"{number}: logits over the temperature must stay finite"
 
     assert longest <= 1000
