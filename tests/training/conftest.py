@@ -11,7 +11,7 @@ from training.data import sources
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.device import cpu_threads
-from training.publishing import foreign, latency
+from training.publishing import foreign, latency, robustness
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,8 +32,9 @@ def hasty_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def few_foreign_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "PICTURES", 4)
+    monkeypatch.setattr(robustness, "IMAGES", 4)
 
 
 @pytest.fixture(scope="session")
