@@ -223,7 +223,7 @@ def _abstention(manifest: ModelManifest) -> list[str]:
         "Each input gets an outlier score inside the graph: the energy of the logits and, with convolutions, the "
         "distance of a feature map from the training data's. The threshold is the score that 2 % of the held-out "
         f"inputs exceed ({found.data}, n={found.n:,}); `?abstain=true` gives no label beyond it. Prediction sets are "
-        f"split conformal, set on n={sets.n:,} of them; beside their coverage is its 95 % interval for so many "
+        f"split conformal, set on n={sets.n:,} of them; beside each coverage stands its 95 % interval for so many "
         "inputs.",
         _table(
             ("split", "n", "outliers", "truth in the 95 % set", "classes in it, mean"),
