@@ -17,6 +17,9 @@ from training.recipes import Recipe
 CORRUPTED_TOLERANCE = 0.015
 """What the accuracy on corrupted copies may lose beyond the tolerance: it differs between seeds by more."""
 
+LEAST_COPIED = 200
+"""Held-out images with corrupted copies; with fewer, equal versions differ by more than the tolerance."""
+
 SIGNIFICANT = 0.05
 """The probability at most with which a guess would have been as accurate as the model."""
 
@@ -62,7 +65,7 @@ def refusal(
         return None
     data = held_out.data
     compared = [(f"accuracy on {data}", accuracy_of(production, data), held_out.accuracy, tolerance)]
-    if robustness is not None:
+    if robustness is not None and robustness.n >= LEAST_COPIED:
         served = metric_of(production, MEAN, data)
         what = f"accuracy on corrupted copies of {data}"
         compared.append((what, served, robustness.mean, tolerance + CORRUPTED_TOLERANCE))
