@@ -58,7 +58,9 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     _expect_same_accuracy(before, artifact, test, device)
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
-    known, changes, sections = Abstention(artifact, before.outliers, before.sets, before.distributions), {}, None
+    known = Abstention(artifact, before.outliers, before.sets, before.distributions)
+    changes: Mapping[str, Any] = {}
+    sections = None
     copied = _copied(registry, before)
     if before.provenance.hyper_parameters.get("held_out"):
         logger.info("measuring %s@%d on all of its data", name, before.version)
@@ -97,6 +99,7 @@ def _measure(before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Pa
     others = [sources.load(source, title.rpartition("/")[2], data_dir) for title in titles if _is_other(title, test)]
     recipe = RECIPES.get(before.provenance.recipe)
     sent, ways = (held_out, 1) if recipe is None else recipe.calibration_data(held_out, (test, *others))
+    altered = recipe.sent if recipe is not None else None
     logits = features_of(artifact, sent.inputs, device).logits
     temperature, sharpening = sharpening_for(logits, sent.labels, ways=ways)
     known = abstention.learn(
@@ -122,7 +125,7 @@ def _measure(before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Pa
         "metrics": tuple(metrics),
         "golden": golden_sample(known, test, device),
     }
-    return _Measured(known, changes, evaluations, Measurements(evaluations, robust, recipe and recipe.sent, sharpening))
+    return _Measured(known, changes, evaluations, Measurements(evaluations, robust, altered, sharpening))
 
 
 def _training_data(before: ModelManifest, test: Dataset, data_dir: Path) -> tuple[Dataset, Dataset]:
