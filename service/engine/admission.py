@@ -89,7 +89,10 @@ class Admission:
 
     def backlog(self, key: Key) -> Backlog:
         """Return the backlog of a model, an empty one if nothing has been asked of it."""
-        return self._backlogs.setdefault(key, Backlog())
+        found = self._backlogs.get(key)
+        if found is None:
+            found = self._backlogs[key] = Backlog()
+        return found
 
     def accepted(self, backlog: Backlog, images: int) -> None:
         """Count a request that was queued."""
