@@ -19,9 +19,9 @@ from PIL import Image
 from service.contract.registry import Registry
 from tests.lessons.page import agrees, blocks_of, run
 from tests.running import Service, serving
+from tests.training import quickly
 from tests.waiting import wait_until
 from training.learning.device import cpu_threads
-from training.publishing import latency
 
 ROOT = Path(__file__).parents[2]
 LESSONS = ROOT / "docs" / "lessons"
@@ -71,7 +71,7 @@ def reader(folder: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("TRAINING_DATA_DIR", str(mnist_root))
     monkeypatch.setenv("TRAINING_CACHE_DIR", str(folder / "cache"))
     monkeypatch.setenv("TRAINING_DEVICE", "cpu")
-    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    quickly.hasten(monkeypatch.setattr)
     with cpu_threads(1):
         yield
 
