@@ -285,7 +285,7 @@ def test_publishers_that_list_the_versions_at_the_same_moment_claim_numbers_of_t
     registry = Registry(root)
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_numbers", lambda model: [])
+        patch.setattr(registry._lister, "claimed", lambda model: [])
         claimed = [registry._claim("rows"), registry._claim("rows")]
     third = publish(root)
 
