@@ -147,7 +147,7 @@ class Retrier:
             elif events & selectors.EVENT_READ:
                 self._read(key.data)
             else:
-                self._send(key.data)
+                key.data.send()
         now = time.monotonic()
         for line in list(self._lines.values()):
             self._watch(line, now)
@@ -161,25 +161,18 @@ class Retrier:
             self._end_child(line)
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Peer):
-                key.data.socket.close()
+                key.data.close()
         self._selector.close()
 
     # Peers
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # the other side is gone again
-        peer = Peer(connection)
-        self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, messages.pack_models({}, ()))  # says that somebody is here
+        if peer := Peer.accept(self._listener, self._selector):
+            peer.send(messages.pack_models({}, ()))  # says that somebody is here
 
     def _read(self, peer: Peer) -> None:
         received = peer.receive()
         if received is None:
-            self._selector.unregister(peer.socket)
-            peer.socket.close()
             for line in self._lines.values():
                 for job in line.jobs:
                     if job.peer is peer:
@@ -192,11 +185,6 @@ class Retrier:
                 line = self._lines.setdefault(identity(manifest), _Line(manifest))
                 line.jobs.append(_Job(peer, message.block_id, retry, manifest))
 
-    def _send(self, peer: Peer, data: bytes = b"") -> None:
-        waits = not peer.send(data)
-        if peer.socket.fileno() >= 0:
-            self._selector.modify(peer.socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0), peer)
-
     # Computing
 
     def _move_on(self, line: _Line) -> None:
@@ -204,7 +192,7 @@ class Retrier:
         while line.jobs and line.child is None:
             job = line.jobs[0]
             if job.is_done:
-                self._send(job.peer, job.answer())
+                job.peer.send(job.answer())
             elif job.deadline <= time.monotonic():
                 self._refuse(job, "the deadline passed before the images were computed")
             elif self._is_known(line, job.image()):
@@ -228,7 +216,7 @@ class Retrier:
         while line.jobs:
             job = line.jobs[0]
             if job.is_done:
-                self._send(job.peer, job.answer())
+                job.peer.send(job.answer())
                 line.jobs.popleft()
             elif job.deadline <= time.monotonic():
                 self._refuse(job, "the deadline passed before the images were computed")
@@ -296,7 +284,7 @@ class Retrier:
         return how
 
     def _refuse(self, job: _Job, reason: str) -> None:
-        self._send(job.peer, messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
+        job.peer.send(messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
 
 
 def _digest(line: _Line, image: bytes) -> bytes:
