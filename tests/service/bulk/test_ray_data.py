@@ -148,7 +148,7 @@ def actor_processes() -> list[psutil.Process]:
     return found
 
 
-def test_a_killed_actor_a_lost_node_a_flaky_bucket_and_bad_files_cost_no_image_and_the_parts_are_those_of_one_process(
+def test_a_killed_actor_a_flaky_bucket_and_bad_files_cost_no_image_and_the_parts_are_those_of_one_process(
     nodes: Nodes, slow_registry: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.have(2)
@@ -160,8 +160,6 @@ def test_a_killed_actor_a_lost_node_a_flaky_bucket_and_bad_files_cost_no_image_a
         running = InBackground(lambda: score(f"s3://{root}/images", out, slow_registry, engine(nodes, 2)))
         running.has(out, parts=1)
         actor_processes()[0].kill()
-        running.has(out, parts=3)
-        nodes.lose_one()
         result = running.result()
 
     assert refused
@@ -171,7 +169,7 @@ def test_a_killed_actor_a_lost_node_a_flaky_bucket_and_bad_files_cost_no_image_a
     assert parts_of(out) == parts_of(tmp_path / "alone")
 
 
-def test_a_killed_driver_costs_no_image(
+def test_a_killed_driver_and_then_a_lost_node_cost_no_image(
     nodes: Nodes, slow_registry: Path, images: Path, tmp_path: Path, times: int
 ) -> None:
     if times == 1:
@@ -188,7 +186,10 @@ def test_a_killed_driver_costs_no_image(
         driver.send_signal(signal.SIGKILL)
     done = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
 
-    score(images, out, slow_registry, engine(nodes, 2))
+    running = InBackground(lambda: score(images, out, slow_registry, engine(nodes, 2)))
+    running.has(out, parts=len(done) + 1)
+    nodes.lose_one()
+    running.result()
 
     assert 1 <= len(done) < SHARDS
     assert {path: path.stat().st_mtime_ns for path in done} == done
