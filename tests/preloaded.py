@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TextIO
@@ -98,7 +99,9 @@ class Forked:
 def _run(
     act: Callable[..., int | None], arguments: tuple[Any, ...], writer: Connection, pipe: int, env: dict[str, str]
 ) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; the parent lives as long as who asked for this
+    # The parent, from which this is forked, ends with the process that asked for it, unless this keeps it alive.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
     os.dup2(writer.fileno(), pipe)
