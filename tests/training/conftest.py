@@ -14,6 +14,7 @@ from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.device import cpu_threads
 from training.learning.progress import Epoch
+from training.publishing import report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +35,13 @@ def brief_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         quickly.hasten(patch.setattr)
         yield
+
+
+@pytest.fixture
+def plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish pictures that need not be drawn, which takes a second; test_report.py looks at real ones."""
+    for name in ("learning_curve", "confusion_matrix", "worst_mistakes"):
+        monkeypatch.setattr(report, name, lambda *_: b"\x89PNG")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from training.settings import Settings
 
 NET = find("neural_net")
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 def run(registry: Path | str, hyper: HyperParameters, *, recipe: Recipe = NET, **options: Any) -> pipeline.Outcome:
     return pipeline.run(

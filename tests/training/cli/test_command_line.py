@@ -26,6 +26,8 @@ from training.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

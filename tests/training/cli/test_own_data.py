@@ -27,6 +27,8 @@ from training.networks.whitened_net import WhitenedNet
 from training.publishing import latency
 from training.recipes import RECIPES, find
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

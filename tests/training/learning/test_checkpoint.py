@@ -33,6 +33,8 @@ from training.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 class Dropped(nn.Module):
     """A network with chance of its own and with statistics that are no weights."""
