@@ -28,9 +28,10 @@ test: $(VENV)/.javascript  ## Install, then lint, check types and run every test
 	$(TWO_AT_ONCE) lint types
 	$(MAKE) --no-print-directory tests
 
-# Tests without a running service, a training run or a bucket. `make test` runs all of them.
-QUICK := tests/test_imports.py tests/test_docs.py tests/test_project.py tests/k8s/test_dockerfile.py \
-         tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images tests/service/engine
+# Tests without processes, a training run or a bucket. `make test` runs all of them.
+QUICK := tests/test_imports.py tests/test_docs.py tests/test_layout.py tests/k8s/test_dockerfile.py \
+         tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images/test_decode.py \
+         tests/service/images/test_headers.py tests/service/engine
 check: $(VENV)/.javascript  ## Lint, check types and run the quick tests (the pre-commit hook)
 	$(TWO_AT_ONCE) types quick lint
 
