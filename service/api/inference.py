@@ -52,7 +52,7 @@ class Computed(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        """How many inputs were computed together, of this request and of others; of several batches the largest."""
+        """The number of inputs computed together, of this request and of others; of several batches the largest."""
         if len(self.parts) == 1:
             return self.parts[0].answer.batch_size
         return max((part.answer.batch_size for part in self.parts), default=0)

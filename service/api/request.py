@@ -1,4 +1,4 @@
-"""What a request asks for: the parameters of its query, and its deadline."""
+"""The parameters of a request: those of its query, and its deadline."""
 
 from __future__ import annotations
 

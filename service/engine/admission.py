@@ -1,4 +1,4 @@
-"""Which requests one HTTP process accepts: those that fit its queue and can be answered in time.
+"""Admission of requests to one HTTP process: of those that fit its queue and can be answered in time.
 
 Fair between models and between requests, as the queues are: neither a flood for one model nor a few large requests take
 the places of all others.

@@ -1,4 +1,4 @@
-"""Cuts the bytes of a connection into requests, each head read by llhttp.
+"""The reader of a connection, which cuts its bytes into requests, each head read by llhttp.
 
 Knows nothing about sockets or time: bytes in, requests and refusals out, however the bytes were split.
 """
