@@ -12,8 +12,11 @@ TORCH  ?= $(if $(wildcard $(VENV)/lib/python*/site-packages/torch-*+cpu.dist-inf
 VERSION  = $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev/null || echo unknown)
 
+# What a target prints comes at once when it ends.
+TWO_AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
+
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types tests test-thorough test-lowest format fuzz bench bench-peers train image image-check clean
+.PHONY: help serve test check lint types tests test-thorough test-lowest quick format fuzz bench bench-peers train image image-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,13 +24,19 @@ help:  ## List the targets
 serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001", TORCH=cpu)
 	$(BIN)/python -m service --registry my-models,models $(ARGS)
 
-test: lint types tests  ## Install, then lint, check types and run every test
+test: $(VENV)/.javascript  ## Install, then lint, check types and run every test
+	$(TWO_AT_ONCE) lint types
+	$(MAKE) --no-print-directory tests
 
-# Tests without a running service, a training run or a bucket. `make test` runs all of them.
-QUICK := tests/test_imports.py tests/test_docs.py tests/test_project.py tests/k8s/test_dockerfile.py \
-         tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images tests/service/engine
-check: lint types  ## Lint, check types and run the quick tests (the pre-commit hook)
-	$(BIN)/python -m pytest -q --numprocesses 2 $(QUICK)
+# Tests without processes, a training run or a bucket. `make test` runs all of them.
+QUICK := tests/test_imports.py tests/test_docs.py tests/test_layout.py tests/k8s/test_dockerfile.py \
+         tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images/test_decode.py \
+         tests/service/images/test_headers.py tests/service/engine
+check: $(VENV)/.javascript  ## Lint, check types and run the quick tests (the pre-commit hook)
+	$(TWO_AT_ONCE) types quick lint
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -q $(QUICK)
 
 lint: $(VENV)/.dev $(VENV)/.javascript  ## Check style, the page's JavaScript, the Dockerfile and the workflows
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ def seconds_of(compute: Compute, inputs: Tensor) -> float:
 def compare(manifest: ModelManifest, artifact: bytes, size: int) -> tuple[float, float]:
     """Return the median seconds of a batch without and with its scores."""
     with torchscript.without_deprecations():
-        module = torch.jit.load(io.BytesIO(artifact))  # type: ignore[no-untyped-call]
+        module = torch.jit.load(io.BytesIO(artifact))
     plain = without_score(module)
     inputs = torch.randint(0, 256, (size, *manifest.input.shape), dtype=torch.uint8)
     for compute in (plain, module):

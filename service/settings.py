@@ -132,5 +132,5 @@ class Settings(BaseSettings):
 
     @property
     def front_processes(self) -> int:
-        """Those that take requests, which share the queue between them: the HTTP processes and, if any, gRPC's."""
+        """The number of processes that take requests and share the queue: the HTTP processes and, if any, gRPC's."""
         return self.http_processes + bool(self.grpc_port)

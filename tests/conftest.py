@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from service.contract.manifest import FeatureInput, FormEvidence
+from tests import running
 from tests.registries import RGB, FirstFeature, publish
 from tests.running import Service, serving
 
@@ -30,6 +31,10 @@ EVIDENCE = FormEvidence(form="float16", agreement=0.9985, accuracy_difference=-0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="five times the requests and swaps where tests count them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    running.as_commands = config.getoption("--thorough")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,6 +105,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def service(registry: Path) -> Iterator[Service]:
     """One service for every test that does not harm it: two HTTP processes, one worker."""
-    with serving(registry, "--default-model", "rows", "--http-processes", "2") as running:
-        yield running
-        assert running.stop() == 0, running.text
+    with serving(registry, "--default-model", "rows", "--http-processes", "2") as service:
+        yield service
+        assert service.stop() == 0, service.text

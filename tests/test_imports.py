@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 CONTRACT = {
     f"service.contract.{name}"
-    for name in ("listing", "lock", "manifest", "registries", "registry", "signatures", "store", "variants")
+    for name in ("lister", "listing", "lock", "manifest", "registries", "registry", "signatures", "store", "variants")
 }
 SHARED = {
     "service.model.torchscript",

@@ -209,7 +209,16 @@ def run(
             publish_as,
             known=known,
             golden=golden_sample(known, test_data, device),
-            foreign=list(abstention.compare(known, test_data, input_spec(test_data), settings.data_dir, device)),
+            foreign=list(
+                abstention.compare(
+                    known,
+                    test_data,
+                    input_spec(test_data),
+                    settings.data_dir,
+                    device,
+                    cache=Cache(settings.cache_dir),
+                )
+            ),
             more=[*abstentions, *(metric for measured in robust for metric in measured.metrics)],
             equivalence=forms,
             test=test_data,

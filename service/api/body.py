@@ -40,8 +40,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
         Unprocessable: JSON of another shape than `{"image": ...}` or `{"images": [...]}`.
         UnsupportedMediaType: a content type that is not taken.
     """
-    kind = media_type(content_type)
-    if kind in RAW_TYPES:
+    if content_type in RAW_TYPES or (kind := media_type(content_type)) in RAW_TYPES:
         return [body]
     if kind == FORM:
         found = multipart.files(content_type, body, max_parts=_PARTS_PER_IMAGE * max_images)

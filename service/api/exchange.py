@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from service.api.inference import Ask, Computed
+from service.api.inference import Ask, Computed, Inference
 from service.api.request import Query, timeout_seconds
 from service.api.response import computed_headers, model_headers
-from service.engine.dispatcher import Dispatcher
+from service.engine.queues import Part
 from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
-from service.http.messages import Header, Request
+from service.http.messages import Header, Later, Request, Response
 from service.problems import ClientGone, Problem
 from service.telemetry.observer import Observer
 from service.telemetry.trace_context import TRACEPARENT
@@ -30,14 +31,25 @@ Reply = TypeVar("Reply", covariant=True)
 """What a front end answers with."""
 
 
+class Inputs(NamedTuple, Generic[Content]):
+    """The `size` inputs of a request, back to back in `data`; `encode` makes its answer of their outputs.
+
+    `encode` raises Problem if they cannot be answered.
+    """
+
+    data: bytes
+    size: int
+    encode: Callable[[Computed], Content]
+
+
 class FrontEnd(Protocol[Content, Reply]):
     """A protocol's own part of a request's life."""
 
     def query(self, request: Request) -> Query:
         """Return which model, version and priority are asked for; raises Problem if the request does not say it."""
 
-    async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[Content, Computed]:
-        """Find the inputs in the body, compute, and encode what comes out; raises Problem or ClientGone."""
+    def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[Content] | Awaitable[Inputs[Content]]:
+        """Find the inputs in the body, at once where that is quick; raises Problem or ClientGone."""
 
     def answer(self, content: Content, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Reply:
         """Return the answer with these headers: the request's own, and those that a model's answers share."""
@@ -54,11 +66,15 @@ class _Begun(NamedTuple):
 
 
 class Exchange:
-    """Takes requests through their life and counts what becomes of each: `begin`, then `run` or `abandon`."""
+    """Takes requests through their life and counts what becomes of each: `begin`, then an answer or `abandon`.
 
-    def __init__(self, dispatcher: Dispatcher, observer: Observer, timeout_seconds: float) -> None:
-        self._served = dispatcher.served
-        self._admission = dispatcher.admission
+    `answer` is for HTTP, and spares most requests a task; `run` is for whoever awaits it.
+    """
+
+    def __init__(self, inference: Inference, observer: Observer, timeout_seconds: float) -> None:
+        self._inference = inference
+        self._served = inference.dispatcher.served
+        self._admission = inference.dispatcher.admission
         self._observer = observer
         self._timeout_seconds = timeout_seconds
 
@@ -89,36 +105,139 @@ class Exchange:
             self._refused(request, request.context.ask.model, failure)
             request.context = None
 
+    def answer(
+        self, front_end: FrontEnd[Content, Response], request: Request
+    ) -> Response | Later | Coroutine[Any, Any, Response]:
+        """Answer a request that has begun and whose body is there: at once, by a call, or as a coroutine."""
+        read_at = time.monotonic()
+        try:
+            found = front_end.find(request.context.ask, request, decoded_body(request))
+            if not isinstance(found, Inputs) or not 0 < found.size <= self._inference.chunk_size:
+                return self._run(front_end, request, read_at, found)
+            later = _Later(self, front_end, request, read_at, found)
+            self._inference.start(request.context.ask, found.data, found.size, later)
+        except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
+            return self.fail(front_end, request, error)
+        return later
+
     async def run(self, front_end: FrontEnd[Content, Reply], request: Request) -> Reply:
-        """Answer a request that has begun and whose body is there.
+        """Answer likewise.
 
         Raises:
             ClientGone, asyncio.CancelledError: nobody waits for the answer any more.
         """
-        ask: Ask = request.context.ask
-        model = ask.model
         read_at = time.monotonic()
-        id_header = (b"x-request-id", request.id.encode())
         try:
-            content, computed = await front_end.compute(ask, request, decoded_body(request))
-            stages = computed.stages(request.arrived, read_at, time.monotonic())
-            own: tuple[Header, ...] = (id_header, *computed_headers(stages, computed.batch_size))
-            if request.trace:
-                own += (request.trace.header(),)
-            reply = front_end.answer(content, own, model_headers(model))
+            found = front_end.find(request.context.ask, request, decoded_body(request))
+        except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
+            return self.fail(front_end, request, error)
+        return await self._run(front_end, request, read_at, found)
+
+    async def _run(
+        self,
+        front_end: FrontEnd[Content, Reply],
+        request: Request,
+        read_at: float,
+        found: Inputs[Content] | Awaitable[Inputs[Content]],
+    ) -> Reply:
+        ask: Ask = request.context.ask
+        try:
+            inputs = found if isinstance(found, Inputs) else await found
+            computed = await self._inference.compute(ask, inputs.data, inputs.size)
+            return self.reply(front_end, request, read_at, inputs, computed)
         except (ClientGone, asyncio.CancelledError):
-            self._refused(request, model, ClientGone)
+            self.client_left(request)
             raise
-        except Problem as error:
-            problem = error
-        except Exception:
-            logger.exception("request %s met a bug", request.id)
-            problem = Problem(f"this is a bug; the log has it as {request.id}")
-        else:
-            self._observer.answered(request, model, stages, computed.batch_size)
-            return reply
-        self._refused(request, model, type(problem))
-        return front_end.refuse(problem, id_header)
+        except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
+            return self.fail(front_end, request, error)
+
+    def reply(
+        self,
+        front_end: FrontEnd[Content, Reply],
+        request: Request,
+        read_at: float,
+        inputs: Inputs[Content],
+        computed: Computed,
+    ) -> Reply:
+        """Return the answer to a request whose inputs are computed, and count it.
+
+        Raises:
+            Problem: they cannot be answered.
+        """
+        model = request.context.ask.model
+        content = inputs.encode(computed)
+        stages = computed.stages(request.arrived, read_at, time.monotonic())
+        own: tuple[Header, ...] = (_id_header(request), *computed_headers(stages, computed.batch_size))
+        if request.trace:
+            own += (request.trace.header(),)
+        reply = front_end.answer(content, own, model_headers(model))
+        self._observer.answered(request, model, stages, computed.batch_size)
+        return reply
+
+    def client_left(self, request: Request) -> None:
+        """Count a request whose client has left."""
+        self._refused(request, request.context.ask.model, ClientGone)
+
+    def fail(self, front_end: FrontEnd[Content, Reply], request: Request, error: Exception) -> Reply:
+        """Return the answer to a request that met `error`, and count it."""
+        if not isinstance(error, Problem):
+            logger.error("request %s met a bug", request.id, exc_info=error)
+            error = Problem(f"this is a bug; the log has it as {request.id}")
+        self._refused(request, request.context.ask.model, type(error))
+        return front_end.refuse(error, _id_header(request))
 
     def _refused(self, request: Request, model: ServedModel | None, failure: type[Problem | ClientGone]) -> None:
         self._observer.refused(request, model, failure, time.monotonic() - request.arrived)
+
+
+class _Later(Later, Generic[Content]):
+    """The answer to a request whose inputs are one chunk: its `Receiver`, which answers where it is told."""
+
+    __slots__ = ("_exchange", "_front_end", "_inputs", "_is_done", "_read_at", "_request", "_submitted")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        front_end: FrontEnd[Content, Response],
+        request: Request,
+        read_at: float,
+        inputs: Inputs[Content],
+    ) -> None:
+        self._exchange = exchange
+        self._front_end = front_end
+        self._request = request
+        self._read_at = read_at
+        self._inputs = inputs
+        self._submitted = time.monotonic()
+        self._is_done = False
+
+    def cancel(self) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._exchange.client_left(self._request)
+
+    # Receiver
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, part: Part) -> None:
+        self._is_done = True
+        computed = Computed.one(part, self._submitted)
+        try:
+            response = self._exchange.reply(self._front_end, self._request, self._read_at, self._inputs, computed)
+        except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
+            response = self._exchange.fail(self._front_end, self._request, error)
+        self.reply(response)
+
+    def set_exception(self, error: Exception) -> None:
+        self._is_done = True
+        if isinstance(error, ClientGone):
+            self._exchange.client_left(self._request)
+            self.reply(None)
+        else:
+            self.reply(self._exchange.fail(self._front_end, self._request, error))
+
+
+def _id_header(request: Request) -> Header:
+    return (b"x-request-id", request.id.encode())

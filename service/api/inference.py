@@ -13,7 +13,7 @@ from service.api.keys import Key
 from service.api.quotas import Quotas
 from service.contract.manifest import ImageInput
 from service.engine.dispatcher import Dispatcher
-from service.engine.queues import Client, Part
+from service.engine.queues import Client, Part, Receiver
 from service.engine.served_models import ServedModel
 from service.images import decode as images
 from service.images.decode_pool import DecodePool
@@ -43,9 +43,18 @@ class Computed(NamedTuple):
     queue_seconds: float
     compute_seconds: float
 
+    @classmethod
+    def one(cls, part: Part, submitted: float) -> Computed:
+        """Return what has just come of inputs that were `submitted` as one chunk."""
+        waited = time.monotonic() - submitted
+        compute = min(waited, part.answer.compute_seconds)
+        return cls([part], submitted, waited - compute, compute)
+
     @property
     def batch_size(self) -> int:
-        """How many inputs were computed together, of this request and of others; of several batches the largest."""
+        """The number of inputs computed together, of this request and of others; of several batches the largest."""
+        if len(self.parts) == 1:
+            return self.parts[0].answer.batch_size
         return max((part.answer.batch_size for part in self.parts), default=0)
 
     @classmethod
@@ -77,6 +86,20 @@ class Inference:
         self._pool = pool
         self._quotas = quotas
         self._turn_seconds = turn_seconds
+        self._max_pixels = settings.max_pixels
+
+    @property
+    def chunk_size(self) -> int:
+        """The most inputs that `start` takes."""
+        return self.dispatcher.chunk_size
+
+    def decode_at_once(self, data: bytes, spec: ImageInput) -> bytes | None:
+        """Return one image as the model takes it, or None if that could take more than a few milliseconds.
+
+        Raises:
+            BadRequest, TooLarge: as `decode`.
+        """
+        return images.decode_at_once(data, spec, max_pixels=self._max_pixels)
 
     async def decode(self, data: bytes, spec: ImageInput, ask: Ask) -> bytes:
         """Return one image as the model takes it; a large one is decoded by another process.
@@ -84,7 +107,7 @@ class Inference:
         Raises:
             BadRequest, TooLarge, DeadlineExceeded, ClientGone: as `DecodePool.decode`.
         """
-        at_once = images.decode_at_once(data, spec, max_pixels=self.settings.max_pixels)
+        at_once = self.decode_at_once(data, spec)
         return at_once if at_once is not None else await self._decode_elsewhere(data, spec, ask)
 
     async def decode_signs(self, data: bytes, spec: ImageInput, ask: Ask) -> bytes:
@@ -126,30 +149,43 @@ class Inference:
         except Problem as problem:
             return problem
 
+    def start(self, ask: Ask, data: bytes, size: int, receiver: Receiver) -> None:
+        """Have `size` inputs computed, back to back in `data`, at most `chunk_size`; `receiver` is told.
+
+        Raises:
+            QuotaExceeded, QueueFull: as `compute`.
+        """
+        self._admit(ask, size)
+        model, deadline, client, bulk, _ = ask
+        self.dispatcher.submit_chunk(model, data, size, deadline, client, receiver, bulk=bulk)
+
     async def compute(self, ask: Ask, data: bytes, size: int) -> Computed:
-        """Return what the model computes from `size` inputs, back to back in `data`.
+        """Return what the model computes from `size` inputs, back to back in `data`, or nothing from none.
 
         Raises:
             QuotaExceeded: they are more than the key's quota has room for.
             QueueFull: they do not fit into the queue.
             Problem, ClientGone: as `Dispatcher.submit`.
         """
-        if ask.key and ask.key.images_per_second and self._quotas and (wait := self._quotas.use_images(ask.key, size)):
-            raise over_quota(ask.key, wait)
+        if not size:
+            return Computed.nothing()
+        self._admit(ask, size)
         submitted = time.monotonic()
-        if size > 1:  # one image was admitted with its request
-            self.dispatcher.admission.admit(ask.model.key, size, ask.deadline - submitted)
         futures = self.dispatcher.submit(ask.model, data, size, ask.deadline, ask.client, bulk=ask.bulk)
         if len(futures) == 1:
-            part = await futures[0]
-            parts, compute = [part], part.answer.compute_seconds
-        else:
-            parts = await _all_parts(futures)
-            # Parts may share a block, and blocks may be computed at the same time on two devices.
-            compute = sum({id(part.answer): part.answer.compute_seconds for part in parts}.values())
+            return Computed.one(await futures[0], submitted)
+        parts = await _all_parts(futures)
+        # Parts may share a block, and blocks may be computed at the same time on two devices.
+        compute = sum({id(part.answer): part.answer.compute_seconds for part in parts}.values())
         waited = time.monotonic() - submitted
         compute = min(waited, compute)
         return Computed(parts, submitted, waited - compute, compute)
+
+    def _admit(self, ask: Ask, size: int) -> None:
+        if ask.key and ask.key.images_per_second and self._quotas and (wait := self._quotas.use_images(ask.key, size)):
+            raise over_quota(ask.key, wait)
+        if size > 1:  # one image was admitted with its request
+            self.dispatcher.admission.admit(ask.model.key, size, ask.deadline - time.monotonic())
 
 
 async def _all_parts(futures: list[asyncio.Future[Part]]) -> list[Part]:

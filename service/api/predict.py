@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 
 from service.api.body import Image, find_features, find_images
-from service.api.exchange import Exchange
+from service.api.exchange import Exchange, Inputs
 from service.api.inference import Ask, Computed, Inference
 from service.api.predictions import blank_entry, check_query, entry_bytes, error_entry, prediction_entries
 from service.api.request import Query, parse_query
@@ -17,7 +18,7 @@ from service.api.response import check_answer_size
 from service.api.router import Route
 from service.contract.manifest import ImageInput, InputSpec
 from service.engine.served_models import ServedModel
-from service.http.messages import Header, Request, Response, problem_response
+from service.http.messages import Header, Later, Request, Response, problem_response
 from service.images import decode as images
 from service.problems import ModelFailed, Problem, TooLarge, Unprocessable
 from service.telemetry.observer import Observer
@@ -49,47 +50,75 @@ class Predict:
     def _check(self, request: Request) -> None:
         self._exchange.begin(self, request)
 
-    def _answer(self, request: Request) -> Coroutine[Any, Any, Response]:
-        return self._exchange.run(self, request)
+    def _answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+        return self._exchange.answer(self, request)
 
     # FrontEnd
 
     def query(self, request: Request) -> Query:
         return parse_query(request.raw_query)
 
-    async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[bytes, Computed]:
-        content_type, query = request.header("content-type") or "", request.context.query
-        model = ask.model
+    def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[bytes] | Awaitable[Inputs[bytes]]:
+        model, query = ask.model, request.context.query
         check_query(model, query)
+        content_type = request.header("content-type") or ""
         spec = model.manifest.input
         if query.split:
             _expect_ink(model)
-        decoded: list[Decoded] = []  # of several images, good and bad, or of a blank one
         if not isinstance(spec, ImageInput):
             data = find_features(content_type, body, spec, self._max_images)
             size = len(data) // model.input_bytes
             check_answer_size(size * entry_bytes(model, query))
-        elif len(found := find_images(content_type, body, self._max_images)) > 1:
+            return Inputs(data, size, partial(self._encode, model, query, data, size, ()))
+        found = find_images(content_type, body, self._max_images)
+        if len(found) > 1:
             if query.split:
                 raise Unprocessable(f"split takes one picture. Given: {len(found)}")
             check_answer_size(len(found) * entry_bytes(model, query))
-            decoded = await self._decode_several(ask, spec, found)
-            good = [image for image in decoded if isinstance(image, bytes)]
-            data, size = b"".join(good), len(good)
-        else:
-            if isinstance(found[0], Problem):
-                raise found[0]
-            work = self._inference.decode_signs if query.split else self._inference.decode
-            data = await work(found[0], spec, ask)
-            size = len(data) // model.input_bytes
-            self._expect_few_signs(size)
-            if size > 1:
-                check_answer_size(size * entry_bytes(model, query))
-            if size == 1 and model.blank_is_outlier and images.is_blank(data, spec):
-                decoded, size = [Blank(data)], 0
-        computed = await self._inference.compute(ask, data, size) if size else Computed.nothing()
+            return self._find_several(ask, query, spec, found)
+        if isinstance(found[0], Problem):
+            raise found[0]
+        if not query.split and (one := self._inference.decode_at_once(found[0], spec)) is not None:
+            return self._one(model, query, spec, one)
+        return self._find_elsewhere(ask, query, spec, found[0])
+
+    async def _find_elsewhere(self, ask: Ask, query: Query, spec: ImageInput, image: bytes) -> Inputs[bytes]:
+        """Find the input, or with split those, in a picture that another process decodes."""
+        if not query.split:
+            return self._one(ask.model, query, spec, await self._inference.decode(image, spec, ask))
+        data = await self._inference.decode_signs(image, spec, ask)
+        size = len(data) // ask.model.input_bytes
+        if size > self._max_images:
+            raise TooLarge(f"the picture must show at most {self._max_images} signs. Given: {size}")
+        if size == 1:
+            return self._one(ask.model, query, spec, data)
+        check_answer_size(size * entry_bytes(ask.model, query))
+        return Inputs(data, size, partial(self._encode, ask.model, query, data, size, ()))
+
+    def _one(self, model: ServedModel, query: Query, spec: ImageInput, data: bytes) -> Inputs[bytes]:
+        if model.blank_is_outlier and images.is_blank(data, spec):
+            return Inputs(b"", 0, partial(self._encode, model, query, b"", 0, (Blank(data),)))
+        return Inputs(data, 1, partial(self._encode, model, query, data, 1, ()))
+
+    async def _find_several(self, ask: Ask, query: Query, spec: ImageInput, found: list[Image]) -> Inputs[bytes]:
+        decoded = await self._decode_several(ask, spec, found)
+        good = [image for image in decoded if isinstance(image, bytes)]
+        data, size = b"".join(good), len(good)
+        return Inputs(data, size, partial(self._encode, ask.model, query, data, size, decoded))
+
+    def _encode(
+        self, model: ServedModel, query: Query, data: bytes, size: int, decoded: Sequence[Decoded], computed: Computed
+    ) -> bytes:
+        """Return the answer for `size` inputs, back to back in `data`.
+
+        `decoded` are several images of a request, good and bad, or the blank one of a request.
+
+        Raises:
+            ModelFailed: the only input cannot be computed; among others it would be an entry.
+        """
+        spec = model.manifest.input
         predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
-        if size == 1 and "error" in predicted[0]:  # among others it would be an entry
+        if size == 1 and "error" in predicted[0]:
             raise ModelFailed(predicted[0]["error"]["detail"])
         if query.show_input and isinstance(spec, ImageInput):
             for number, entry in enumerate(predicted):
@@ -97,19 +126,15 @@ class Predict:
                 entry["input"] = _data_url(data[start : start + model.input_bytes], spec)
         if len(decoded) > size:
             predicted = list(_with_others(predicted, decoded, query, spec))
-        self._count_abstentions(model, predicted, query)
-        return orjson.dumps({"model": model.name, "version": model.version, "predictions": predicted}), computed
+        if query.abstain or model.blank_is_outlier:
+            self._count_abstentions(model, predicted, query)
+        return orjson.dumps({"model": model.name, "version": model.version, "predictions": predicted})
 
     def _count_abstentions(self, model: ServedModel, predicted: list[Entry], query: Query) -> None:
-        if query.abstain or model.blank_is_outlier:
-            blank = sum("blank" in entry for entry in predicted)
-            foreign = sum(entry.get("outlier", False) for entry in predicted) - blank if query.abstain else 0
-            if blank or foreign:
-                self._observer.abstained(model, blank=blank, foreign=foreign)
-
-    def _expect_few_signs(self, count: int) -> None:
-        if count > self._max_images:
-            raise TooLarge(f"the picture must show at most {self._max_images} signs. Given: {count}")
+        blank = sum("blank" in entry for entry in predicted)
+        foreign = sum(entry.get("outlier", False) for entry in predicted) - blank if query.abstain else 0
+        if blank or foreign:
+            self._observer.abstained(model, blank=blank, foreign=foreign)
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content, headers=own, shared_headers=shared)
@@ -141,7 +166,7 @@ def _expect_ink(model: ServedModel) -> None:
         raise Unprocessable(f"split needs a model of ink, such as digits. Given: {model.name}, which takes {given}")
 
 
-def _with_others(predicted: list[Entry], decoded: list[Decoded], query: Query, spec: InputSpec) -> Iterator[Entry]:
+def _with_others(predicted: list[Entry], decoded: Sequence[Decoded], query: Query, spec: InputSpec) -> Iterator[Entry]:
     """Yield an entry for each image, in order: the next prediction, or why there is none."""
     following = iter(predicted)
     for data in decoded:

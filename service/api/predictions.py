@@ -87,6 +87,8 @@ def check_query(model: ServedModel, query: Query) -> None:
     Raises:
         Unprocessable: it was published without what the question needs.
     """
+    if not query.abstain and query.coverage is None:
+        return
     for name, is_asked, is_there in (
         ("abstain", query.abstain, model.outliers),
         ("coverage", query.coverage is not None, model.sets),

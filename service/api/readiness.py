@@ -1,4 +1,4 @@
-"""Whether the service should get requests: every required model can be computed, and no other is still being loaded."""
+"""The readiness of the service: every required model can be computed, and no other is still being loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request asks for: the parameters of its query, and its deadline."""
+"""The parameters of a request: those of its query, and its deadline."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def timeout_seconds(request: Request) -> float:
     Raises:
         BadRequest: the header is no whole number of milliseconds.
     """
-    text = request.header("x-request-timeout-ms")
-    if text is None:
+    if b"x-request-timeout-ms" not in request.headers:
         return request.remaining_seconds
+    text = request.header("x-request-timeout-ms") or ""
     return min(whole_number(text, "x-request-timeout-ms") / 1000, request.remaining_seconds)
 
 

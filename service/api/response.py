@@ -1,4 +1,4 @@
-"""What answers have in common: JSON, the headers that name a model, and those that say where the time went."""
+"""The common parts of answers: JSON, the headers that name a model, and those that say where the time went."""
 
 from __future__ import annotations
 

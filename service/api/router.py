@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from service.api.auth import ApiKeyAuth
-from service.http.messages import Header, Request, Response
+from service.http.messages import Header, Later, Request, Response
 from service.problems import ClientGone, MethodNotAllowed, NotFound, Problem
 from service.telemetry.observer import Observer
 
 logger = logging.getLogger(__name__)
 
-Answer = Callable[[Request], Response | Awaitable[Response]]
+Answer = Callable[[Request], Response | Later | Awaitable[Response]]
 """Answers a request; raises Problem to refuse it, ClientGone when nobody waits any more."""
 
 Refuse = Callable[..., Response]
@@ -25,8 +25,8 @@ class Route(NamedTuple):
     """A method and a path, in which `{name}` stands for one segment, and what answers there.
 
     `check` may refuse a request by its head. A route with `abandon` looks after the whole life of a request: `abandon`
-    is told when one that passed `check` is refused or left by its client before its body has come, and `answer` gives a
-    coroutine whose answer is complete.
+    is told when one that passed `check` is refused or left by its client before its body has come, and the answers of
+    `answer` are complete. Only such a route may answer later without a coroutine.
     """
 
     method: str
@@ -79,16 +79,19 @@ class Router:
         if route.check:
             route.check(request)
 
-    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+    def answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
         """Answer a request that passed `check`; what its route raises becomes an answer, too."""
         route: Route = request.route
         if route.abandon:
-            return route.answer(request)  # type: ignore[return-value] # a coroutine that raises nothing but ClientGone
+            return route.answer(request)  # type: ignore[return-value] # a coroutine raises nothing but ClientGone
         try:
             answer = route.answer(request)
         except Exception as error:  # noqa: BLE001 - `_failed` logs what is no refusal
             return self._failed(request, error)
-        return self._identified(request, answer) if isinstance(answer, Response) else self._awaited(request, answer)
+        if isinstance(answer, Response):
+            return self._identified(request, answer)
+        assert not isinstance(answer, Later)  # noqa: S101 - see `Route`
+        return self._awaited(request, answer)
 
     def refusal(self, request: Request | None, problem: Problem) -> Response:
         """Return the answer to a request that is refused; without one, nothing could be read."""

@@ -5,19 +5,21 @@ For clients that were written for TorchServe; docs/torchserve.md says what diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import orjson
 
 from service.api import body as bodies
-from service.api.exchange import Exchange
+from service.api.exchange import Exchange, Inputs
 from service.api.inference import Ask, Computed, Inference
 from service.api.predictions import prediction_entries
 from service.api.request import Query, media_type
 from service.api.router import Route
 from service.contract.manifest import ImageInput
-from service.http.messages import Header, Request, Response, problem_headers
+from service.engine.served_models import ServedModel
+from service.http.messages import Header, Later, Request, Response, problem_headers
 from service.problems import (
     BadRequest,
     DeadlineExceeded,
@@ -67,8 +69,8 @@ class TorchServe:
     def _check(self, request: Request) -> None:
         self._exchange.begin(self, request)
 
-    def _answer(self, request: Request) -> Coroutine[Any, Any, Response]:
-        return self._exchange.run(self, request)
+    def _answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+        return self._exchange.answer(self, request)
 
     # FrontEnd
 
@@ -80,17 +82,22 @@ class TorchServe:
                 version = whole
         return Query(request.parameters["model"], version, _TOP)
 
-    async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[bytes, Computed]:
+    def find(self, ask: Ask, request: Request, body: bytes) -> Awaitable[Inputs[bytes]]:
         spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
             raise Unprocessable(f"the model must take images here. Given: {ask.model.name}, which takes features")
-        data = await self._inference.decode(_image(request, body), spec, ask)
-        computed = await self._inference.compute(ask, data, 1)
-        (entry,) = prediction_entries(ask.model, computed.parts[0], request.context.query)
+        return self._find(ask, request.context.query, spec, _image(request, body))
+
+    async def _find(self, ask: Ask, query: Query, spec: ImageInput, image: bytes) -> Inputs[bytes]:
+        data = await self._inference.decode(image, spec, ask)
+        return Inputs(data, 1, partial(self._encode, ask.model, query))
+
+    def _encode(self, model: ServedModel, query: Query, computed: Computed) -> bytes:
+        (entry,) = prediction_entries(model, computed.parts[0], query)
         if "error" in entry:
             raise ModelFailed(entry["error"]["detail"])
         probabilities = {found["label"]: found["probability"] for found in entry["top_k"]}
-        return orjson.dumps(probabilities, option=orjson.OPT_INDENT_2), computed
+        return orjson.dumps(probabilities, option=orjson.OPT_INDENT_2)
 
     def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content, headers=own, shared_headers=shared)

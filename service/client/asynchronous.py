@@ -42,11 +42,11 @@ class AsyncClient:
         self._http = httpx.AsyncClient(transport=transport, **http_options(url, api_key, timeout_seconds))
 
     async def predict(self, image: ImageLike, **options: Unpack[PredictOptions]) -> Prediction:
-        """As Client.predict."""
+        """Do as `Client.predict`."""
         return await self._run(dialogs.predict(await asyncio.to_thread(encode, image), Options(**options)))
 
     async def predict_many(self, images: Iterable[ImageLike], **options: Unpack[PredictOptions]) -> list[Answer]:
-        """As Client.predict_many."""
+        """Do as `Client.predict_many`."""
         batches = cut(images)
         answers: list[Answer] = []
         while batch := await asyncio.to_thread(next, batches, None):
@@ -84,15 +84,15 @@ class AsyncClient:
                     yield classified
 
     async def features(self, rows: Features, **options: Unpack[PredictOptions]) -> list[Answer]:
-        """As Client.features."""
+        """Do as `Client.features`."""
         return await self._run(dialogs.predict_features(rows_of(rows), Options(**options)))
 
     async def health(self) -> Health:
-        """As Client.health."""
+        """Do as `Client.health`."""
         return await self._run(dialogs.health(), Retries(attempts=1))
 
     async def models(self) -> Models:
-        """As Client.models."""
+        """Do as `Client.models`."""
         return await self._run(dialogs.models())
 
     async def close(self) -> None:

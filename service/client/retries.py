@@ -1,4 +1,4 @@
-"""Whether to ask again, and when. Knows nothing about requests or answers beyond a status and a header."""
+"""The retries of a client: whether to ask again, and when. Of answers it knows only a status and a header."""
 
 from __future__ import annotations
 

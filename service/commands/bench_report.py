@@ -1,4 +1,4 @@
-"""Say what a load came to, and what makes the numbers less than they seem."""
+"""The report of a load: its figures, and warnings about what limits them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Advance(Protocol):
 
 @contextlib.contextmanager
 def showing(stream: TextIO, total: int, done: int, things: str = "files") -> Iterator[Advance]:
-    """A function to call when one more of `total`, or several, are done; `done` were before."""
+    """Yield a function to call when one more of `total`, or several, are done; `done` were before."""
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
         with _bar(stream, total, done, things) as advance:
             yield advance

@@ -28,7 +28,7 @@ class VersionFiles(BaseModel):
 
     @property
     def tags(self) -> tuple[str, str] | None:
-        """What is other once the version's files are; None if they may change without that."""
+        """Tags that change when the version's files do; None if the files may change without that."""
         if not self.manifest_tag or (self.artifact_bytes is not None and not self.artifact_tag):
             return None
         return self.manifest_tag, self.artifact_tag

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from service.contract.listing import ALIASES, PRODUCTION, Listings, ModelListing, VersionFiles
-from service.contract.manifest import MOST_VERSIONS, Artifact, ModelManifest, Name
+from service.contract.lister import ARTIFACT, CLAIM, FAULT_LENGTH, HISTORY, MANIFEST, NAME, Lister, is_name
+from service.contract.listing import ALIASES, PRODUCTION, Listings, ModelListing
+from service.contract.manifest import Artifact, ModelManifest
 from service.contract.signatures import SIGNATURE_FILE_BYTES, SignatureError, SigningKey, TrustedKeys
-from service.contract.store import Contents, Entry, NotInRegistryError, Parts, RegistryError, Store, UnreadableError
+from service.contract.store import CorruptVersionError, NotInRegistryError, RegistryError, Store, UnreadableError
 
 __all__ = [
     "ARTIFACT",
@@ -37,23 +37,9 @@ __all__ = [
     "UntrustedVersionError",
 ]
 
-ARTIFACT = "model.pt"
-MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 MANIFEST_BYTES = 8 * 2**20
 """The largest manifest that is read. Those of the shipped models have 2 to 38 kB, most of it the golden sample."""
-
-_HISTORY = "history"
-_CLAIM = ".claim"
-_ALIAS_BYTES = 32
-_HISTORY_BYTES = 2**20
-_FAULT_LENGTH = 1000
-
-_name = TypeAdapter(Name)
-
-
-class CorruptVersionError(RegistryError):
-    """A version whose files do not match its manifest, or whose manifest cannot be read."""
 
 
 class UntrustedVersionError(RegistryError):
@@ -76,7 +62,7 @@ class Registry:
         self._store = Store(root)
         self._trusted = trusted
         self._signer = signer
-        self._small: dict[Parts, tuple[str, bytes]] = {}  # aliases and histories, with the tags that they had
+        self._lister = Lister(self._store)
         self.url = self._store.url
 
     # Reading
@@ -86,16 +72,15 @@ class Registry:
 
         A fault in one model's files is in that model's listing and hides nothing else.
         """
-        return self._listings(self._store.contents(is_relevant=_is_relevant))
+        return self._lister.look()
 
     def models(self) -> list[str]:
         """Return the names of the models that have at least one version, sorted."""
-        contents = self._store.contents(is_relevant=_is_relevant)
-        return sorted({path[0] for path in contents.files if _version_of(path)})
+        return self._lister.models()
 
     def versions(self, model: str) -> list[int]:
         """Return the versions of `model`, oldest first; empty when there is none."""
-        return sorted(filter(None, map(_version_of, self._contents(model).files)))
+        return self._lister.versions(model)
 
     def aliases(self, model: str) -> dict[str, int]:
         """Alias to version, for every alias of `model` that names a version which is there."""
@@ -181,7 +166,7 @@ class Registry:
         must not exist, so that two publishers never share one; the manifest comes last, so that a version is whole or
         is not there. A publisher that is killed leaves a number that is never used.
         """
-        _name.validate_python(model)
+        NAME.validate_python(model)
         version = self._claim(model)
         try:
             manifest = describe(
@@ -197,7 +182,7 @@ class Registry:
         except BaseException:
             self._store.remove_folder(model, str(version))
             raise
-        self._store.remove(model, str(version), _CLAIM)
+        self._store.remove(model, str(version), CLAIM)
         return manifest
 
     def adopt(self, source: Registry, model: str, version: int) -> None:
@@ -205,13 +190,13 @@ class Registry:
 
         Who copies the same at the same time writes the same bytes.
         """
-        listed = source._store.contents(model, str(version), is_relevant=lambda path: _is_name(path[-1])).files
+        listed = source._store.contents(model, str(version), is_relevant=lambda path: is_name(path[-1])).files
         for name in sorted((path[-1] for path in listed), key=lambda name: name == MANIFEST):
             self._store.write(source.file(model, version, name), model, str(version), name)
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
         """Point `alias` at `version`, which must exist."""
-        _name.validate_python(alias)
+        NAME.validate_python(alias)
         self._existing(model, self._listing(model), version)
         self._store.write(f"{version}\n".encode(), model, ALIASES, alias)
 
@@ -238,7 +223,7 @@ class Registry:
                 return history
             if history[-1:] != [version]:
                 history.append(version)
-            self._store.write("".join(f"{n}\n" for n in history).encode(), model, _HISTORY, PRODUCTION)
+            self._store.write("".join(f"{n}\n" for n in history).encode(), model, HISTORY, PRODUCTION)
             self.set_alias(model, PRODUCTION, version)
             return history
 
@@ -282,79 +267,8 @@ class Registry:
             raise NotInRegistryError(f"model must be one of {self.models()} in {self.url}. Given: {model!r}")
         return listing.history()
 
-    # Listings
-
-    def _contents(self, model: str) -> Contents:
-        if not _is_name(model):
-            return Contents({}, set(), {})
-        return self._store.contents(model, is_relevant=_is_relevant)
-
     def _listing(self, model: str) -> ModelListing:
-        return self._listings(self._contents(model)).get(model, ModelListing())
-
-    def _listings(self, contents: Contents) -> Listings:
-        """Sort what was listed by models; a folder without versions and faults is none."""
-        files: defaultdict[str, dict[Parts, Entry]] = defaultdict(dict)
-        faults: defaultdict[str, dict[str, str]] = defaultdict(dict)
-        for path, entry in contents.files.items():
-            files[path[0]][path] = entry
-        for path, reason in contents.faults.items():
-            faults[path[0]]["/".join(path[1:])] = _fault(path, reason)
-        found = {
-            model: self._model_listing(model, files[model], faults[model]) for model in files.keys() | faults.keys()
-        }
-        self._small = {path: small for path, small in self._small.items() if path in contents.files}
-        return {model: found[model] for model in sorted(found) if found[model].versions or found[model].faults}
-
-    def _model_listing(self, model: str, files: dict[Parts, Entry], faults: dict[str, str]) -> ModelListing:
-        versions: dict[int, VersionFiles] = {}
-        for path, manifest in files.items():
-            if version := _version_of(path):
-                artifact = files.get((model, path[1], ARTIFACT))
-                versions[version] = VersionFiles(
-                    manifest_bytes=manifest.size,
-                    manifest_tag=manifest.tag,
-                    artifact_bytes=artifact.size if artifact else None,
-                    artifact_tag=artifact.tag if artifact else "",
-                )
-            elif len(path) == 3 and path[2] == MANIFEST:
-                faults[path[1]] = _fault(path[:2], f"a version must be a whole number from 1 to {MOST_VERSIONS}")
-        aliases: dict[str, int] = {}
-        promoted: tuple[int, ...] | None = None
-        for path, entry in files.items():
-            try:
-                if path[1:2] == (ALIASES,) and len(path) == 3:
-                    aliases[path[2]] = self._read_alias(path, entry, versions)
-                elif path[1:] == (_HISTORY, PRODUCTION):
-                    promoted = self._read_history(path, entry)
-            except NotInRegistryError:
-                continue  # removed since it was listed
-            except (CorruptVersionError, UnreadableError) as error:
-                faults["/".join(path[1:])] = _fault(path, str(error))
-        return ModelListing(versions=dict(sorted(versions.items())), aliases=aliases, promoted=promoted, faults=faults)
-
-    def _read_alias(self, path: Parts, entry: Entry, versions: Mapping[int, object]) -> int:
-        text = self._read_small(path, entry, _ALIAS_BYTES).strip()
-        if not text.isdigit():
-            raise CorruptVersionError(f"an alias must hold a version number. Given: {text[:40]!r}")
-        if int(text) not in versions:
-            raise CorruptVersionError(f"an alias must hold the number of a version that is there. Given: {int(text)}")
-        return int(text)
-
-    def _read_history(self, path: Parts, entry: Entry) -> tuple[int, ...]:
-        lines = self._read_small(path, entry, _HISTORY_BYTES).split()
-        return tuple(int(line) for line in lines if line.isdigit() and len(line) <= _ALIAS_BYTES)
-
-    def _read_small(self, path: Parts, entry: Entry, most_bytes: int) -> bytes:
-        """Read a file of a few bytes, of a bucket only if it is another than the last time."""
-        if entry.size > most_bytes:
-            raise CorruptVersionError(f"it must have at most {most_bytes} bytes. Given: {entry.size}")
-        known = self._small.get(path)
-        if known and known[0] == entry.tag and entry.tag and not self._store.is_folder:
-            return known[1]
-        data = self._store.read(*path, most_bytes=most_bytes)[:most_bytes]
-        self._small[path] = entry.tag, data
-        return data
+        return self._lister.listing(model)
 
     def _aliased(self, model: str, listing: ModelListing, alias: str, *, or_else: Callable[[], int] | None) -> int:
         if alias in listing.aliases:
@@ -380,18 +294,14 @@ class Registry:
     # Claims
 
     def _claim(self, model: str) -> int:
-        version = max(self._numbers(model), default=0) + 1
+        version = max(self._lister.claimed(model), default=0) + 1
         while True:
             # s3fs creates an empty file whether there is one or not.
-            if self._store.create(b"claimed\n", model, str(version), _CLAIM):
+            if self._store.create(b"claimed\n", model, str(version), CLAIM):
                 if not self._store.exists(model, str(version), MANIFEST):
                     return version
-                self._store.remove(model, str(version), _CLAIM)  # published in full between the listing and the claim
+                self._store.remove(model, str(version), CLAIM)  # published in full between the listing and the claim
             version += 1
-
-    def _numbers(self, model: str) -> list[int]:
-        names = {path[1] for path in self._contents(model).folders if len(path) > 1}
-        return sorted(filter(None, map(_number, names)))
 
 
 def parse_manifest(data: bytes, model: str, version: int) -> ModelManifest:
@@ -411,46 +321,10 @@ def parse_manifest(data: bytes, model: str, version: int) -> ModelManifest:
             for problem in error.errors(include_input=False, include_url=False)[:3]
         )
         reason = f"{model}@{version}: {MANIFEST} does not parse: {'; '.join(wrong)}"
-        raise CorruptVersionError(reason[:_FAULT_LENGTH]) from None
+        raise CorruptVersionError(reason[:FAULT_LENGTH]) from None
     if (manifest.name, manifest.version) != (model, version):
         raise CorruptVersionError(
             f"{MANIFEST} in {model}/{version} must speak of {model}@{version}. "
             f"Given: {manifest.name}@{manifest.version}"
         )
     return manifest
-
-
-def _is_relevant(path: Parts) -> bool:
-    """Return whether the registry reads a path, or what is below it."""
-    if len(path) == 1:
-        return _is_name(path[0])
-    folder, file = path[1], path[2] if len(path) == 3 else None
-    if folder == ALIASES:
-        return file is None or _is_name(file)
-    if folder == _HISTORY:
-        return file in (None, PRODUCTION)
-    return folder.isascii() and folder.isdecimal() and file in (None, MANIFEST, ARTIFACT, _CLAIM)
-
-
-def _version_of(path: Parts) -> int | None:
-    """Return the version whose manifest a path is, if it is one's."""
-    return _number(path[1]) if len(path) == 3 and path[2] == MANIFEST else None
-
-
-def _number(text: str) -> int | None:
-    """Return the number of a version's folder: 1 and up, written as `str` does."""
-    if text.isascii() and text.isdecimal() and not text.startswith("0") and len(text) <= len(str(MOST_VERSIONS)):
-        return int(text)
-    return None
-
-
-def _fault(path: Parts, reason: str) -> str:
-    return f"{'/'.join(path)}: {reason}"[:_FAULT_LENGTH]
-
-
-def _is_name(text: str) -> bool:
-    try:
-        _name.validate_python(text)
-    except ValidationError:
-        return False
-    return True

@@ -39,6 +39,10 @@ class NotInRegistryError(RegistryError):
     """No such model, version, alias or file."""
 
 
+class CorruptVersionError(RegistryError):
+    """A version whose files do not match its manifest, or whose manifest or alias cannot be understood."""
+
+
 class UnreadableError(RegistryError):
     """One file or folder that cannot be read, in a registry that can."""
 

@@ -1,4 +1,4 @@
-"""Which requests one HTTP process accepts: those that fit its queue and can be answered in time.
+"""Admission of requests to one HTTP process: of those that fit its queue and can be answered in time.
 
 Fair between models and between requests, as the queues are: neither a flood for one model nor a few large requests take
 the places of all others.
@@ -89,7 +89,10 @@ class Admission:
 
     def backlog(self, key: Key) -> Backlog:
         """Return the backlog of a model, an empty one if nothing has been asked of it."""
-        return self._backlogs.setdefault(key, Backlog())
+        found = self._backlogs.get(key)
+        if found is None:
+            found = self._backlogs[key] = Backlog()
+        return found
 
     def accepted(self, backlog: Backlog, images: int) -> None:
         """Count a request that was queued."""

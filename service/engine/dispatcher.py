@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from service.engine import messages
-from service.engine.admission import Admission, Backlog
+from service.engine.admission import Admission
 from service.engine.messages import BlockAnswer
-from service.engine.queues import Chunk, Client, Part, Queue, Queues
+from service.engine.queues import Chunk, Client, Part, Queue, Queues, Receiver
 from service.engine.retries import Retries, SentBlock
 from service.engine.served_models import Absent, Key, ServedModel, ServedModels, quarantined
 from service.engine.worker_link import WorkerLink
@@ -90,8 +90,9 @@ class Dispatcher:
     ) -> None:
         self.served = ServedModels(default_model)
         self._max_batch_size = max_batch_size
-        self._max_chunk_size = max(1, max_batch_size // CHUNKS_PER_BATCH)
-        self.admission = Admission(max_queue, self._max_chunk_size)
+        self.chunk_size = max(1, max_batch_size // CHUNKS_PER_BATCH)
+        """The most inputs of one request that leave before others have their turn."""
+        self.admission = Admission(max_queue, self.chunk_size)
         self._on_answer = on_answer
         self._short_seconds = short_seconds
         self._workers = {
@@ -160,39 +161,55 @@ class Dispatcher:
         Each future gives its part or raises ModelFailed, DeadlineExceeded, Unavailable or ClientGone; it does so by a
         moment after `deadline`, which is on time.monotonic()'s clock.
         """
-        step = self._max_chunk_size
-        head = data if size <= step else data[: step * model.input_bytes]
+        step = self.chunk_size
         backlog = self.admission.backlog(model.key)
-        self.admission.accepted(backlog, size)
-        first = last = self._chunk(head, min(size, step), deadline, client, backlog)
-        futures = [first.future]
-        for start in range(step, size, step):
-            following = data[start * model.input_bytes : (start + step) * model.input_bytes]
-            last.next = self._chunk(following, min(step, size - start), deadline, client, backlog)
-            last = last.next
-            futures.append(last.future)
-        last.is_last = True
-        self._queues.queue(model.key, bulk=bulk).add(first)
-        self._flush_soon()
+        futures: list[asyncio.Future[Part]] = []
+        chunks: list[Chunk] = []
+        for start in range(0, size, step):
+            own = data if size <= step else data[start * model.input_bytes : (start + step) * model.input_bytes]
+            futures.append(self._loop.create_future())
+            chunks.append(Chunk(own, min(step, size - start), deadline, client, futures[-1], backlog))
+        for chunk, following in itertools.pairwise(chunks):
+            chunk.next = following
+            chunk.is_last = False
+        self._chunks.update(chunks)
+        self._queue(model.key, chunks[0], size, bulk=bulk)
         return futures
 
-    def _chunk(self, data: bytes, size: int, deadline: float, client: Client, backlog: Backlog) -> Chunk:
-        chunk = Chunk(data, size, deadline, client, self._loop.create_future(), backlog)
+    def submit_chunk(
+        self,
+        model: ServedModel,
+        data: bytes,
+        size: int,
+        deadline: float,
+        client: Client,
+        receiver: Receiver,
+        *,
+        bulk: bool = False,
+    ) -> None:
+        """Queue inputs likewise that are one chunk, at most `chunk_size`; `receiver` is told as a future is."""
+        chunk = Chunk(data, size, deadline, client, receiver, self.admission.backlog(model.key))
         self._chunks.add(chunk)
-        return chunk
+        self._queue(model.key, chunk, size, bulk=bulk)
+
+    def _queue(self, key: Key, chunk: Chunk, size: int, *, bulk: bool) -> None:
+        """Queue a chunk and those that follow it, together `size` inputs."""
+        self.admission.accepted(chunk.backlog, size)
+        self._queues.queue(key, bulk=bulk).add(chunk)
+        self._flush_soon()
 
     def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
         if chunk not in self._chunks:
             return
         self._chunks.remove(chunk)
         self.admission.finished(chunk.backlog, chunk.size, is_last=chunk.is_last)
-        if chunk.future.done():
+        if chunk.receiver.done():
             return
         if isinstance(outcome, Part):
             chunk.backlog.answered += chunk.size
-            chunk.future.set_result(outcome)
+            chunk.receiver.set_result(outcome)
         else:
-            chunk.future.set_exception(outcome)
+            chunk.receiver.set_exception(outcome)
 
     def _is_wanted(self, chunk: Chunk) -> bool:
         if chunk.client.disconnected:
@@ -200,7 +217,7 @@ class Dispatcher:
             while gone:
                 self._finish(gone, ClientGone())
                 gone = gone.next
-        return not chunk.future.done()
+        return not chunk.receiver.done()
 
     # Blocks
 
@@ -265,7 +282,7 @@ class Dispatcher:
         image_seconds = self.admission.backlog(key).image_seconds
         if image_seconds * self._max_batch_size <= BLOCK_SECONDS:
             return self._max_batch_size
-        return max(self._max_chunk_size, int(BLOCK_SECONDS / image_seconds))
+        return max(self.chunk_size, int(BLOCK_SECONDS / image_seconds))
 
     # LinkListener
 

@@ -1,4 +1,4 @@
-"""Which models a worker should serve, with their aliases, and which versions it does not serve."""
+"""The line-up of a worker: the models that it should serve, with their aliases, and the versions that it does not."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ the chunk, so that neither a flood for one model nor one request of a thousand i
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import time
 from collections.abc import Callable, Iterator
@@ -32,10 +31,32 @@ class Client(Protocol):
     def disconnected(self) -> bool: ...
 
 
+class Receiver(Protocol):
+    """Who is told, once, what becomes of a chunk; a future is one. Must not raise."""
+
+    def done(self) -> bool:
+        """Return whether it was told, or does not want to know any more."""
+        ...
+
+    def set_result(self, part: Part, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
 class Chunk:
     """Inputs of one request that travel in one block; `next` is the chunk that follows."""
 
-    __slots__ = ("attempts", "backlog", "client", "data", "deadline", "future", "is_last", "next", "size", "submitted")
+    __slots__ = (
+        "attempts",
+        "backlog",
+        "client",
+        "data",
+        "deadline",
+        "is_last",
+        "next",
+        "receiver",
+        "size",
+        "submitted",
+    )
 
     def __init__(
         self,
@@ -43,7 +64,7 @@ class Chunk:
         size: int,
         deadline: float,
         client: Client,
-        future: asyncio.Future[Part],
+        receiver: Receiver,
         backlog: Backlog,
     ) -> None:
         self.submitted = time.monotonic()
@@ -51,10 +72,10 @@ class Chunk:
         self.size = size
         self.deadline = deadline
         self.client = client
-        self.future = future
+        self.receiver = receiver
         self.backlog = backlog
         self.next: Chunk | None = None
-        self.is_last = False  # of its request
+        self.is_last = True  # of its request
         self.attempts = 0
 
 

@@ -182,7 +182,7 @@ class Worker:
             elif events & selectors.EVENT_READ:
                 self._read(key.data)
             else:
-                self._send(key.data)
+                key.data.send()
         # There is room for another: `_land` never leaves more than one underway.
         if self._jobs and (jobs := self._next_batch()):
             self._start(jobs)
@@ -210,24 +210,19 @@ class Worker:
     def say_goodbye(self) -> None:
         """Tell everybody that this worker ends of its own accord, so that no image is suspected of ending it."""
         for peer in self._peers():
-            self._send(peer, messages.pack(Kind.GOODBYE, 0, b""))
+            peer.send(messages.pack(Kind.GOODBYE, 0, b""))
 
     def close(self) -> None:
         """Close every connection."""
         for peer in self._peers():
-            peer.socket.close()
+            peer.close()
         self._selector.close()
         os.close(self._wakes)
         os.close(self._waker)
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # the other side is gone again
-        peer = Peer(connection)
-        self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, self._announcement)
+        if peer := Peer.accept(self._listener, self._selector):
+            peer.send(self._announcement)
 
     def _swap(self) -> None:
         """Take over the line-up that was offered last: give new models handles, tell every peer, retire the others."""
@@ -252,7 +247,7 @@ class Worker:
         self._announcement = messages.pack_models(models, line_up.absent)
         self._self_tests.follow(entry.model for entry in line_up.served)
         for peer in self._peers():
-            self._send(peer, self._announcement)
+            peer.send(self._announcement)
 
     def _peers(self) -> list[Peer]:
         return [key.data for key in self._selector.get_map().values() if key.data]
@@ -265,20 +260,12 @@ class Worker:
     def _read(self, peer: Peer) -> None:
         received = peer.receive()
         if received is None:
-            self._selector.unregister(peer.socket)
-            peer.socket.close()
             # Nobody waits for these any more.
             self._jobs = collections.deque(job for job in self._jobs if job.peer is not peer)
             return
         arrived = time.monotonic()
         for message in received:
             self._jobs.append(_Job(peer, message.block_id, messages.unpack_block(message.payload), arrived))
-
-    def _send(self, peer: Peer, data: bytes = b"") -> None:
-        waits = not peer.send(data)
-        if peer.socket.fileno() >= 0:
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
-            self._selector.modify(peer.socket, wanted, peer)
 
     def _next_batch(self) -> list[_Job]:
         """Remove and return the oldest job, and every other of the same model that fits beside it."""
@@ -345,8 +332,7 @@ class Worker:
                 logits[own].tobytes(),
                 scores[own].tobytes(),
             )
-            self._send(
-                job.peer,
+            job.peer.send(
                 messages.pack_answer(
                     job.block_id,
                     columns,
@@ -354,11 +340,11 @@ class Worker:
                     batch_size=size,
                     queue_seconds=began - job.arrived,
                     compute_seconds=self._landed - began,
-                ),
+                )
             )
 
     def _refuse(self, job: _Job, reason: str) -> None:
-        self._send(job.peer, messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
+        job.peer.send(messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
 
 
 def outputs_of(model: Model, data: bytearray, pending: Pending) -> Outputs:

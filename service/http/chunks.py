@@ -1,4 +1,4 @@
-"""Decodes chunked bodies (RFC 9112, 7.1). Strict: what a proxy could read otherwise is refused."""
+"""A decoder of chunked bodies (RFC 9112, 7.1). Strict: what a proxy could read otherwise is refused."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, cast
 
 from service.http.limits import Limits
-from service.http.messages import CONTINUE, Request, Response, Writer
+from service.http.messages import CONTINUE, Later, Request, Response, Writer
 from service.http.reader import Refused, RequestReader
 from service.problems import ClientGone, Problem, RequestTimeout, Unavailable
 
@@ -35,10 +35,10 @@ class Application(Protocol):
         """
         ...
 
-    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
-        """Answer a request whose body has been read; must raise nothing but ClientGone.
+    def answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+        """Answer a request whose body has been read; must raise nothing but, in a coroutine, ClientGone.
 
-        A coroutine is cancelled if the client leaves.
+        What comes later is cancelled if the client leaves.
         """
         ...
 
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._waiting: collections.deque[tuple[Request, bool]] = collections.deque()
         self._refusal: Response | None = None  # to be sent after those
         self._answering: Request | None = None
-        self._task: asyncio.Task[Response] | None = None
+        self._coming: Later | asyncio.Task[Response] | None = None
         self._keeps_alive = True
         self._held_bytes = 0  # of bodies, as `Connections.bodies_bytes` counts them
         self._reading_is_paused = False
@@ -142,8 +142,8 @@ class Connection(asyncio.Protocol):
             self._application.left(request)
         self._waiting.clear()
         self._hold(0)
-        if self._task:
-            self._task.cancel()
+        if self._coming:
+            self._coming.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering or self._refusal:
@@ -222,21 +222,30 @@ class Connection(asyncio.Protocol):
                 continue
             self._answering = request
             self.deadline = _NEVER  # the application has deadlines of its own
-            self._task = self._loop.create_task(answer)
-            self._task.add_done_callback(self._answered)
+            if isinstance(answer, Later):
+                answer.reply = self._reply
+                self._coming = answer
+            else:
+                self._coming = task = self._loop.create_task(answer)
+                task.add_done_callback(self._answered)
 
     def _answered(self, task: asyncio.Task[Response]) -> None:
-        request, self._answering, self._task = self._answering, None, None
-        if self.disconnected or task.cancelled() or request is None or isinstance(task.exception(), ClientGone):
+        gone = task.cancelled() or isinstance(task.exception(), ClientGone)
+        self._reply(None if gone else task.result())
+
+    def _reply(self, response: Response | None) -> None:
+        request, self._answering, self._coming = self._answering, None, None
+        if self.disconnected or request is None or response is None:
             self._transport.close()
             return
-        self._send(request, task.result())
+        self._send(request, response)
         self._go_on()
 
     def _send(self, request: Request, response: Response) -> None:
-        closes = not self._keeps_alive or self._connections.is_closing
-        writer = self._connections.writer
-        self._transport.write(writer.serialise(response, closes=closes, head_only=request.method == "HEAD"))
+        connections = self._connections
+        closes = not self._keeps_alive or connections.is_closing
+        head_only = request.method == "HEAD"
+        self._transport.write(connections.writer.serialise(response, closes=closes, head_only=head_only))
         if closes:
             self._waiting.clear()
             self._transport.close()

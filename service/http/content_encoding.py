@@ -1,4 +1,4 @@
-"""Decodes bodies that clients compress (RFC 9110, 8.4), within the limit that holds for plain ones."""
+"""A decoder of bodies that clients compress (RFC 9110, 8.4), within the limit that holds for plain ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much, and for how long, a client may take of a connection."""
+"""The limits on what a client may take of a connection, in bytes and in seconds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -115,6 +115,23 @@ def _process() -> str:
     return os.urandom(4).hex()
 
 
+class Later:
+    """An answer that will come without a task of its own; `reply` is then called with it, once.
+
+    It is called with None if nobody can be answered any more.
+    """
+
+    __slots__ = ("reply",)
+
+    def __init__(self) -> None:
+        self.reply: Callable[[Response | None], None]
+        """To be set by who waits, before the event loop's next turn."""
+
+    def cancel(self) -> None:
+        """Take note that nobody waits any more: `reply` must not be called."""
+        raise NotImplementedError
+
+
 class Response(NamedTuple):
     """A whole answer; `shared_headers` are those that many answers have in common."""
 
@@ -151,17 +168,18 @@ class Writer:
 
     def serialise(self, response: Response, *, closes: bool = False, head_only: bool = False) -> bytes:
         """Return the bytes of an answer; with `head_only`, as HEAD asks, those without its body."""
-        parts = [_start(response.status, response.media_type, response.shared_headers), self._date]
-        for name, value in response.headers:
+        status, body, media_type, headers, shared_headers = response
+        parts = [_start(status, media_type, shared_headers), self._date]
+        for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         if closes:
             parts.append(b"connection: close\r\n")
-        if response.status in _WITHOUT_BODY:
+        if status in _WITHOUT_BODY:
             parts.append(b"\r\n")
         else:
-            parts.append(b"content-length: %d\r\n\r\n" % len(response.body))
+            parts.append(b"content-length: %d\r\n\r\n" % len(body))
             if not head_only:
-                parts.append(response.body)
+                parts.append(body)
         return b"".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Cuts the bytes of a connection into requests, each head read by llhttp.
+"""The reader of a connection, which cuts its bytes into requests, each head read by llhttp.
 
 Knows nothing about sockets or time: bytes in, requests and refusals out, however the bytes were split.
 """
@@ -26,6 +26,7 @@ from service.problems import (
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_CLOSE = re.compile(rb"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _END = b"\r\n\r\n"
 
@@ -146,7 +147,7 @@ class RequestReader:
             raise NotImplementedHere("the method must ask for something here, which is no proxy. Given: CONNECT")
         if len(target) > self._limits.max_target_bytes:
             raise TargetTooLong(f"the URL must be at most {self._limits.max_target_bytes:,} bytes. Given: more")
-        fields = _Fields()
+        fields = _Fields(self._limits.max_headers)
         parser = httptools.HttpRequestParser(fields)
         try:
             parser.feed_data(head)
@@ -158,29 +159,18 @@ class RequestReader:
             raise BadRequest(f"the request's head must be HTTP/1.1. Given: {str(error).lower()}") from None
         if not fields.are_complete:
             raise BadRequest("the request's head must end with its first empty line. Given: another end")
-        headers = self._joined(fields.found)
+        headers = fields.headers
+        if fields.number > (most := self._limits.max_headers):
+            raise HeadTooLarge(f"a request must have at most {most} headers. Given: {fields.number:,}")
+        if fields.has_several_hosts:
+            raise BadRequest("a request must have one Host header. Given: several")
         host = headers.get(b"host")
         if (host is None and version == b"1.1") or (host is not None and not _HOST.fullmatch(host)):
             raise BadRequest(f"a request must have one Host header, a host and a port. Given: {host and host[:80]!r}")
         is_http_1_0 = version == b"1.0"
-        options = headers.get(b"connection", b"").lower().replace(b" ", b"").split(b",")
-        self._keeps_alive = not is_http_1_0 and b"close" not in options
+        options = headers.get(b"connection")
+        self._keeps_alive = not is_http_1_0 and (options is None or not _CLOSE.search(options))
         return Request(method, _origin_form(target), headers, self._client, is_http_1_0=is_http_1_0)
-
-    def _joined(self, fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-        """Return the headers by lower-case name, those of one name joined (RFC 9110, 5.3)."""
-        if len(fields) > self._limits.max_headers:
-            most = self._limits.max_headers
-            raise HeadTooLarge(f"a request must have at most {most} headers. Given: {len(fields):,}")
-        headers: dict[bytes, bytes] = {}
-        for given_name, given_value in fields:
-            name, value = given_name.lower(), given_value.strip(b" \t")
-            if name in headers:
-                if name == b"host":
-                    raise BadRequest("a request must have one Host header. Given: several")
-                value = headers[name] + b", " + value
-            headers[name] = value
-        return headers
 
     # Bodies
 
@@ -240,14 +230,32 @@ class RequestReader:
 
 
 class _Fields:
-    """The header fields of one head, as llhttp finds them."""
+    """The header fields of one head, as llhttp finds them, by lower-case name."""
 
-    def __init__(self) -> None:
-        self.found: list[tuple[bytes, bytes]] = []
+    __slots__ = ("_most", "_repeated", "are_complete", "has_several_hosts", "headers")
+
+    def __init__(self, most: int) -> None:
+        self.headers: dict[bytes, bytes] = {}
+        self._repeated = 0
+        self.has_several_hosts = False
         self.are_complete = False
+        self._most = most
+
+    @property
+    def number(self) -> int:
+        """How many fields there are."""
+        return len(self.headers) + self._repeated
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.found.append((name, value))
+        """Keep a field; those of one name are joined (RFC 9110, 5.3). What is raised here, llhttp would hide."""
+        name = name.lower()
+        if name not in self.headers:
+            self.headers[name] = value.strip(b" \t")
+            return
+        self._repeated += 1
+        if self.number <= self._most:
+            self.has_several_hosts |= name == b"host"
+            self.headers[name] += b", " + value.strip(b" \t")
 
     def on_headers_complete(self) -> None:
         self.are_complete = True

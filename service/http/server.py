@@ -1,4 +1,4 @@
-"""Serves an application on listening sockets until it is told to stop; then finishes what has begun."""
+"""The HTTP server: serves an application on listening sockets until told to stop, then finishes what has begun."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from service.model.torchscript import Network
-
 Plain = Literal["pageable", "pinned"]
 Path = Literal["pageable", "pinned", "graphs"]
 """Ways for a batch to reach the device and for its logits to come back.
@@ -72,10 +70,10 @@ class Device:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._compute = torch.cuda.Stream(device)
         # No work is done on it, only captured: what torch keeps for a stream, such as cuBLAS's workspace, is then used
         # by graphs alone, and these follow each other on the stream that computes.
-        self._capture = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._capture = torch.cuda.Stream(device)
         self._entered = threading.local()
 
     def enter(self) -> None:
@@ -105,7 +103,7 @@ class Device:
 
     def event(self) -> torch.cuda.Event:
         """Return a mark on the stream; a thread that waits for it leaves the processor to others."""
-        return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        return torch.cuda.Event(blocking=True)
 
     def record(self, event: torch.cuda.Event) -> None:
         """Let `event` mark the end of what the stream was told so far."""
@@ -154,7 +152,7 @@ class _Underway:
         self._started = time.perf_counter()
 
     def ready(self) -> bool:
-        return bool(self._slot.computed.query())  # type: ignore[no-untyped-call]
+        return bool(self._slot.computed.query())
 
     def logits(self) -> npt.NDArray[np.float32]:
         while not self.ready():
@@ -183,7 +181,7 @@ class _Computed:
 class _Graphs:
     """A network captured for batches of up to `largest` inputs, for each of a few slots."""
 
-    def __init__(self, device: Device, network: Network, like: Tensor, largest: int) -> None:
+    def __init__(self, device: Device, network: Callable[[Tensor], Tensor], like: Tensor, largest: int) -> None:
         self.largest = largest
         self._network = network
         self._sizes = sizes_to_capture(largest)
@@ -215,7 +213,7 @@ class Pipeline:
     It begins as pageable.
     """
 
-    def __init__(self, network: Network, device: Device) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], device: Device) -> None:
         self.path: Path = "pageable"
         self._network = network
         self._device = device

@@ -94,9 +94,7 @@ def load(data: bytes, device: torch.device, form: FormName | Literal["published"
     with without_deprecations():
         try:
             operators.check_archive(data)
-            module: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-                io.BytesIO(data), map_location=device
-            )
+            module: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(data), map_location=device)
             operators.check_graph(module)
             if not _is_frozen(module):
                 module = torch.jit.freeze(module.eval())

@@ -1,4 +1,4 @@
-"""Which processes there are, how they start, and what keeps them alive. Everything of LitServe is here.
+"""The service's processes: how they start, and what keeps them alive. Everything of LitServe is here.
 
 The composition root is `server`.
 """

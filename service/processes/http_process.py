@@ -93,7 +93,7 @@ class HTTPProcess:
         quotas = Quotas(run_dir) if self._keys else None
         self._auth = ApiKeyAuth(self._keys, quotas) if self._keys and quotas else None
         self._inference = Inference(self._dispatcher, settings, self._pool, quotas)
-        self._exchange = Exchange(self._dispatcher, observer, settings.timeout_seconds)
+        self._exchange = Exchange(self._inference, observer, settings.timeout_seconds)
         self._readiness = Readiness(self._dispatcher, heartbeats, settings)
         self._probes = Probes(self._dispatcher, self._readiness, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)

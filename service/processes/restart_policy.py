@@ -1,4 +1,4 @@
-"""Whether a worker that died is replaced, and how soon. Knows nothing about processes.
+"""The restart policy: whether a worker that died is replaced, and how soon. Knows nothing about processes.
 
 A lasting fault (memory, device) kills workers repeatedly, and no replacement repairs it. So the first deaths in a row
 are replaced at once, further ones after growing delays, and a long row ends the service. A worker that served well in

@@ -15,7 +15,8 @@ from service.heartbeats import Heartbeats
 from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
 from service.rollout.mirror import open_mirror
-from service.rollout.retrier import ForkedChild, Limits, Retrier
+from service.rollout.retrier import Limits, Retrier
+from service.rollout.retrier_child import ForkedChild
 from service.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""What Linux can take away from a running process for good: paths, TCP, signals (Landlock) and system calls (seccomp).
+"""Rights taken from a running process for good: paths, TCP, signals (Landlock) and system calls (seccomp).
 
 Python has no functions for these calls, so they go through ctypes. A kernel, a container's profile or a system without
 them is no error: `landlock_abi` is then 0, `has_seccomp` false. Knows nothing about what should be taken from whom.

@@ -1,39 +1,28 @@
 """The retrier, which computes what dead workers held image by image, in processes that may die of it.
 
-A process for each version loads the verified artifact on the CPU, as published, and is handed one image at a time.
-The image that it dies of, or takes too long or too much memory for, fails alone; another process goes on with the
-next. Knows nothing about HTTP processes but the messages that they send.
+A process for each version, see `retrier_child`, is handed one image at a time. The image that it dies of, or takes too
+long or too much memory for, fails alone; another process goes on with the next. Knows nothing about HTTP processes but
+the messages that they send.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import hashlib
 import logging
-import multiprocessing
-import os
 import selectors
-import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from service.contract.manifest import ModelManifest, identity
-from service.contract.registry import RegistryError
 from service.engine import messages
-from service.engine.messages import CRASHED, FAILED, Kind, Retry
+from service.engine.messages import CRASHED, Kind, Retry
 from service.engine.peer import Peer
-from service.model.model import DeviceFailedError, Model, UnfitModelError
-from service.model.outputs import Outputs
-from service.rollout.confinement import confine_trial
-from service.rollout.sandbox import close_all_but, limit_this_process, memory_of
+from service.rollout.retrier_child import ANSWER, IMAGE, READY, Child
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +31,6 @@ MOST_CHILDREN = 2
 
 _WATCH_SECONDS = 0.05
 _IDLE_SECONDS = 0.25
-_IMAGE = struct.Struct("<if")  # class id and confidence; the logits follow
-_READY, _ANSWER, _REFUSAL = b"r", b"a", b"n"
-
-Fetch = Callable[[ModelManifest], bytes]
-"""Returns a version's artifact, verified; raises RegistryError."""
 
 
 class Limits(NamedTuple):
@@ -54,24 +38,6 @@ class Limits(NamedTuple):
 
     seconds: float
     memory_bytes: int
-
-
-class Child(Protocol):
-    """A process that computes images of one version."""
-
-    def fileno(self) -> int: ...
-
-    def send(self, image: bytes) -> None:
-        """Hand over the next image."""
-
-    def receive(self) -> bytes | None:
-        """Return the next report: ready, an answer or a refusal; None when the process is gone."""
-
-    def memory(self) -> int:
-        """Return how many more bytes the process holds than at its start."""
-
-    def kill(self) -> str:
-        """End the process, if it has not ended; return how it ended."""
 
 
 class _Job:
@@ -102,7 +68,7 @@ class _Job:
 
     def add_failure(self, class_id: int) -> None:
         logits = np.full(self.classes, np.nan, np.float32).tobytes()
-        self.add(_IMAGE.pack(class_id, float("nan")) + logits)
+        self.add(IMAGE.pack(class_id, float("nan")) + logits)
 
     def answer(self) -> bytes:
         columns = (
@@ -181,7 +147,7 @@ class Retrier:
             elif events & selectors.EVENT_READ:
                 self._read(key.data)
             else:
-                self._send(key.data)
+                key.data.send()
         now = time.monotonic()
         for line in list(self._lines.values()):
             self._watch(line, now)
@@ -195,25 +161,18 @@ class Retrier:
             self._end_child(line)
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Peer):
-                key.data.socket.close()
+                key.data.close()
         self._selector.close()
 
     # Peers
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # the other side is gone again
-        peer = Peer(connection)
-        self._selector.register(connection, selectors.EVENT_READ, peer)
-        self._send(peer, messages.pack_models({}, ()))  # says that somebody is here
+        if peer := Peer.accept(self._listener, self._selector):
+            peer.send(messages.pack_models({}, ()))  # says that somebody is here
 
     def _read(self, peer: Peer) -> None:
         received = peer.receive()
         if received is None:
-            self._selector.unregister(peer.socket)
-            peer.socket.close()
             for line in self._lines.values():
                 for job in line.jobs:
                     if job.peer is peer:
@@ -226,11 +185,6 @@ class Retrier:
                 line = self._lines.setdefault(identity(manifest), _Line(manifest))
                 line.jobs.append(_Job(peer, message.block_id, retry, manifest))
 
-    def _send(self, peer: Peer, data: bytes = b"") -> None:
-        waits = not peer.send(data)
-        if peer.socket.fileno() >= 0:
-            self._selector.modify(peer.socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0), peer)
-
     # Computing
 
     def _move_on(self, line: _Line) -> None:
@@ -238,7 +192,7 @@ class Retrier:
         while line.jobs and line.child is None:
             job = line.jobs[0]
             if job.is_done:
-                self._send(job.peer, job.answer())
+                job.peer.send(job.answer())
             elif job.deadline <= time.monotonic():
                 self._refuse(job, "the deadline passed before the images were computed")
             elif self._is_known(line, job.image()):
@@ -262,7 +216,7 @@ class Retrier:
         while line.jobs:
             job = line.jobs[0]
             if job.is_done:
-                self._send(job.peer, job.answer())
+                job.peer.send(job.answer())
                 line.jobs.popleft()
             elif job.deadline <= time.monotonic():
                 self._refuse(job, "the deadline passed before the images were computed")
@@ -282,10 +236,10 @@ class Retrier:
         report = line.child.receive()
         if report is None:
             self._lose_child(line, "")
-        elif report[:1] == _READY:
+        elif report[:1] == READY:
             line.is_loaded = True
             self._hand_over(line)
-        elif report[:1] == _ANSWER:
+        elif report[:1] == ANSWER:
             line.jobs[0].add(report[1:])
             self._hand_over(line)
         else:
@@ -330,84 +284,8 @@ class Retrier:
         return how
 
     def _refuse(self, job: _Job, reason: str) -> None:
-        self._send(job.peer, messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
+        job.peer.send(messages.pack(Kind.REFUSAL, job.block_id, reason.encode()))
 
 
 def _digest(line: _Line, image: bytes) -> bytes:
     return hashlib.blake2b(image, digest_size=16, key=line.manifest.artifact.sha256[:64].encode()).digest()
-
-
-class ForkedChild:
-    """A `Child` that is forked from this process, which must have a single thread."""
-
-    def __init__(self, fetch: Fetch, seconds: float, manifest: ModelManifest) -> None:
-        self._connection, theirs = multiprocessing.get_context("fork").Pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _compute(fetch, seconds, manifest, theirs)
-        theirs.close()
-        self._initial = memory_of(self._pid)
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
-
-    def send(self, image: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has died, which `receive` says
-            self._connection.send_bytes(image)
-
-    def receive(self) -> bytes | None:
-        try:
-            return self._connection.recv_bytes()
-        except (EOFError, OSError):
-            return None
-
-    def memory(self) -> int:
-        return memory_of(self._pid) - self._initial
-
-    def kill(self) -> str:
-        os.kill(self._pid, signal.SIGKILL)  # not waited for yet, so it is still there, if only by name
-        _, status = os.waitpid(self._pid, 0)
-        self._connection.close()
-        code = os.waitstatus_to_exitcode(status)
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _compute(fetch: Fetch, seconds: float, manifest: ModelManifest, connection: Connection) -> NoReturn:
-    try:
-        # Copies of the retrier's sockets: with one of them open, nobody would notice the retrier's death.
-        close_all_but(connection)
-        limit_this_process(gently=False)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        torch.set_num_threads(1)
-        try:
-            artifact = fetch(manifest)
-            confine_trial()
-            model = Model(manifest, artifact)
-        except (RegistryError, UnfitModelError, OSError) as error:
-            connection.send_bytes(_REFUSAL + str(error).encode())
-            os._exit(0)
-        connection.send_bytes(_READY)
-        while True:
-            image = connection.recv_bytes()
-            signal.setitimer(signal.ITIMER_REAL, 2 * seconds)  # ends this process even if the retrier is gone
-            connection.send_bytes(_ANSWER + _result(model, image))
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except (EOFError, OSError):
-        pass  # nobody asks any more
-    finally:
-        os._exit(0)
-
-
-def _result(model: Model, image: bytes) -> bytes:
-    try:
-        outputs = model.run(model.batch(bytearray(image)))
-    except (RuntimeError, DeviceFailedError):
-        outputs = model.failed()
-    return pack_image(outputs)
-
-
-def pack_image(outputs: Outputs) -> bytes:
-    """Pack the outputs of one image."""
-    class_id = max(int(outputs.class_ids[0]), FAILED)
-    logits: bytes = outputs.logits[0].astype(np.float32).tobytes()
-    return _IMAGE.pack(class_id, float(outputs.confidences[0])) + logits

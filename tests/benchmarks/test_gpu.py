@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import service.model.model
 from benchmarks import gpu
 from service.contract.variants import Form
 from service.model.cuda import Pipeline
 from tests.registries import publish
-from tests.service.model.fake_cuda import FakeDevice
+from tests.service.model.fake_cuda import FakeDevice, pipeline_on
 
 
 def test_the_table_says_images_a_second_and_ratios_to_the_first_way() -> None:
@@ -30,9 +32,9 @@ def test_every_way_computes_as_many_batches_as_it_is_told(tmp_path: Path, monkey
     """On the fake device of `service.model.cuda`'s tests; the first way needs none."""
     devices: list[FakeDevice] = []
 
-    def pipeline(network: object, _: torch.device) -> Pipeline:
+    def pipeline(network: Callable[[Tensor], Tensor], _: torch.device) -> Pipeline:
         devices.append(FakeDevice())
-        return Pipeline(network, devices[-1])
+        return pipeline_on(devices[-1], network)
 
     monkeypatch.setattr(service.model.model, "_pipeline", pipeline)
     publish(tmp_path)

@@ -14,7 +14,7 @@ def test_the_graph_without_its_score_gives_the_same_logits_and_nothing_else() ->
     manifest = registry.manifest("neural_net", registry.resolve("neural_net"))
     artifact = registry.artifact(manifest)
     with torchscript.without_deprecations():
-        module = torch.jit.load(io.BytesIO(artifact))  # type: ignore[no-untyped-call]
+        module = torch.jit.load(io.BytesIO(artifact))
     inputs = torch.randint(0, 256, (3, *manifest.input.shape), dtype=torch.uint8)
 
     plain = without_score(module)

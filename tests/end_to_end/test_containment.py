@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from service.contract.manifest import FeatureInput
 from service.engine.quarantine import LIMITS
 from tests.ports import free_port
+from tests.preloaded import COMMAND
 from tests.registries import FirstFeature, publish
 from tests.running import Service, serving
 from tests.waiting import wait_until
@@ -119,7 +119,7 @@ def test_a_model_of_its_own_worker_that_hangs_holds_up_no_other(root: Path) -> N
 
 def test_a_service_without_standard_streams_serves(root: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "service", "--registry", str(root), "--port", str(port), *OPTIONS]
+    command = [*COMMAND, "--registry", str(root), "--port", str(port), *OPTIONS]
     process = subprocess.Popen(["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command])
     try:
         wait_until(lambda: _is_ready(port), 90)

@@ -65,7 +65,7 @@ def photographed(sheet: Sheet, chance: np.random.Generator, *, darkest: float, g
     """The sheet in a light that falls off to `darkest` at one side, with the grain of a camera."""
     direction = chance.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0 : 1 : sheet.shape[0] * 1j, 0 : 1 : sheet.shape[1] * 1j]
-    light = rows * np.sin(direction) + columns * np.cos(direction)
+    light: Sheet = rows * np.sin(direction) + columns * np.cos(direction)
     light = darkest + (1 - darkest) * (light - light.min()) / np.ptp(light)
     return sheet * light[:, :, None] + chance.normal(0, grain, sheet.shape)
 

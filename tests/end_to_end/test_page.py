@@ -324,7 +324,7 @@ def test_the_keyboard_alone_draws_undoes_and_chooses(visit: Open, gallery: Servi
     def focused() -> str:
         return str(page.page.evaluate("document.activeElement.id"))
 
-    visited = []
+    visited: list[str] = []
     while not visited or visited[-1] != "pad":
         press("Tab")
         visited.append(focused())

@@ -6,8 +6,6 @@ import concurrent.futures
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from service.contract.registry import Registry
 from tests import pictures
 from tests.processes import still_running
 from tests.registries import Slow, publish
-from tests.running import Service, serving
+from tests.running import Service, serving, start
 from tests.waiting import wait_until
 
 
@@ -163,35 +161,40 @@ def test_the_production_alias_is_served_before_the_newest_version(tmp_path: Path
         assert service.predict(pictures.row_png(1), query="?version=production").json()["version"] == 2
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "service", *options], capture_output=True, text=True, timeout=60)
+def run(*options: str) -> tuple[int, str]:
+    """Run a service that ends by itself; gives its exit code and what it says."""
+    process = start([*options], None)
+    assert process.stderr
+    with process.stderr as stream:
+        said = stream.read()
+    return process.wait(60), said
 
 
 def test_a_registry_with_nothing_to_serve_ends_the_service_with_the_reason(tmp_path: Path) -> None:
-    result = run("--registry", str(tmp_path), "--port", "0")
+    code, said = run("--registry", str(tmp_path), "--port", "0")
 
-    assert result.returncode == 1
-    assert "python -m training train" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert code == 1
+    assert "python -m training train" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a CUDA device")
 def test_cuda_where_there_is_none_is_an_error_and_no_silent_fallback(registry: Path) -> None:
-    result = run("--registry", str(registry), "--device", "cuda", "--port", "0")
+    code, said = run("--registry", str(registry), "--device", "cuda", "--port", "0")
 
-    assert result.returncode == 1
-    assert "SERVICE_DEVICE=cuda needs a CUDA device. Given: none" in result.stderr
+    assert code == 1
+    assert "SERVICE_DEVICE=cuda needs a CUDA device. Given: none" in said
 
 
 def test_a_port_that_is_taken_is_named(registry: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        result = run("--registry", str(registry), "--port", str(port))
+        code, said = run("--registry", str(registry), "--port", str(port))
 
-    assert result.returncode == 1
-    assert str(port) in result.stderr
-    assert "Traceback" not in result.stderr
+    assert code == 1
+    assert str(port) in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -204,8 +207,8 @@ def test_a_port_that_is_taken_is_named(registry: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_an_error_that_names_it(options: tuple[str, ...], message: str) -> None:
-    result = run(*options)
+    code, said = run(*options)
 
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said

@@ -243,7 +243,8 @@ def test_a_service_that_falls_back_says_so_where_people_look_and_no_more_once_pr
     wait_for_version(followed, 2)
     manifest = publish(tmp_path, artifact=b"no module")
     Registry(tmp_path).set_alias("rows", "production", manifest.version)
-    (tmp_path / "rows" / "aliases" / "canary").write_text("garbage")
+    (tmp_path / "canary").write_text("garbage")
+    (tmp_path / "canary").rename(tmp_path / "rows" / "aliases" / "canary")  # never seen while it is empty
 
     followed.wait_for_metric(1, "inference_model_fallback", model="rows")
     wait_until(lambda: len(followed.client.get("/models").json()["absent"]) == 2)

@@ -19,15 +19,16 @@ from PIL import Image
 from service.contract.registry import Registry
 from tests.lessons.page import agrees, blocks_of, run
 from tests.running import Service, serving
+from tests.training import quickly
 from tests.waiting import wait_until
 from training.learning.device import cpu_threads
-from training.publishing import latency
 
 ROOT = Path(__file__).parents[2]
 LESSONS = ROOT / "docs" / "lessons"
 PAGES = sorted(path for path in LESSONS.glob("*.md") if path.name != "README.md")
 REGISTRY = "lessons"
 ADDRESS = "localhost:8000"
+LONG = {"neural_net"}  # ten epochs of MNIST and what follows take 40 s of computing: with --thorough
 NEEDS = {"MNIST": "MNIST/raw/train-images-idx3-ubyte", "CIFAR-10": "cifar10/train-1.zip"}
 
 
@@ -71,7 +72,7 @@ def reader(folder: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("TRAINING_DATA_DIR", str(mnist_root))
     monkeypatch.setenv("TRAINING_CACHE_DIR", str(folder / "cache"))
     monkeypatch.setenv("TRAINING_DEVICE", "cpu")
-    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    quickly.hasten(monkeypatch.setattr)
     with cpu_threads(1):
         yield
 
@@ -90,7 +91,10 @@ def test_a_lesson_prints_what_it_says(
     mnist_root: Path,
     service_of: Callable[[], Service],
     monkeypatch: pytest.MonkeyPatch,
+    times: int,
 ) -> None:
+    if page.stem in LONG and times == 1:
+        pytest.skip("takes most of a minute: with --thorough")
     if needs and not (mnist_root / NEEDS[needs]).exists():
         pytest.skip(f"needs {needs}: {mnist_root / NEEDS[needs]}")
     if "curl" in page.read_text() and not shutil.which("curl"):

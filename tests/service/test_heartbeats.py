@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 
 from service.heartbeats import Heartbeats
+from tests.preloaded import FORKS
 
 
 def live(heartbeats: Heartbeats) -> None:
@@ -15,7 +15,7 @@ def live(heartbeats: Heartbeats) -> None:
 
 def test_a_beat_in_another_process_is_seen_here() -> None:
     heartbeats = Heartbeats(2)
-    process = multiprocessing.get_context("spawn").Process(target=live, args=(heartbeats,))
+    process = FORKS.Process(target=live, args=(heartbeats,))
 
     process.start()
     process.join()

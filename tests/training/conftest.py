@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+from tests.training import quickly
 from training.data import sources
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.device import cpu_threads
-from training.publishing import foreign, latency, robustness
+from training.learning.progress import Epoch
+from training.publishing import report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,15 +29,19 @@ def runs_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("TRAINING_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture(autouse=True)
-def hasty_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "SECONDS", 0.001)
+@pytest.fixture(scope="session", autouse=True)
+def brief_measurements() -> Iterator[None]:
+    """Also for what is trained once for a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        quickly.hasten(patch.setattr)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "PICTURES", 4)
-    monkeypatch.setattr(robustness, "IMAGES", 4)
+@pytest.fixture
+def plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish pictures that need not be drawn, which takes a second; test_report.py looks at real ones."""
+    for name in ("learning_curve", "confusion_matrix", "worst_mistakes"):
+        monkeypatch.setattr(report, name, lambda *_: b"\x89PNG")
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +77,10 @@ class Silent:
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self.shown.append((loss, accuracy, examples))
 
-    def end_epoch(self, loss: float, accuracy: float, *, examples: int, **_: object) -> None:
-        self.shown.append((loss, accuracy, examples))
+    def end_epoch(self, epoch: Epoch) -> None:
+        self.shown.append((epoch.loss, epoch.accuracy, epoch.examples))
 
-    def __enter__(self) -> Silent:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -71,7 +71,8 @@ def _get(tensor: Tensor, index: Any) -> Tensor:
     for place, part in enumerate(indices):
         if isinstance(part, Tensor):
             rest = [other if isinstance(other, Tensor) else None for other in indices[place:]]
-            return aten.index.Tensor(tensor, [None] * axis + rest)
+            chosen: Tensor = aten.index.Tensor(tensor, [None] * axis + rest)
+            return chosen
         if part is None:
             tensor = tensor.unsqueeze(axis)
             axis += 1
@@ -91,7 +92,8 @@ def _tensor(data: Any, *, device: torch.device | None = None, _tensor: Any = tor
 
 
 def _contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
-    return aten.contiguous.default(tensor, memory_format=memory_format)
+    contiguous: Tensor = aten.contiguous.default(tensor, memory_format=memory_format)
+    return contiguous
 
 
 def _set(tensor: Tensor, index: Any, value: Any) -> None:
@@ -167,5 +169,5 @@ def cuda() -> Iterator[None]:
         patch.setattr(Tensor, "backward", backward)
         patch.setattr(torch.optim.Optimizer, "zero_grad", zeroed)
         patch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", -1)  # one-element tensors would be computed on the device
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Values():
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Values():  # type: ignore[no-untyped-call]
             yield

@@ -25,7 +25,7 @@ class FakeGraph(TorchDispatchMode):
     made: list[FakeGraph] = []  # noqa: RUF012 - `graphs` empties it
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.replays = 0
         self._calls: list[tuple[Any, Any, Any, Any]] = []
         self._before: list[tuple[Tensor, Tensor]] = []

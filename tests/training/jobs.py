@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from service.contract.registry import Registry
+from tests.training import quickly
 from training.cli.command_line import main
 from training.data.sources import load
-from training.publishing import foreign, latency, quality_gate, robustness
+from training.publishing import quality_gate
 from training.publishing.quality_gate import accuracy_of
 from training.publishing.report import Report
 
@@ -20,13 +21,13 @@ NAME = "neural_net-digits"
 
 def prepare(folder: Path) -> None:
     """What every job would do for itself, and what takes it a second each time."""
-    import torch.utils.tensorboard  # noqa: F401 - here once, and not in every child
+    import torch._dynamo  # every optimiser imports it; here once, and not in every child
+    import torch.utils.tensorboard  # noqa: F401
 
     load("digits", "train", folder)
-    latency.SECONDS = 0.001
-    foreign.PICTURES = robustness.IMAGES = 4
+    quickly.hasten()
     quality_gate.SIGNIFICANT = 1.0  # one epoch may leave a network that still guesses
-    Report.files = lambda self, manifest: {}  # type: ignore[method-assign,assignment] # the pictures take a second
+    Report.files = lambda self, manifest: {}  # type: ignore[method-assign] # the pictures take a second
 
 
 def job(folder: Path, *options: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-import service.contract.store
+from service.contract import lock, store
 from tests.training.jobs import at_once, job, left, prepare
 
 WRITES = ("makedirs", "pipe_file", "mv", "rm_file", "rm", "open")
@@ -47,7 +47,7 @@ def killed_before(nth: int, act: Callable[[], int]) -> int:
 
 def run(folder: Path, step: int) -> None:
     prepare(folder)
-    service.contract.store.turn = functools.partial(service.contract.store.turn, patience_seconds=0.2)
+    vars(store)["turn"] = functools.partial(lock.turn, patience_seconds=0.2)
     before, better = folder / "before", ("--seed", "1")
     at_once(lambda: job(before, "--lr", "0.0005"))
     at_once(lambda: job(before, *better, "--registry", str(folder / "away")))  # leaves the checkpoint

@@ -292,12 +292,12 @@ def test_the_command_says_what_it_did_and_ends_with_0_also_when_nothing_is_left_
 def test_the_command_publishes_and_promotes_only_what_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    codes = main(command(tmp_path, "--promote-if-better")), main(command(tmp_path))
+    codes = [main(command(tmp_path, "--promote-if-better")), main(command(tmp_path))]
     unpublished = not (tmp_path / "models").exists()
-    codes += (main(command(tmp_path, "--publish")),)
+    codes.append(main(command(tmp_path, "--publish")))
 
     said = capsys.readouterr()
-    assert codes == (2, 0, 0)
+    assert codes == [2, 0, 0]
     assert "error: --promote-if-better must be given with --publish. Given: alone" in said.err
     assert unpublished
     assert "not published; --publish does that" in said.out

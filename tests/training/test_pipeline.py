@@ -20,11 +20,13 @@ from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
 from training.publishing.calibrate import fit_temperature
-from training.publishing.export import load
+from training.publishing.export import export, load
 from training.recipes import Recipe, find
 from training.settings import Settings
 
 NET = find("neural_net")
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 def run(registry: Path | str, hyper: HyperParameters, *, recipe: Recipe = NET, **options: Any) -> pipeline.Outcome:
@@ -159,7 +161,7 @@ def test_other_splits_of_a_recipe_are_measured_where_their_files_are(
         return replace(digits("test" if split == "scanned" else split, data_dir), split=split)
 
     digits = sources.SOURCES["digits"]
-    monkeypatch.setattr(pipeline.sources, "load", load)
+    monkeypatch.setattr(sources, "load", load)
     recipe = replace(find("neural_net"), data="digits", splits=("test", "scanned", "faded"), expected=0.1)
 
     with caplog.at_level(logging.INFO, logger="training"):
@@ -190,8 +192,6 @@ def test_what_is_recorded_comes_from_the_artifact_and_not_from_the_network_in_me
 def test_an_artifact_that_is_not_the_network_is_not_published(
     tmp_path: Path, quick: HyperParameters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = pipeline.export
-
     def export_with_another_bias(model: Any) -> bytes:
         with torch.no_grad():
             model.network.layers[-1].bias[0] += 1

@@ -15,6 +15,7 @@ from training.data.batches import batches
 from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.learning.trainer import train
+from training.networks.whitened_net import WhitenedNet
 from training.publishing.export import Exported, export, load
 from training.recipes import RECIPES, find
 from training.settings import Settings
@@ -127,6 +128,7 @@ def test_the_flagship_for_photos_starts_from_whitening_filters(digits: Dataset) 
     torch.manual_seed(0)
     network = find("cifar10").build(digits)
 
+    assert isinstance(network, WhitenedNet)
     before = network.whiten.weight.flatten(1)
 
     assert torch.equal(before[:4], -before[4:])

@@ -1,4 +1,4 @@
-"""What the commands share: options of a run, settings from options, printing a table."""
+"""The shared parts of the commands: options of a run, settings from options, printing a table."""
 
 from __future__ import annotations
 

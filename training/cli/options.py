@@ -35,7 +35,7 @@ def add_options(
     default: str,
     only: Collection[str] = (),
 ) -> None:
-    """A group of options, one for each field of `model`; `default` is said of those that have no default of their own.
+    """Add a group of options, one for each field of `model`; `default` is said of those without a default.
 
     With `only`, for these fields alone. An option that is not given leaves no attribute behind, see `given`.
     """
@@ -55,7 +55,7 @@ def add_options(
 
 
 def given(arguments: argparse.Namespace, fields: Iterable[str]) -> dict[str, Any]:
-    """Those of `fields` that were on the command line, as text (bool for flags)."""
+    """Return those of `fields` that were on the command line, as text (bool for flags)."""
     return {name: getattr(arguments, name) for name in fields if hasattr(arguments, name)}
 
 

@@ -22,7 +22,7 @@ class ClosureStep(EagerStep):
         def closure() -> Tensor:
             self.optimiser.zero_grad()
             loss, logits = self.forward(inputs, labels, n)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self._world.sum_gradients(self.network.parameters())
             if not first:
                 first.append((loss.detach() * n, logits.detach()))

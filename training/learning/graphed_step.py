@@ -41,7 +41,7 @@ class GraphedStep:
         self, eager: EagerStep, device: torch.device, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._eager, self._device, self._clock = eager, device, clock
-        self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._side = torch.cuda.Stream(device)
         self._chosen: dict[torch.Size, Step] = {}
         self._graphs: dict[torch.Size, _Graph] = {}
         self._seconds: dict[torch.Size, list[float]] = {}  # of a shape's steps until its way is chosen

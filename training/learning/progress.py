@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from rich.console import Console
@@ -16,7 +17,16 @@ if TYPE_CHECKING:  # it imports torch
 
 REFRESH_SECONDS = 0.1
 
-NO_RATES: Mapping[str, float] = MappingProxyType({})
+
+@dataclass(frozen=True)
+class Epoch:
+    """The numbers of an epoch of training, when it ends."""
+
+    loss: float  # the mean over its examples, like the accuracy
+    accuracy: float
+    examples: int
+    validation: Validation | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)  # the learning rates with which it began
 
 
 class Progress(Protocol):
@@ -30,17 +40,7 @@ class Progress(Protocol):
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
 
-    def end_epoch(
-        self,
-        loss: float,
-        accuracy: float,
-        *,
-        examples: int,
-        validation: Validation | None = None,
-        rates: Mapping[str, float] = NO_RATES,
-    ) -> None:
-        """`rates` are the learning rates with which the epoch began."""
-        ...
+    def end_epoch(self, epoch: Epoch) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -65,15 +65,7 @@ class NoProgress:
 
     def show(self, loss: float, accuracy: float, *, examples: int) -> None: ...
 
-    def end_epoch(
-        self,
-        loss: float,
-        accuracy: float,
-        *,
-        examples: int,
-        validation: Validation | None = None,
-        rates: Mapping[str, float] = NO_RATES,
-    ) -> None: ...
+    def end_epoch(self, epoch: Epoch) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +84,7 @@ class LineProgress(NoProgress):
         self._log_every = log_every
 
     def start_epoch(self, epoch: int, epochs: int, iterations: int) -> None:
-        self._epoch = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        self._title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
         self._iterations, self._iteration = iterations, 0
         self._started = time.perf_counter()
 
@@ -103,21 +95,13 @@ class LineProgress(NoProgress):
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self._line(f"iteration {self._iteration:,}/{self._iterations:,}", loss, accuracy, examples)
 
-    def end_epoch(
-        self,
-        loss: float,
-        accuracy: float,
-        *,
-        examples: int,
-        validation: Validation | None = None,
-        rates: Mapping[str, float] = NO_RATES,
-    ) -> None:
-        del rates
-        if validation is None:
-            self._line(f"{self._iterations:,} iterations", loss, accuracy, examples)
+    def end_epoch(self, epoch: Epoch) -> None:
+        if epoch.validation is None:
+            self._line(f"{self._iterations:,} iterations", epoch.loss, epoch.accuracy, epoch.examples)
             return
+        validation = f"validation {epoch.validation.loss:.4f} {epoch.validation.accuracy:7.2%}"
         # Of the same line, without what would make it longer than 80 columns.
-        self._write(f"{_numbers(loss, accuracy)}  validation {validation.loss:.4f} {validation.accuracy:7.2%}")
+        self._write(f"{_numbers(epoch.loss, epoch.accuracy)}  {validation}")
 
     def _line(self, where: str, loss: float, accuracy: float, examples: int) -> None:
         speed = examples / (time.perf_counter() - self._started)
@@ -125,7 +109,7 @@ class LineProgress(NoProgress):
 
     def _write(self, text: str) -> None:
         seconds = time.perf_counter() - self._started
-        self._stream.write(f"{self._epoch}  {text}  {seconds:.{int(seconds < 100)}f} s\n")
+        self._stream.write(f"{self._title}  {text}  {seconds:.{int(seconds < 100)}f} s\n")
         self._stream.flush()
 
 
@@ -163,20 +147,11 @@ class BarProgress:
         self._bars.update(self._epoch, completed=self._iteration, numbers=_numbers(loss, accuracy))
         self._bars.refresh()
 
-    def end_epoch(
-        self,
-        loss: float,
-        accuracy: float,
-        *,
-        examples: int,
-        validation: Validation | None = None,
-        rates: Mapping[str, float] = NO_RATES,
-    ) -> None:
-        del rates
-        if validation is not None:
-            numbers = f"validation {validation.loss:.4f} {validation.accuracy:8.2%}"
+    def end_epoch(self, epoch: Epoch) -> None:
+        if epoch.validation is not None:
+            numbers = f"validation {epoch.validation.loss:.4f} {epoch.validation.accuracy:8.2%}"
             self._bars.update(self._run, numbers=numbers)
-        self.show(loss, accuracy, examples=examples)
+        self.show(epoch.loss, epoch.accuracy, examples=epoch.examples)
 
     def __enter__(self) -> Self:
         self._bars.start()

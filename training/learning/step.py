@@ -49,7 +49,7 @@ class EagerStep:
 
         self.optimiser.zero_grad()
         loss, logits = self.forward(inputs, labels, n)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._world.sum_gradients(self.network.parameters())
         self.optimiser.step()
         return loss.detach() * n, logits.detach()

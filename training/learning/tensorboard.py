@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from training.data.dataset import Dataset
-from training.learning.progress import NO_RATES, Progress
-from training.learning.validation import Validation
+from training.learning.progress import Epoch, Progress
 
 IMAGES = 16
 """Training images that are shown."""
@@ -60,7 +59,7 @@ class BoardProgress:
             self._writer = self._open(epoch)
             if self._details is not None:
                 self._details.log_start(self._writer)
-        self._epoch, self._started = epoch, time.perf_counter()
+        self._number, self._started = epoch, time.perf_counter()
         self._shown.start_epoch(epoch, epochs, iterations)
 
     def due(self) -> bool:
@@ -69,25 +68,17 @@ class BoardProgress:
     def show(self, loss: float, accuracy: float, *, examples: int) -> None:
         self._shown.show(loss, accuracy, examples=examples)
 
-    def end_epoch(
-        self,
-        loss: float,
-        accuracy: float,
-        *,
-        examples: int,
-        validation: Validation | None = None,
-        rates: Mapping[str, float] = NO_RATES,
-    ) -> None:
-        speed = examples / (time.perf_counter() - self._started)
-        values = {"loss": loss, "accuracy": accuracy, "examples_per_second": speed, **rates}
+    def end_epoch(self, epoch: Epoch) -> None:
+        speed = epoch.examples / (time.perf_counter() - self._started)
+        values = {"loss": epoch.loss, "accuracy": epoch.accuracy, "examples_per_second": speed, **epoch.rates}
         for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, self._epoch)
-        for name, value in validation._asdict().items() if validation is not None else ():
-            self._writer.add_scalar(f"validation/{name}", value, self._epoch)
+            self._writer.add_scalar(f"train/{name}", value, self._number)
+        for name, value in epoch.validation._asdict().items() if epoch.validation is not None else ():
+            self._writer.add_scalar(f"validation/{name}", value, self._number)
         if self._details is not None:
-            self._details.log_epoch(self._writer, self._epoch)
+            self._details.log_epoch(self._writer, self._number)
         self._writer.flush()
-        self._shown.end_epoch(loss, accuracy, examples=examples, validation=validation, rates=rates)
+        self._shown.end_epoch(epoch)
 
     def _open(self, epoch: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # 0.4 s

@@ -19,7 +19,7 @@ from training.learning.distributed import World
 from training.learning.graphed_step import fastest_step
 from training.learning.meter import Meter
 from training.learning.optimisers import Schedule, build_optimiser, use_average
-from training.learning.progress import Progress
+from training.learning.progress import Epoch, Progress
 from training.learning.step import EagerStep, Step
 from training.learning.validation import Best, Validation, validate
 from training.networks.preprocessing import Preprocessing
@@ -118,7 +118,7 @@ def train(
                 validation = Validation(*world.lead(validate(network, preprocessing, held_out, device)))
                 best.see(epoch, validation.loss)
             results.append(EpochResult(epoch, *measured, seconds, *(validation or ())))
-            progress.end_epoch(*measured, examples=meter.examples, validation=validation, rates=rates)
+            progress.end_epoch(Epoch(*measured, meter.examples, validation, rates))
             last = epoch == hyper.epochs or best.is_long_ago(epoch)
             if checkpoints is not None:
                 checkpoints.save(parts, [asdict(result) for result in results], last=last)

@@ -31,7 +31,7 @@ def validate(network: nn.Module, preprocessing: nn.Module, data: Dataset, device
     correct = 0
     try:
         with torch.no_grad():
-            for inputs, labels in zip(data.inputs.split(_BATCH), data.labels.split(_BATCH), strict=True):  # type: ignore[no-untyped-call]
+            for inputs, labels in zip(data.inputs.split(_BATCH), data.labels.split(_BATCH), strict=True):
                 logits = class_logits(network(preprocessing(inputs.to(device))).float())
                 expected = labels.to(device)
                 loss += cross_entropy(logits, expected, reduction="sum").double().cpu()

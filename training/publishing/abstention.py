@@ -20,6 +20,7 @@ from service.contract.manifest import (
     PredictionSets,
 )
 from service.images.decode import is_blank
+from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.publishing import foreign, outliers, prediction_sets
 from training.publishing.distributions import distributions
@@ -101,7 +102,13 @@ def metrics_of(known: Abstention, data: Dataset, *, temperature: float, device: 
 
 
 def compare(
-    known: Abstention, test: Dataset, spec: ImageInput | FeatureInput, data_dir: Path, device: torch.device
+    known: Abstention,
+    test: Dataset,
+    spec: ImageInput | FeatureInput,
+    data_dir: Path,
+    device: torch.device,
+    *,
+    cache: Cache = NO_CACHE,
 ) -> Iterator[ForeignEvidence]:
     """Yield how well each foreign kind of pictures is told from those of `test`."""
     if known.outliers is None or not isinstance(spec, ImageInput):
@@ -109,7 +116,7 @@ def compare(
     classifier = load_columns(known.artifact, device)
     own = _scores_of(classifier, test.inputs[:: math.ceil(len(test) / _COMPARED_WITH)], spec, known.outliers)
     kinds = {kind: foreign.inputs_of(kind, spec) for kind in foreign.KINDS}
-    for kind, inputs in (kinds | foreign.datasets_beside(test.name, spec, data_dir)).items():
+    for kind, inputs in (kinds | foreign.datasets_beside(test.name, spec, data_dir, cache)).items():
         scores = _scores_of(classifier, inputs, spec, known.outliers)
         yield outliers.evidence(kind, scores, own, threshold=known.outliers.threshold, data=test.title)
 

@@ -1,4 +1,4 @@
-"""Where a run writes: its registry and its folders, opened and tried before training. Knows nothing about training."""
+"""The destination of a run: its registry and its folders, tried before training. Knows nothing about training."""
 
 from __future__ import annotations
 

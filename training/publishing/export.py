@@ -99,7 +99,7 @@ def _tapped(artifact: bytes, device: torch.device) -> Tapped:
     The map is found in the frozen graph, so that this works for any network, also for one that was published earlier.
     A pass for the deviations takes torch 30 times as long as one for the mean squares.
     """
-    module = torch.jit.load(io.BytesIO(artifact), map_location=device)  # type: ignore[no-untyped-call]
+    module = torch.jit.load(io.BytesIO(artifact), map_location=device)
     graph = module.graph.copy()
     _drop_scores(graph)
     tap = _feature_map(graph)

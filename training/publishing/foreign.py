@@ -18,6 +18,7 @@ from torch import Tensor
 from service.contract.manifest import ImageInput
 from service.images.decode import prepare
 from training.data import pictures, sources
+from training.data.cache import NO_CACHE, Cache
 
 Draw = Callable[[np.random.Generator], Image.Image]
 
@@ -105,14 +106,14 @@ def inputs_of(kind: str, spec: ImageInput) -> Tensor:
     return as_inputs((KINDS[kind](rng) for _ in range(PICTURES)), spec)
 
 
-def datasets_beside(name: str, spec: ImageInput, data_dir: Path) -> dict[str, Tensor]:
+def datasets_beside(name: str, spec: ImageInput, data_dir: Path, cache: Cache = NO_CACHE) -> dict[str, Tensor]:
     """Return as many pictures of the other data sets of the shipped models, where their files are there already."""
     mnist, cifar10 = data_dir / "MNIST" / "raw" / "t10k-images-idx3-ubyte", data_dir / "cifar10"
     found = {}
     if mnist.exists() and name not in sources.INK:
         found["mnist"] = sources.load("mnist", "test", data_dir)
     if name != "cifar10" and pictures.there("train", cifar10):
-        found["cifar10"] = sources.load("cifar10", "holdout", data_dir)
+        found["cifar10"] = sources.load("cifar10", "holdout", data_dir, cache=cache)
     return {kind: as_inputs(images_of(data.inputs[:PICTURES]), spec) for kind, data in found.items()}
 
 

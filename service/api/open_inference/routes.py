@@ -8,8 +8,8 @@ from typing import Any
 from service.api import json_body
 from service.api.administration import Administration
 from service.api.auth import require_admin
-from service.api.exchange import Exchange
-from service.api.inference import Ask, Computed, Inference
+from service.api.exchange import Exchange, Inputs
+from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.messages import InferAnswer
 from service.api.open_inference.metadata import Document
@@ -19,7 +19,7 @@ from service.api.response import json_response
 from service.api.router import Route
 from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
-from service.http.messages import Header, Request, Response, problem_headers
+from service.http.messages import Header, Later, Request, Response, problem_headers
 from service.problems import Problem, Unavailable, Unprocessable
 from service.telemetry.drift import Drift
 
@@ -124,17 +124,16 @@ class OpenInference:
     def _begin(self, request: Request) -> None:
         self._exchange.begin(self, request)
 
-    def _infer(self, request: Request) -> Coroutine[Any, Any, Response]:
-        return self._exchange.run(self, request)
+    def _infer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+        return self._exchange.answer(self, request)
 
     def query(self, request: Request) -> Query:
         return Query(request.parameters["model"], request.parameters.get("version"))
 
-    async def compute(self, ask: Ask, request: Request, body: bytes) -> tuple[InferAnswer, Computed]:
+    def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[InferAnswer] | Awaitable[Inputs[InferAnswer]]:
         most = messages.most_values(ask.model, self._settings.max_images)
         asked, binary = messages.parse(request, body, most)
-        outputs, computed = await self._tensors.run(ask, asked, binary)
-        return messages.answer(ask.model, asked, outputs), computed
+        return self._tensors.find(ask, asked, binary, messages.answer)
 
     def answer(self, content: InferAnswer, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
         return Response(200, content.body, content.media_type, (*own, *content.headers), shared)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
+from service.api.exchange import Content, Inputs
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InferRequest, Outputs
 from service.api.open_inference.metadata import inputs_of
-from service.api.open_inference.tensors import InputTensor
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel
 from service.images import decode as images
 from service.problems import Problem, TooLarge, Unprocessable
+
+Answer = Callable[[ServedModel, InferRequest, Outputs], Content]
+"""Encodes outputs as the answer to a request."""
 
 
 class TensorInference:
@@ -21,20 +25,15 @@ class TensorInference:
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def run(self, ask: Ask, asked: InferRequest, binary: tensors.Binary) -> tuple[Outputs, Computed]:
-        """Return the outputs that were asked for.
+    def find(
+        self, ask: Ask, asked: InferRequest, binary: tensors.Binary, answer: Answer[Content]
+    ) -> Inputs[Content] | Awaitable[Inputs[Content]]:
+        """Return the inputs of a request, of whose outputs `answer` makes what it is answered with.
 
         Raises:
-            Problem, ClientGone: the request is wrong, or not answered.
+            Problem, ClientGone: the request is wrong, or nobody waits for it.
         """
-        data, size = await self._read_input(ask, asked.inputs[0], binary)
-        asked.inputs[0].data = None  # it may take 25 times the space, and the request may wait long
-        messages.check_outputs(ask.model, asked, size)
-        computed = await self._inference.compute(ask, data, size)
-        return messages.outputs(ask.model, computed, asked, _blank(ask.model, data, size)), computed
-
-    async def _read_input(self, ask: Ask, tensor: InputTensor, binary: tensors.Binary) -> tuple[bytes, int]:
-        model = ask.model
+        model, tensor = ask.model, asked.inputs[0]
         datatype = _datatypes(model).get(tensor.name)
         if datatype is None:
             names = list(_datatypes(model))
@@ -46,10 +45,29 @@ class TensorInference:
         if datatype == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(tensor, binary)
             binary.expect_end()
-            return b"".join(map(_expect_good, await self._inference.decode_all(files, spec, ask))), len(files)
+            return self._decoded(ask, asked, answer, spec, files)
         data = tensors.read_numbers(tensor, datatype, spec.shape, binary)
         binary.expect_end()
-        return data, size
+        return _inputs(model, asked, answer, data, size)
+
+    async def _decoded(
+        self, ask: Ask, asked: InferRequest, answer: Answer[Content], spec: ImageInput, files: list[bytes]
+    ) -> Inputs[Content]:
+        data = b"".join(map(_expect_good, await self._inference.decode_all(files, spec, ask)))
+        return _inputs(ask.model, asked, answer, data, len(files))
+
+
+def _inputs(
+    model: ServedModel, asked: InferRequest, answer: Answer[Content], data: bytes, size: int
+) -> Inputs[Content]:
+    asked.inputs[0].data = None  # it may take 25 times the space, and the request may wait long
+    messages.check_outputs(model, asked, size)
+    blank = _blank(model, data, size)
+
+    def encode(computed: Computed) -> Content:
+        return answer(model, asked, messages.outputs(model, computed, asked, blank))
+
+    return Inputs(data, size, encode)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Which series are still worth showing: those of versions on offer, and for a while those of versions that were.
+"""The retention of metric series: they are shown for versions on offer, and for a while those of versions that were.
 
 Every version adds some two hundred numbers, and a service that follows a registry sees versions without end.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.api.router import Router
-from service.http.messages import Request, Response
+from service.http.messages import Later, Request, Response
 from service.problems import Problem
 
 
@@ -28,4 +28,5 @@ def answer(router: Router, method: str, path: str, **headers: str) -> Response:
     except Problem as problem:
         return router.refusal(asked, problem)
     found = router.answer(asked)
+    assert not isinstance(found, Later), "what comes by a call needs a worker"
     return found if isinstance(found, Response) else asyncio.run(found)

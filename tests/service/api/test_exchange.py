@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from service.api.exchange import Exchange
-from service.api.inference import Ask, Computed
+from service.api.exchange import Exchange, Inputs
+from service.api.inference import Ask, Computed, Inference
 from service.api.request import Query, parse_query
 from service.engine.dispatcher import Dispatcher
 from service.engine.messages import BlockAnswer
-from service.engine.queues import Part
+from service.engine.queues import Part, Receiver
 from service.engine.served_models import ServedModel
-from service.http.messages import Header, Request
-from service.problems import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge
+from service.http.messages import Header, Later, Request, Response
+from service.problems import BadRequest, ClientGone, Problem, RequestTimeout, TooLarge, Unavailable
 from service.telemetry import trace_context
 from service.telemetry.observer import Observer
 from service.telemetry.trace_context import TraceContext
 from tests.registries import publish
 
 ANSWER = BlockAnswer([7], [1.0], memoryview(b"").cast("f"), 10, 3, 0.0, 0.0)
+PART = Part(ANSWER, 0, 1)
 
 
 class Client:
@@ -53,29 +56,65 @@ class Counter:
 
 
 class FrontEnd:
-    """Answers with the body in capitals, or with what `compute` raises."""
+    """Answers with the body in capitals, or with what `find` raises; it finds the body at once, or `slowly`."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, slowly: bool = False, bug: Exception | None = None) -> None:
         self.error = error
+        self.slowly = slowly
+        self.bug = bug
         self.asks: list[Ask] = []
-        self.waits: asyncio.Future[None] | None = None
 
     def query(self, request: Request) -> Query:
         return parse_query(request.raw_query)
 
-    async def compute(self, ask: Ask, _: Request, body: bytes) -> tuple[bytes, Computed]:
+    def find(self, ask: Ask, _: Request, body: bytes) -> Inputs[bytes] | Awaitable[Inputs[bytes]]:
         self.asks.append(ask)
-        if self.waits:
-            await self.waits
+        if self.slowly:
+            return self._find(body)
         if self.error:
             raise self.error
-        return body.upper(), Computed([Part(ANSWER, 0, 1)], ask.deadline - 10, 0.25, 0.5)
+        return Inputs(body, 1, partial(self._encode, body))
 
-    def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> tuple[bytes, list[bytes]]:
-        return content, [name for name, _ in (*own, *shared)]
+    async def _find(self, body: bytes) -> Inputs[bytes]:
+        await asyncio.sleep(0)
+        if self.error:
+            raise self.error
+        return Inputs(body, 1, partial(self._encode, body))
 
-    def refuse(self, problem: Problem, id_header: Header) -> tuple[bytes, list[bytes]]:
-        return problem.detail.encode(), [id_header[0]]
+    def _encode(self, body: bytes, computed: Computed) -> bytes:
+        if self.bug:
+            raise self.bug
+        assert computed.batch_size == 3
+        return body.upper()
+
+    def answer(self, content: bytes, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Response:
+        return Response(200, content, headers=(*own, *shared))
+
+    def refuse(self, problem: Problem, id_header: Header) -> Response:
+        return Response(problem.status, problem.detail.encode(), headers=(id_header,))
+
+
+class Computing:
+    """An `Inference` that answers every input in the next turn of the loop, with `error` if there is one, or never."""
+
+    chunk_size = 4
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.error: Exception | None = None
+        self.never = False
+
+    def start(self, _ask: Ask, _data: bytes, _size: int, receiver: Receiver) -> None:
+        if self.never:
+            return
+        tell = partial(receiver.set_exception, self.error) if self.error else partial(receiver.set_result, PART)
+        asyncio.get_running_loop().call_soon(tell)
+
+    async def compute(self, _ask: Ask, _data: bytes, _size: int) -> Computed:
+        await (asyncio.get_running_loop().create_future() if self.never else asyncio.sleep(0))
+        if self.error:
+            raise self.error
+        return Computed.one(PART, time.monotonic())
 
 
 @pytest.fixture
@@ -84,10 +123,15 @@ def counter() -> Counter:
 
 
 @pytest.fixture
-def exchange(tmp_path: Path, counter: Counter) -> Exchange:
+def computing(tmp_path: Path) -> Computing:
     dispatcher = Dispatcher([], default_model="rows", max_batch_size=1, max_queue=10)
     dispatcher.served.replace([ServedModel(publish(tmp_path), default=True)])
-    return Exchange(dispatcher, cast("Observer", counter), timeout_seconds=10)
+    return Computing(dispatcher)
+
+
+@pytest.fixture
+def exchange(computing: Computing, counter: Counter) -> Exchange:
+    return Exchange(cast("Inference", computing), cast("Observer", counter), timeout_seconds=10)
 
 
 def request(query: bytes = b"", **headers: str) -> Request:
@@ -101,16 +145,37 @@ def request(query: bytes = b"", **headers: str) -> Request:
 
 
 async def answer(exchange: Exchange, front_end: FrontEnd, asked: Request) -> tuple[bytes, list[bytes]]:
-    """Take a request through its life, as the router does."""
+    """Take a request through its life, as the router and the connection do; what comes later is cancelled likewise."""
     try:
         exchange.begin(front_end, asked)
     except Problem as problem:
-        return front_end.refuse(problem, (b"x-request-id", asked.id.encode()))
-    return await exchange.run(front_end, asked)
+        response: Response | None = front_end.refuse(problem, (b"x-request-id", asked.id.encode()))
+    else:
+        found = exchange.answer(front_end, asked)
+        if isinstance(found, Later):
+            reply: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+            found.reply = reply.set_result
+            try:
+                response = await reply
+            except asyncio.CancelledError:
+                found.cancel()
+                raise
+        else:
+            response = found if isinstance(found, Response) else await found
+    if response is None:
+        raise ClientGone
+    return response.body, [name for name, _ in response.headers]
 
 
-def test_an_answer_bears_the_id_the_stages_and_the_model_and_is_counted(exchange: Exchange, counter: Counter) -> None:
-    content, headers = asyncio.run(answer(exchange, FrontEnd(), request()))
+@pytest.fixture(params=[False, True], ids=["found at once", "found slowly"])
+def slowly(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_an_answer_bears_the_id_the_stages_and_the_model_and_is_counted(
+    exchange: Exchange, counter: Counter, slowly: bool
+) -> None:
+    content, headers = asyncio.run(answer(exchange, FrontEnd(slowly=slowly), request()))
 
     assert content == b"BODY"
     assert headers[:3] == [b"x-request-id", b"server-timing", b"x-batch-size"]
@@ -177,20 +242,58 @@ def test_a_refusal_is_shaped_and_counted(
     model: str | None,
     failure: type[Problem],
     detail: str,
+    slowly: bool,
 ) -> None:
-    content, headers = asyncio.run(answer(exchange, FrontEnd(error), request(**sent)))  # type: ignore[arg-type]
+    content, headers = asyncio.run(answer(exchange, FrontEnd(error, slowly=slowly), request(**sent)))  # type: ignore[arg-type]
 
     assert content.decode().startswith(detail)
     assert headers == [b"x-request-id"]
     assert counter.told == [("arrived",), ("refused", "id", model, failure)]
 
 
-def cancelled(exchange: Exchange) -> None:
+@pytest.mark.parametrize("error", [Unavailable("it must be there. Given: it is not"), KeyError("a bug")])
+def test_a_request_that_is_not_computed_is_refused_and_counted(
+    exchange: Exchange, computing: Computing, counter: Counter, error: Exception, slowly: bool
+) -> None:
+    computing.error = error
+
+    content, headers = asyncio.run(answer(exchange, FrontEnd(slowly=slowly), request()))
+
+    problem = Unavailable if isinstance(error, Unavailable) else Problem
+    assert content.decode().startswith("it must" if problem is Unavailable else "this is a bug")
+    assert headers == [b"x-request-id"]
+    assert counter.told == [("arrived",), ("refused", "id", "rows", problem)]
+
+
+def test_a_bug_in_an_answer_costs_that_request_alone(exchange: Exchange, counter: Counter, slowly: bool) -> None:
+    async def story() -> tuple[tuple[bytes, list[bytes]], ...]:
+        bad, good = FrontEnd(bug=KeyError("a bug"), slowly=slowly), FrontEnd(slowly=slowly)
+        return await asyncio.gather(answer(exchange, bad, request()), answer(exchange, good, request()))
+
+    (refusal, _), (content, _) = asyncio.run(story())
+
+    assert refusal == b"this is a bug; the log has it as id"
+    assert content == b"BODY"
+    assert sorted(str(told[0]) for told in counter.told) == ["answered", "arrived", "arrived", "refused"]
+
+
+def test_several_inputs_are_found_at_once_and_awaited(exchange: Exchange, counter: Counter) -> None:
+    class Many(FrontEnd):
+        def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[bytes]:
+            return cast("Inputs[bytes]", super().find(ask, request, body))._replace(size=Computing.chunk_size + 1)
+
+    content, _ = asyncio.run(answer(exchange, Many(), request()))
+
+    assert content == b"BODY"
+    assert counter.told[-1] == ("answered", "id", "rows")
+
+
+def cancelled(exchange: Exchange, computing: Computing, slowly: bool) -> None:
+    computing.never = True
+
     async def story() -> None:
-        front_end = FrontEnd()
-        front_end.waits = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(answer(exchange, front_end, request()))
-        await asyncio.sleep(0)
+        task = asyncio.create_task(answer(exchange, FrontEnd(slowly=slowly), request()))
+        await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -198,15 +301,30 @@ def cancelled(exchange: Exchange) -> None:
     asyncio.run(story())
 
 
-def gone(exchange: Exchange) -> None:
+def gone(exchange: Exchange, computing: Computing, slowly: bool) -> None:
+    computing.error = ClientGone()
     with pytest.raises(ClientGone):
-        asyncio.run(answer(exchange, FrontEnd(ClientGone()), request()))
+        asyncio.run(answer(exchange, FrontEnd(slowly=slowly), request()))
 
 
 @pytest.mark.parametrize("leave", [cancelled, gone])
 def test_a_client_that_leaves_is_counted_however_the_server_says_so(
-    exchange: Exchange, counter: Counter, leave: Callable[[Exchange], None]
+    exchange: Exchange,
+    computing: Computing,
+    counter: Counter,
+    leave: Callable[[Exchange, Computing, bool], None],
+    slowly: bool,
 ) -> None:
-    leave(exchange)
+    leave(exchange, computing, slowly)
 
     assert counter.told == [("arrived",), ("refused", "id", "rows", ClientGone)]
+
+
+def test_whoever_awaits_gets_the_same_answer(exchange: Exchange, counter: Counter) -> None:
+    async def story() -> Response:
+        front_end, asked = FrontEnd(), request()
+        exchange.begin(front_end, asked)
+        return await exchange.run(front_end, asked)
+
+    assert asyncio.run(story()).body == b"BODY"
+    assert counter.told == [("arrived",), ("answered", "id", "rows")]

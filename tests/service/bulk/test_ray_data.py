@@ -170,8 +170,10 @@ def test_a_killed_actor_a_flaky_bucket_and_bad_files_cost_no_image_and_the_parts
 
 
 def test_a_killed_driver_and_then_a_lost_node_cost_no_image(
-    nodes: Nodes, slow_registry: Path, images: Path, tmp_path: Path
+    nodes: Nodes, slow_registry: Path, images: Path, tmp_path: Path, times: int
 ) -> None:
+    if times == 1:
+        pytest.skip("takes most of a minute: with --thorough")
     nodes.have(2)
     out = tmp_path / "out"
     command = [

@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from service.contract.manifest import ModelManifest
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry, RegistryError
+from tests.preloaded import FORKS
 from tests.registries import publish
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -24,12 +21,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}"
     return str(tmp_path / "models") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
-
-
-def in_a_process(code: str) -> subprocess.Popen[str]:
-    """Python code beside this process, with `publish` and `Registry` at hand; its output is read by lines."""
-    header = "import sys, time\nfrom tests.registries import publish\nfrom service.contract.registry import Registry\n"
-    return subprocess.Popen([sys.executable, "-c", header + code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def test_an_empty_registry_has_no_models_and_says_so(root: str) -> None:
@@ -207,56 +198,67 @@ def test_a_publish_that_cannot_write_its_last_file_leaves_nothing_behind(
     assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["1"]
 
 
+def publish_half(root: Path, described: Event) -> None:
+    def describe(version: int, artifact: object) -> NoReturn:
+        described.set()
+        time.sleep(60)
+        raise AssertionError("nobody killed this process")
+
+    Registry(root).publish("rows", b"weights", describe)
+
+
 def test_a_publisher_that_is_killed_leaves_no_version_and_its_number_is_not_used_again(tmp_path: Path) -> None:
     publish(tmp_path, "rows")
-    publisher = in_a_process(
-        f"def describe(version, artifact):\n    print('described', flush=True)\n    time.sleep(60)\n"
-        f"Registry({str(tmp_path)!r}).publish('rows', b'weights', describe)\n"
-    )
-    with publisher:
-        assert publisher.stdout is not None
-        assert publisher.stdout.readline() == "described\n"
+    described = FORKS.Event()
+    publisher = FORKS.Process(target=publish_half, args=(tmp_path, described))
+    publisher.start()
+    assert described.wait(60)
 
-        os.kill(publisher.pid, signal.SIGKILL)
+    publisher.kill()
+    publisher.join()
 
     assert Registry(tmp_path).versions("rows") == [1]
     assert publish(tmp_path, "rows").version == 3
     assert Registry(tmp_path).versions("rows") == [1, 3]
 
 
+def publish_twenty(root: Path, together: Barrier, given: Queue[int]) -> None:
+    together.wait(60)
+    for _ in range(20):
+        given.put(publish(root, artifact=b"weights").version)
+
+
 def test_publishers_at_once_never_share_a_version(tmp_path: Path) -> None:
-    each, start = 20, tmp_path / "start"
-    code = (
-        f"import pathlib\nprint('ready', flush=True)\n"
-        f"while not pathlib.Path({str(start)!r}).exists(): time.sleep(0.001)\n"
-        f"for i in range({each}): print(publish({str(tmp_path / 'models')!r}, artifact=sys.argv[0].encode()).version)\n"
-    )
-    publishers = [in_a_process(code) for _ in range(3)]
+    together, given = FORKS.Barrier(3), FORKS.Queue()
+    publishers = [FORKS.Process(target=publish_twenty, args=(tmp_path, together, given)) for _ in range(3)]
+
     for publisher in publishers:
-        assert publisher.stdout is not None
-        publisher.stdout.readline()
+        publisher.start()
+    versions = [given.get(timeout=60) for _ in range(3 * 20)]
+    for publisher in publishers:
+        publisher.join()
 
-    start.touch()
-    given = [int(line) for publisher in publishers for line in publisher.communicate()[0].split()]
+    assert [publisher.exitcode for publisher in publishers] == [0, 0, 0]
+    assert sorted(versions) == Registry(tmp_path).versions("rows")
+    assert len(set(versions)) == 3 * 20
 
-    assert [publisher.returncode for publisher in publishers] == [0, 0, 0]
-    assert sorted(given) == Registry(tmp_path / "models").versions("rows")
-    assert len(set(given)) == 3 * each
+
+def publish_thirty_large_ones(root: Path) -> None:
+    for _ in range(30):
+        publish(root, artifact=bytes(300_000) + b"x")
 
 
 def test_a_reader_never_sees_half_a_version(tmp_path: Path) -> None:
-    publisher = in_a_process(
-        f"for i in range(30): publish({str(tmp_path)!r}, artifact=bytes(300_000) + b'x')\nprint('done', flush=True)\n"
-    )
     registry, seen = Registry(tmp_path), 0
-    deadline = time.monotonic() + 60
-    with publisher:
-        while publisher.poll() is None and time.monotonic() < deadline:
-            for version in registry.versions("rows")[-2:]:
-                registry.artifact(registry.manifest("rows", version))
-                seen += 1
+    publisher = FORKS.Process(target=publish_thirty_large_ones, args=(tmp_path,))
 
-    assert publisher.returncode == 0
+    publisher.start()
+    while publisher.is_alive():
+        for version in registry.versions("rows")[-2:]:
+            registry.artifact(registry.manifest("rows", version))
+            seen += 1
+
+    assert publisher.exitcode == 0
     assert seen > 0
     assert registry.versions("rows") == list(range(1, 31))
 
@@ -283,7 +285,7 @@ def test_publishers_that_list_the_versions_at_the_same_moment_claim_numbers_of_t
     registry = Registry(root)
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_numbers", lambda model: [])
+        patch.setattr(registry._lister, "claimed", lambda model: [])
         claimed = [registry._claim("rows"), registry._claim("rows")]
     third = publish(root)
 

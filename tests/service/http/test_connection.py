@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.http.limits import Limits
-from service.http.messages import Request, Response, problem_response
+from service.http.messages import Later, Request, Response, problem_response
 from service.http.server import HTTPServer
 from service.problems import NotFound, Problem
 
@@ -21,8 +21,24 @@ GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 
+class Called(Later):
+    """An answer that is not awaited but called for."""
+
+    def __init__(self, echo: Echo, request: Request) -> None:
+        self.task = asyncio.create_task(echo.call(self, request))
+
+    def cancel(self) -> None:
+        self.task.cancel()
+
+
+@pytest.fixture(params=["later", "called"])
+def later(request: pytest.FixtureRequest) -> bytes:
+    """Return the path of an answer that waits for `go`, as a coroutine or as a call."""
+    return str(request.param).encode()
+
+
 class Echo:
-    """Answers with the path and the body; /later waits for `go`, /no is refused by its head."""
+    """Answers with the path and the body; /later and /called wait for `go`, /no is refused by its head."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -37,9 +53,11 @@ class Echo:
         if request.path == "/small":
             request.max_body_bytes = 10
 
-    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+    def answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
         if request.path == "/large":
             return Response(200, self.large)
+        if request.path == "/called":
+            return Called(self, request)
         return self._later(request) if request.path == "/later" else _echo(request)
 
     async def _later(self, request: Request) -> Response:
@@ -50,6 +68,10 @@ class Echo:
             self.cancelled.set()
             raise
         return _echo(request)
+
+    async def call(self, later: Called, request: Request) -> None:
+        await self._later(request)
+        later.reply(_echo(request))
 
     def left(self, request: Request) -> None:
         self.was_left.append(request.path)
@@ -116,18 +138,18 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(scenario())
 
 
-def test_requests_of_a_pipeline_are_answered_in_their_order_with_a_date_each() -> None:
+def test_requests_of_a_pipeline_are_answered_in_their_order_with_a_date_each(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
         async with serving(echo) as (connect, _):
             client = await connect()
-            await client.send(GET % b"later", POST % (b"a", 3) + b"abc" + GET % b"b" + GET % b"c")
+            await client.send(GET % later, POST % (b"a", 3) + b"abc" + GET % b"b" + GET % b"c")
             await echo.waiting.wait()
             echo.go.set()
 
             answers = [await client.answer() for _ in range(4)]
 
-        assert [body for *_, body in answers] == [b"GET /later ", b"POST /a abc", b"GET /b ", b"GET /c "]
+        assert [body for *_, body in answers] == [b"GET /%s " % later, b"POST /a abc", b"GET /b ", b"GET /c "]
         assert all("\r\ndate: " in head for _, head, _ in answers)
 
     run(scenario)
@@ -194,12 +216,12 @@ def test_a_refusal_reaches_a_client_that_is_still_sending_and_nothing_it_sends_i
     run(scenario)
 
 
-def test_a_refusal_comes_after_the_answers_to_what_was_sent_before() -> None:
+def test_a_refusal_comes_after_the_answers_to_what_was_sent_before(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
         async with serving(echo) as (connect, _):
             client = await connect()
-            await client.send(GET % b"later" + b"garbage\r\n\r\n")
+            await client.send(GET % later + b"garbage\r\n\r\n")
             await echo.waiting.wait()
             echo.go.set()
 
@@ -268,12 +290,12 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     run(scenario)
 
 
-def test_the_work_for_a_client_that_leaves_is_cancelled() -> None:
+def test_the_work_for_a_client_that_leaves_is_cancelled(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
         async with serving(echo) as (connect, _):
             client = await connect()
-            await client.send(GET % b"later")
+            await client.send(GET % later)
             await echo.waiting.wait()
             client.writer.close()
 
@@ -324,14 +346,14 @@ def test_a_large_body_is_refused_while_other_bodies_fill_the_process_and_a_small
     run(scenario)
 
 
-def test_stopping_finishes_what_has_begun_and_closes_what_is_idle() -> None:
+def test_stopping_finishes_what_has_begun_and_closes_what_is_idle(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
         async with serving(echo) as (connect, stop):
             idle, busy, late = [await connect() for _ in range(3)]
             await idle.send(GET % b"a")
             await idle.answer()
-            await busy.send(GET % b"later")
+            await busy.send(GET % later)
             await echo.waiting.wait()
             await late.send(POST % (b"a", 3), b"ab")
             await asyncio.sleep(0.1)
@@ -347,12 +369,12 @@ def test_stopping_finishes_what_has_begun_and_closes_what_is_idle() -> None:
     run(scenario)
 
 
-def test_stopping_does_not_wait_for_ever() -> None:
+def test_stopping_does_not_wait_for_ever(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
         async with serving(echo, shutdown_seconds=0.2) as (connect, stop):
             client = await connect()
-            await client.send(GET % b"later")
+            await client.send(GET % later)
             await echo.waiting.wait()
             stop.set()
 

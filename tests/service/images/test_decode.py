@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ MAX_PIXELS = 1_000_000
 JPEG_TOLERANCE = 12
 
 Pixels = npt.NDArray[np.uint8]
+Colour = str | float | tuple[int, ...]
 
 
 def noise(*shape: int, seed: int = 0) -> Pixels:
@@ -43,7 +45,7 @@ def decode(data: bytes, spec: ImageInput, max_pixels: int = MAX_PIXELS) -> Pixel
     return np.frombuffer(images.decode(data, spec, max_pixels=max_pixels), np.uint8).reshape(spec.shape)
 
 
-def solid(mode: str, colour: object, side: int = 32) -> Image.Image:
+def solid(mode: str, colour: Colour, side: int = 32) -> Image.Image:
     return Image.new(mode, (side, side), colour)
 
 
@@ -64,8 +66,7 @@ def test_a_png_of_the_models_size_gives_its_own_pixels(spec: ImageInput) -> None
     channels, height, width = spec.shape
     for seed in range(60):
         pixels = noise(height, width, 3, seed=seed)[:, :, :channels].squeeze(2 if channels == 1 else ())
-        options = {"compress_level": seed % 10, "optimize": seed % 7 == 0}
-        png = pictures.encode(Image.fromarray(pixels), **options)
+        png = pictures.encode(Image.fromarray(pixels), compress_level=seed % 10, optimize=seed % 7 == 0)
 
         decoded = decode(png, spec)
 
@@ -481,13 +482,20 @@ def mnist_like(digit: int = 0) -> Pixels:
     return sheet
 
 
-def drawn(
-    digit: int, *, size: tuple[int, int], at: tuple[int, int], side: int, ink: object, paper: object
-) -> Image.Image:
-    """A digit of scikit-learn's drawn `side` pixels high on a large sheet."""
-    sheet = Image.new("RGB", size, paper)
-    sheet.paste(ink, at, stroke(digit, side))
-    return sheet
+@dataclass(frozen=True)
+class Drawing:
+    """How a digit of scikit-learn's is drawn on a large sheet: `side` pixels high, its corner `at` x and y."""
+
+    size: tuple[int, int] = (200, 200)
+    at: tuple[int, int] = (50, 50)
+    side: int = 100
+    ink: Colour = "black"
+    paper: Colour = "white"
+
+    def of(self, digit: int) -> Image.Image:
+        sheet = Image.new("RGB", self.size, self.paper)
+        sheet.paste(self.ink, self.at, stroke(digit, self.side))
+        return sheet
 
 
 def centre_of_mass(pixels: Pixels) -> tuple[float, float]:
@@ -530,7 +538,7 @@ def test_dark_on_light_is_inverted_by_both_ways(kind: str) -> None:
             likeness(
                 decoded[0],
                 decode(
-                    pictures.encode(drawn(digit, size=(200, 200), at=(50, 50), side=100, ink="white", paper="black")),
+                    pictures.encode(Drawing(ink="white", paper="black").of(digit)),
                     MNIST,
                 )[0],
             )
@@ -539,21 +547,21 @@ def test_dark_on_light_is_inverted_by_both_ways(kind: str) -> None:
 
 
 SHEETS = {
-    "large, black on white": {"size": (400, 400), "at": (100, 100), "side": 200, "ink": "black", "paper": "white"},
-    "in a corner": {"size": (600, 400), "at": (10, 250), "side": 120, "ink": "black", "paper": "white"},
-    "on coloured paper": {"size": (300, 500), "at": (60, 300), "side": 150, "ink": "navy", "paper": "khaki"},
-    "chalk on a board": {"size": (280, 280), "at": (40, 90), "side": 140, "ink": "white", "paper": "darkgreen"},
-    "pale pencil": {"size": (280, 280), "at": (80, 80), "side": 120, "ink": (150, 150, 150), "paper": (230, 230, 230)},
-    "smaller than the model's": {"size": (20, 20), "at": (3, 5), "side": 12, "ink": "black", "paper": "white"},
+    "large, black on white": Drawing((400, 400), at=(100, 100), side=200),
+    "in a corner": Drawing((600, 400), at=(10, 250), side=120),
+    "on coloured paper": Drawing((300, 500), at=(60, 300), side=150, ink="navy", paper="khaki"),
+    "chalk on a board": Drawing((280, 280), at=(40, 90), side=140, ink="white", paper="darkgreen"),
+    "pale pencil": Drawing((280, 280), at=(80, 80), side=120, ink=(150, 150, 150), paper=(230, 230, 230)),
+    "smaller than the model's": Drawing((20, 20), at=(3, 5), side=12),
 }
 
 
 @pytest.mark.parametrize("sheet", SHEETS.values(), ids=SHEETS.keys())
 @pytest.mark.parametrize("digit", range(10))
-def test_a_drawing_becomes_light_on_dark_and_centred_by_mass(sheet: dict[str, object], digit: int) -> None:
-    plain = drawn(digit, size=(200, 200), at=(50, 50), side=100, ink="white", paper="black")
+def test_a_drawing_becomes_light_on_dark_and_centred_by_mass(sheet: Drawing, digit: int) -> None:
+    plain = Drawing(ink="white", paper="black").of(digit)
 
-    decoded = decode(pictures.encode(drawn(digit, **sheet)), MNIST)[0]
+    decoded = decode(pictures.encode(sheet.of(digit)), MNIST)[0]
 
     rows, columns = np.nonzero(decoded > 64)
     assert decoded[0].max() == decoded[-1].max() == decoded[:, 0].max() == decoded[:, -1].max() == 0
@@ -564,7 +572,7 @@ def test_a_drawing_becomes_light_on_dark_and_centred_by_mass(sheet: dict[str, ob
 
 
 def test_speckles_on_the_paper_do_not_move_the_ink() -> None:
-    clean = drawn(3, size=(300, 300), at=(100, 60), side=150, ink="black", paper="white")
+    clean = Drawing((300, 300), at=(100, 60), side=150).of(3)
     grains = np.random.default_rng(0).integers(0, 30, (300, 300, 1))
     grainy = Image.fromarray(np.clip(np.asarray(clean).astype(int) - grains, 0, 255).astype(np.uint8))
 
@@ -627,7 +635,7 @@ def test_a_picture_of_the_models_own_size_holds_one_sign() -> None:
 
 
 def test_a_picture_is_prepared_like_the_file_that_holds_it() -> None:
-    picture = drawn(5, size=(90, 120), at=(20, 20), side=60, ink="black", paper="white")
+    picture = Drawing((90, 120), at=(20, 20), side=60).of(5)
 
     assert images.prepare(picture, MNIST) == images.decode(pictures.encode(picture), MNIST, max_pixels=MAX_PIXELS)
 

@@ -197,7 +197,8 @@ def test_a_decoder_that_dies_fails_its_own_picture_alone() -> None:
         work = asyncio.ensure_future(decode(pool))
         while not children() - before:
             await asyncio.sleep(0.001)
-        os.kill(*(children() - before), signal.SIGKILL)
+        (decoder,) = children() - before
+        os.kill(decoder, signal.SIGKILL)
         with pytest.raises(BadRequest, match="made the decoder fail"):
             await work
         return await decode(pool)
@@ -209,7 +210,8 @@ def test_an_idle_decoder_that_dies_is_replaced() -> None:
     async def story(pool: DecodePool) -> bytes:
         before = children()
         await decode(pool)
-        os.kill(*(children() - before), signal.SIGKILL)
+        (decoder,) = children() - before
+        os.kill(decoder, signal.SIGKILL)
         await asyncio.sleep(0.1)
         return await decode(pool)
 

@@ -57,7 +57,7 @@ def test_lines_are_left_out(slope: float, squared: bool) -> None:
 
     height, width = extent(sheets.ink_of(pixels))
 
-    assert (height, width) == (pytest.approx(40, abs=3), pytest.approx(12, abs=3))
+    assert [height, width] == pytest.approx([40, 12], abs=3)
 
 
 def test_a_stroke_that_reaches_two_borders_is_neither_desk_nor_line() -> None:

@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.model.cuda import Pipeline
+
 
 class FakeEvent:
     def __init__(self, device: FakeDevice) -> None:
@@ -74,6 +76,11 @@ class FakeDevice:
             work()
 
         return replay
+
+
+def pipeline_on(device: FakeDevice, network: Callable[[Tensor], Tensor]) -> Pipeline:
+    """Return a pipeline that believes to be on a GPU."""
+    return Pipeline(network, device)  # type: ignore[arg-type] # FakeDevice does what Device does
 
 
 def fake_torch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:

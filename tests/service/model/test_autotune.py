@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ class OnlyPairs(nn.Module):
         return images.view(2, -1)[:, :10].float()
 
 
-def published(root: Path, module: nn.Module | None = None, **changes: object) -> tuple[ModelManifest, bytes]:
+def published(root: Path, module: nn.Module | None = None, **changes: Any) -> tuple[ModelManifest, bytes]:
     manifest = publish(root, "rows", module, spec=RGB, **changes)
     return manifest, Registry(root).artifact(manifest)
 
@@ -65,7 +66,7 @@ def taking(**seconds_an_image: float) -> autotune.Measure:
 def choose(tmp_path: Path) -> Choose:
     """The form of a version that was proved in the forms `proved`, where each takes so many seconds an image."""
 
-    def chosen(proved: tuple[str, ...], *, cores: int = 1, **options: object) -> Form:
+    def chosen(proved: tuple[str, ...], *, cores: int = 1, **options: Any) -> Form:
         measure = options.pop("measure", None) or taking(**options.pop("seconds"))
         manifest, artifact = published(tmp_path, forms=proved)
         return autotune.fastest(manifest, artifact, CPU, cores=cores, measure=measure, **options).form

@@ -24,8 +24,8 @@ from service.model import autotune, cuda, torchscript
 from service.model.cuda import Pipeline, sizes_to_capture
 from service.model.model import DeviceFailedError, Model, UnfitModelError
 from tests.registries import BrightestRow, artifact_of, publish
-from tests.service.engine.test_worker import Running
-from tests.service.model.fake_cuda import FakeDevice, FakeEvent, fake_torch_cuda
+from tests.service.engine.test_worker import Running, WatchedModel
+from tests.service.model.fake_cuda import FakeDevice, FakeEvent, fake_torch_cuda, pipeline_on
 
 CUDA = torch.device("cuda")
 
@@ -37,15 +37,15 @@ def device() -> FakeDevice:
 
 @pytest.fixture
 def pipeline(device: FakeDevice) -> Pipeline:
-    return Pipeline(torchscript.load(artifact_of(BrightestRow()), torch.device("cpu")), device)
+    return pipeline_on(device, torchscript.load(artifact_of(BrightestRow()), torch.device("cpu")))
 
 
 @pytest.fixture
-def model(tmp_path: Path, device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> Model:
+def model(tmp_path: Path, device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> WatchedModel:
     """A model that believes to be on a GPU."""
-    monkeypatch.setattr(service.model.model, "_pipeline", lambda network, _: Pipeline(network, device))
+    monkeypatch.setattr(service.model.model, "_pipeline", lambda network, _: pipeline_on(device, network))
     manifest = publish(tmp_path)
-    model = Model(manifest, Registry(tmp_path).artifact(manifest))
+    model = WatchedModel(manifest, Registry(tmp_path).artifact(manifest))
     model.device = CUDA
     return model
 
@@ -56,6 +56,16 @@ def rows(*class_ids: int) -> Tensor:
     for place, class_id in enumerate(class_ids):
         pixels[place, 0, class_id] = 255
     return pixels
+
+
+def slot_of(batch: cuda.Batch) -> cuda._Slot:
+    assert isinstance(batch, cuda._Underway)
+    return batch._slot
+
+
+def path_of(model: Model) -> str:
+    assert model._pipeline is not None
+    return model._pipeline.path
 
 
 def classes(batch: cuda.Batch) -> list[int]:
@@ -77,7 +87,7 @@ class CountOperations(TorchDispatchMode):
     """Counts the operations on tensors, except views, which cost no work."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
@@ -158,7 +168,7 @@ def test_memory_that_a_failed_batch_used_is_not_used_again(any_path: Pipeline, d
     device.error, device.is_idle = None, True
 
     pinned = any_path._graphs.free if any_path._graphs else any_path._free
-    assert underway._slot not in pinned
+    assert slot_of(underway) not in pinned
 
 
 def test_what_the_device_says_of_a_batch_decides_whether_it_is_ready(pipeline: Pipeline, device: FakeDevice) -> None:
@@ -208,8 +218,13 @@ def test_with_graphs_every_size_gives_the_same_logits_and_a_larger_one_does_with
 def test_on_fake_tensors_no_path_mixes_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     told = fake_torch_cuda(monkeypatch)
     with FakeTensorMode():
-        network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, device="cuda:0"))
-        pipeline = Pipeline(lambda images: network(images.float()), cuda.Device(torch.device("cuda", 0)))
+        layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, device="cuda:0"))
+
+        def network(images: Tensor) -> Tensor:
+            logits: Tensor = layers(images.float())
+            return logits
+
+        pipeline = Pipeline(network, cuda.Device(torch.device("cuda", 0)))
         inputs = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
 
         pageable = pipeline.start(inputs)
@@ -219,11 +234,12 @@ def test_on_fake_tensors_no_path_mixes_host_and_device(monkeypatch: pytest.Monke
         told.clear()
         graphed = pipeline.start(inputs)
 
-        brought = [pageable._logits, pinned._slot.logits[:3], graphed._slot.logits[:3]]
+        assert isinstance(pageable, cuda._Computed)
+        brought = [pageable._logits, slot_of(pinned).logits[:3], slot_of(graphed).logits[:3]]
         assert [(str(logits.device), logits.shape) for logits in brought] == [("cpu", (3, 10))] * 3
         assert told == ["replay on compute", "record on compute"]
         with pytest.raises(RuntimeError, match="device"):  # worded differently by torch 2.11
-            network(inputs.float())
+            layers(inputs.float())
 
 
 def test_a_thread_computes_after_what_it_loaded_and_stays_on_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +284,7 @@ def measured(**milliseconds: tuple[float, float]) -> autotune.Measure:
     """Stand in for the clock: what batches of 1 and 64 take by each path."""
 
     def measure(model: Model, size: int) -> float:
-        return milliseconds[model._pipeline.path][(1, 64).index(size)]
+        return milliseconds[path_of(model)][(1, 64).index(size)]
 
     return measure
 
@@ -293,7 +309,7 @@ def test_the_path_that_measures_fastest_serves_and_pageable_unless_another_one_i
 ) -> None:
     autotune.choose_path(model, 64, measured(pageable=pageable, pinned=pinned, graphs=graphs))
 
-    assert model._pipeline.path == expected
+    assert path_of(model) == expected
     assert model.form.graphs is (expected == "graphs")
     assert ("by graphs" in str(model.form)) is (expected == "graphs")
     assert model.run(rows(1, 2, 3)).class_ids.tolist() == [1, 2, 3]
@@ -351,7 +367,7 @@ def test_on_the_cpu_there_are_no_graphs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_idle", [True, False], ids=["ready at once", "to be waited for"])
 def test_a_worker_answers_what_the_device_computes(
-    model: Model, device: FakeDevice, tmp_path: Path, is_idle: bool
+    model: WatchedModel, device: FakeDevice, tmp_path: Path, is_idle: bool
 ) -> None:
     model.capture(8)
     device.is_idle = is_idle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ class OneRowForAll(nn.Module):
         return images[:2, 0, :10].float().sum(dim=2) / 255
 
 
-def load(root: Path, module: nn.Module | None = None, **options: object) -> Model:
+def load(root: Path, module: nn.Module | None = None, **options: Any) -> Model:
     manifest = publish(root, "rows", module, **options)
     return Model(manifest, Registry(root).artifact(manifest))
 

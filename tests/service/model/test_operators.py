@@ -62,7 +62,8 @@ class WritesFilesWhenRead(nn.Module):
 
 class WaitsForAnother(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
-        return torch.jit.wait(torch.jit.fork(torch.flatten, images.float(), 1))[:, :2]
+        flat: Tensor = torch.jit.wait(torch.jit.fork(torch.flatten, images.float(), 1))
+        return flat[:, :2]
 
 
 class Prints(nn.Module):

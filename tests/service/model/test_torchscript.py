@@ -48,7 +48,8 @@ class Dropping(nn.Module):
         self.drop = nn.Dropout(0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.drop(images.flatten(1).float() + 1)
+        dropped: Tensor = self.drop(images.flatten(1).float() + 1)
+        return dropped
 
 
 class OneNumber(nn.Module):

@@ -43,7 +43,7 @@ from service.problems import QueueFull, Unavailable
 from service.processes import supervisor
 from service.processes.restart_policy import OVERSIZED, UNSOUND
 from service.processes.supervisor import Supervisor
-from service.rollout import catalogue, retrier
+from service.rollout import catalogue, retrier, retrier_child
 from service.rollout.catalogue import Catalogue
 from service.rollout.mirror import Mirror
 from service.rollout.retrier import Limits, Retrier
@@ -593,7 +593,7 @@ class FakeChild:
         elif value == RAISE:
             self._report = b"a" + struct.pack("<if", FAILED, math.nan) + bytes(8)
         else:
-            self._report = b"a" + retrier.pack_image(outputs_of(image))
+            self._report = b"a" + retrier_child.pack_image(outputs_of(image))
 
     def receive(self) -> bytes | None:
         self._at = math.inf

@@ -1,18 +1,17 @@
-"""A program that runs a `Supervisor` over processes that only live and die, and prints what happens, line by line.
+"""A `Supervisor` over processes that only live and die, which prints what happens, line by line.
 
-Its argument is JSON: how each worker and HTTP process behaves at its first start, at its second, and so on (the last
+Its plan says how each worker and HTTP process behaves at its first start, at its second, and so on (the last
 goes on for ever), how long the stubborn are waited for and those that die too often wait, and the settings.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from service.heartbeats import Heartbeats
 from service.processes.restart_policy import HOPELESS, OVERSIZED, RestartPolicy, ServiceFailed
@@ -94,8 +93,7 @@ class Stage:
         os._exit(0)
 
 
-def main() -> None:
-    plan = json.loads(sys.argv[1])
+def main(plan: dict[str, Any]) -> None:
     settings = Settings(**plan["settings"])
     heartbeats = Heartbeats(plan["workers"], settings.front_processes + 1)
     stage = Stage(plan, heartbeats)
@@ -122,7 +120,3 @@ def main() -> None:
     say("ended with", len(multiprocessing.active_children()), "left over")
     if signal.getsignal(signal.SIGTERM) != previous or signal.set_wakeup_fd(-1) != -1:
         say("signals are not as they were")
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ from litserve.loops.loops import inference_worker
 from service.model import torchscript
 from service.processes.server import Server
 from service.settings import Settings
+from tests.preloaded import FORKS
 from tests.registries import publish
 
 
@@ -58,9 +59,7 @@ def test_each_gpu_has_a_worker_that_loads_versions_on_it(tmp_path: Path, gpus: i
     registry = tmp_path / "registry"
     publish(registry)
 
-    process = multiprocessing.get_context("spawn").Process(
-        target=start_workers, args=(str(registry), tmp_path, gpus), name="workers"
-    )
+    process = FORKS.Process(target=start_workers, args=(str(registry), tmp_path, gpus), name="workers")
     process.start()
     process.join(60)
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.preloaded import Forked
+from tests.service.processes import supervised
 
 
 class Program:
     """A running `tests.service.processes.supervised`."""
 
     def __init__(self, plan: dict[str, object]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.service.processes.supervised", json.dumps(plan)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup` has it ignored
-        )
+        self.process = Forked(supervised.main, plan, pipe=1)
         self.lines: list[str] = []
 
     def wait_for(self, beginning: str | tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 import torch
 
 from service.contract.registry import Registry
-from service.rollout.retrier import ForkedChild, Limits, Retrier
+from service.rollout.retrier import Limits, Retrier
+from service.rollout.retrier_child import ForkedChild
 
 
 def main(connection: Connection, listener: socket.socket, registry: str, limits: Limits) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from service.contract.manifest import ImageInput, ModelManifest, identity
 from service.engine import messages
 from service.engine.messages import CRASHED, FAILED, BlockAnswer, Kind, Message
 from service.rollout.retrier import Limits
+from tests.preloaded import FORKS
 from tests.processes import still_running
 from tests.registries import publish
 from tests.service.rollout import retrying
@@ -55,15 +55,14 @@ class Running:
 
     def __init__(self, folder: Path, manifest: ModelManifest) -> None:
         self.manifest = manifest
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, theirs = FORKS.Pipe()
         path = str(folder / "retrier.sock")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen()
             limits = Limits(seconds=1, memory_bytes=300 * 2**20)
             arguments = (theirs, listener, str(folder / "registry"), limits)
-            self.process = context.Process(target=retrying.main, args=arguments)
+            self.process = FORKS.Process(target=retrying.main, args=arguments)
             self.process.start()
         theirs.close()
         self.pid: int = self.connection.recv()

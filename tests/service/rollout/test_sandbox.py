@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry
 from service.rollout import kernel
 from service.rollout.sandbox import Limits
+from tests.preloaded import FORKS
 from tests.processes import still_running
 from tests.registries import Endless, artifact_of, publish
 from tests.service.rollout import trying
@@ -26,9 +26,8 @@ class Prober:
     """A process of its own that keeps a prober."""
 
     def __init__(self, limits: Limits) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self.process = context.Process(target=trying.main, args=(theirs, limits))
+        self._connection, theirs = FORKS.Pipe()
+        self.process = FORKS.Process(target=trying.main, args=(theirs, limits))
         self.process.start()
         theirs.close()
         self.pid: int = self._connection.recv()

@@ -26,6 +26,8 @@ from training.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +342,10 @@ def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path
     arguments = quick("--publish", "--registry", str(tmp_path / "my-models"))
 
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "training", *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-m", "tests.training.quickly", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 0, done.stderr

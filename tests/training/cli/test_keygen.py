@@ -11,6 +11,8 @@ from service.contract.signatures import TrustedKeys
 from training.cli.command_line import main
 from training.publishing.equivalence import Equivalence
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 def test_what_is_published_with_a_new_key_is_trusted_by_who_has_its_public_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

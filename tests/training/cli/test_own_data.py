@@ -27,6 +27,8 @@ from training.networks.whitened_net import WhitenedNet
 from training.publishing import latency
 from training.recipes import RECIPES, find
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +279,8 @@ def a_file() -> None:
     Path("file").write_text("")
 
 
-def rows(text: str | bytes) -> Callable[[], None]:
-    return lambda: [table(text), None][1]  # type: ignore[func-returns-value]
+def rows(text: str | bytes) -> Callable[[], object]:
+    return lambda: table(text)
 
 
 FOLDER = "xigua --data folder:own"
@@ -399,7 +401,7 @@ CSV = "simple_net --data csv:t.csv"
     ],
 )
 def test_what_cannot_work_fails_before_training_with_code_2_and_one_sentence(
-    prepare: Callable[[], None] | None,
+    prepare: Callable[[], object] | None,
     command: str,
     message: str,
     capsys: pytest.CaptureFixture[str],

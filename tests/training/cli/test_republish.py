@@ -23,8 +23,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = str(tmp_path_factory.mktemp("runs"))
     options = ["--registry", str(root), "--runs-dir", runs, "--device", "cpu", "--epochs", "1", "--publish", "--force"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.publishing.foreign.PICTURES", 4)  # as the tests do; they cannot for a whole module
-        patch.setattr("training.publishing.robustness.IMAGES", 4)
         patch.setattr("training.pipeline.equivalence", lambda *_: Equivalence(("channels_last",), ()))
         assert main(["train", "neural_net", "--data", "digits", "--name", "digits", *options]) == 0
     return root

@@ -76,11 +76,11 @@ def test_a_damaged_entry_is_ignored_and_written_again(
     cache = Cache(tmp_path / "cache")
     first = cache.get("digits/train", [source], decode)
     (entry,) = (tmp_path / "cache").iterdir()
-    content = bytearray(entry.read_bytes())
-    if damage == "flipped":
-        at = content.index(first.inputs.numpy().tobytes())
-        content[at + 200] ^= 1
-    entry.write_bytes({"cut off": content[: len(content) // 2], "flipped": content, "another file": b"{}"}[damage])
+    whole = entry.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(first.inputs.numpy().tobytes()) + 200] ^= 1
+    damaged = {"cut off": whole[: len(whole) // 2], "flipped": bytes(flipped), "another file": b"{}"}
+    entry.write_bytes(damaged[damage])
 
     second = cache.get("digits/train", [source], decode)
     third = cache.get("digits/train", [source], decode)

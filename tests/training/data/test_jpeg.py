@@ -88,10 +88,15 @@ def test_no_images_are_no_images() -> None:
     assert jpeg.compress(torch.zeros(0, 3, 16, 16, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)).shape[0] == 0
 
 
+@pytest.fixture(scope="module")
+def real_photographs(mnist_root: Path) -> Tensor:
+    return sources.load("cifar10", "test-jpeg", mnist_root).inputs[::20]
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
-def test_it_agrees_with_libjpeg_on_real_photographs(channels: int, mnist_root: Path) -> None:
-    images = sources.load("cifar10", "test-jpeg", mnist_root).inputs[::20, :channels]
+def test_it_agrees_with_libjpeg_on_real_photographs(channels: int, real_photographs: Tensor) -> None:
+    images = real_photographs[:, :channels]
     at = qualities(len(images))
 
     ours, theirs = jpeg.compress(images, at), by_libjpeg(images, at)

@@ -140,7 +140,7 @@ def test_cifar10_as_pictures_is_read_in_official_order_and_held_out_by_index(tmp
 
 
 def test_cifar10_from_torchvision_holds_out_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Published(datasets.CIFAR10):
+    class Published(datasets.CIFAR10):  # type: ignore[misc] # torchvision has no types
         def __init__(self, root: Path, *, train: bool, download: bool) -> None:
             if not download:
                 raise RuntimeError("not there")
@@ -326,7 +326,7 @@ def test_ink_of_several_sizes_or_colours_becomes_grey_and_28_by_28(tmp_path: Pat
     data = sources.load(f"folder:{write(tmp_path, files)}", "train", Path(), style="mnist")
 
     assert data.inputs.shape == (4, 1, 28, 28)
-    assert (data.inputs[:, :, 0].max(), data.inputs.max()) == (0, 255)
+    assert (data.inputs[:, :, 0].max().item(), data.inputs.max().item()) == (0, 255)
 
 
 @pytest.mark.parametrize(("name", "style"), [("digits", "mnist"), ("moons", "photo")])

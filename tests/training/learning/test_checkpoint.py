@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +24,6 @@ from training.cli.command_line import main
 from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters
-from training.learning import checkpoint
 from training.learning.checkpoint import Checkpoints
 from training.learning.trainer import EpochResult, train
 from training.networks.preprocessing import Preprocessing
@@ -32,6 +32,8 @@ from training.recipes import find
 from training.settings import Settings
 
 ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 class Dropped(nn.Module):
@@ -171,7 +173,7 @@ def test_checkpoints_are_as_far_apart_as_asked_and_the_last_epoch_always_makes_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     checkpoints = Checkpoints(tmp_path, seconds=10)
     made = []
 
@@ -202,7 +204,7 @@ def full_at_the_end() -> Iterator[str]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(checkpoint.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         yield "No space left on device"
 
 

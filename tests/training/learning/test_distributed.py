@@ -16,7 +16,6 @@ from tests.training import two_processes
 from training.cli import run, train
 from training.cli.command_line import main
 from training.errors import OptionError
-from training.learning import distributed
 from training.learning.distributed import World, joined
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +81,7 @@ def test_under_torchrun_a_job_trains_in_all_processes_and_one_of_them_publishes_
     options = ["--data", "digits", "--epochs", "2", "--device", "cpu", "--publish", "--promote-if-better"]
     where = ["--registry", str(tmp_path / "m"), "--runs-dir", str(tmp_path / "runs"), "--commit", "abc"]
     figures = ["--metrics-textfile", str(tmp_path / "figures.prom")]
-    command = [*TORCHRUN, "-m", "training", "run", "neural_net", *options, *where, *figures]
+    command = [*TORCHRUN, "-m", "tests.training.quickly", "run", "neural_net", *options, *where, *figures]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -139,7 +138,7 @@ def test_each_process_has_a_gpu_of_its_own() -> None:
 
 
 def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed.dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
 
     with (
         pytest.raises(OptionError, match=r"device must be cpu or cuda under torchrun\. Given: mps"),

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from training.learning.progress import BarProgress, LineProgress, open_progress
+from training.learning.progress import BarProgress, Epoch, LineProgress, open_progress
 from training.learning.validation import Validation
 
 
@@ -20,7 +20,7 @@ def run_an_epoch(progress: BarProgress | LineProgress, iterations: int, validati
         progress.start_epoch(1, 10, iterations)
         for _ in range(iterations):
             progress.due()
-        progress.end_epoch(0.25, 0.9, examples=50_000, validation=validation)
+        progress.end_epoch(Epoch(0.25, 0.9, 50_000, validation))
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -84,7 +84,7 @@ def test_a_line_comes_every_so_many_iterations_when_that_is_asked_for() -> None:
         for iteration in range(1, 6):
             if progress.due():
                 progress.show(1 / iteration, 0.5, examples=iteration)
-        progress.end_epoch(0.2, 0.5, examples=5)
+        progress.end_epoch(Epoch(0.2, 0.5, 5))
 
     assert re.findall(r"^epoch  1/10  (.*?)  loss ([\d.]+)", stream.getvalue(), re.MULTILINE) == [
         ("iteration 2/5", "0.5000"),

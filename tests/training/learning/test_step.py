@@ -27,7 +27,7 @@ def linear() -> nn.Linear:
 def test_a_step_moves_weights_against_the_gradient_of_the_mean_loss() -> None:
     network, by_hand = linear(), linear()
     loss = nn.functional.cross_entropy(by_hand(INPUTS), LABELS)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
     summed, logits = step_of(network)(INPUTS, LABELS)
 

@@ -8,6 +8,7 @@ import torch
 
 from tests.training.conftest import Silent
 from training.data.dataset import Dataset
+from training.learning.progress import Epoch
 from training.learning.tensorboard import BoardProgress, Details, log_measurements
 from training.learning.validation import Validation
 from training.networks.digit_net import DigitNet
@@ -22,7 +23,7 @@ def log(folder: Path, epochs: list[int], *, resume: bool = False, details: Detai
             progress.due()
             progress.show(9.0, 0.0, examples=1)
             validation, rates = Validation(2 / epoch, epoch / 10), {"lr": 1 / epoch, "filter_lr": 0.5}
-            progress.end_epoch(1 / epoch, 0.5 + epoch / 10, examples=100, validation=validation, rates=rates)
+            progress.end_epoch(Epoch(1 / epoch, 0.5 + epoch / 10, 100, validation, rates))
     return shown
 
 

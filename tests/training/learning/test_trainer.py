@@ -23,6 +23,12 @@ def two_examples() -> Dataset:
     return Dataset("points", "train", inputs, torch.tensor([0, 1]), ("left", "right"))
 
 
+def first_layer(network: NeuralNet) -> nn.Linear:
+    layer = network.layers[1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def weights_after(seed: int, digits: Dataset, quick: HyperParameters) -> Tensor:
     torch.manual_seed(0)
     network = NeuralNet()
@@ -50,7 +56,7 @@ def test_gradients_do_not_accumulate_from_one_step_to_the_next() -> None:
         gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(by_hand.parameters(), gradients, strict=True):
-                parameter -= 0.5 * gradient
+                parameter.sub_(0.5 * gradient)
 
     fit(network, data, HyperParameters(epochs=3, batch_size=2, optimiser="sgd", lr=0.5, shuffle=False))
 
@@ -74,7 +80,7 @@ def test_looking_at_the_progress_does_not_change_the_result(digits: Dataset, qui
 
         train(network, Preprocessing(), data=digits, hyper=quick, progress=progress)
 
-        weights.append(network.layers[1].weight.detach())
+        weights.append(first_layer(network).weight.detach())
     assert torch.equal(*weights)
 
 
@@ -110,16 +116,17 @@ def test_asgd_evaluates_the_averaged_weights(digits: Dataset) -> None:
         torch.manual_seed(0)
         network = NeuralNet()
         fit(network, digits, HyperParameters(epochs=1, batch_size=64, optimiser=optimiser, lr=0.5))
-        weights[optimiser] = network.layers[5].bias.detach()
+        weights[optimiser] = network.state_dict()["layers.5.bias"].clone()
 
     assert not torch.allclose(weights["asgd"], weights["sgd"], atol=1e-3)
 
 
 def test_the_numbers_shown_are_the_mean_over_the_examples_seen(digits: Dataset, quick: HyperParameters) -> None:
     progress = Silent(always_due=True)
-    uniform = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    nn.init.zeros_(uniform[1].weight)
-    nn.init.zeros_(uniform[1].bias)
+    layer = nn.Linear(784, 10)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    uniform = nn.Sequential(nn.Flatten(), layer)
 
     train(uniform, Preprocessing(), data=digits, hyper=quick.override({"lr": 1e-12}), progress=progress)
 
@@ -206,12 +213,12 @@ def test_one_raw_logit_learns_as_binary_cross_entropy_with_logits_does() -> None
 
 def test_what_needs_no_gradient_is_left_as_it_is(digits: Dataset, quick: HyperParameters) -> None:
     network = NeuralNet()
-    network.layers[1].weight.requires_grad_(False)
-    before = network.layers[1].weight.clone()
+    first_layer(network).weight.requires_grad_(False)
+    before = first_layer(network).weight.clone()
 
     fit(network, digits, quick.override({"weight_decay": 0.1}))
 
-    assert torch.equal(network.layers[1].weight, before)
+    assert torch.equal(first_layer(network).weight, before)
 
 
 def test_autograd_gives_the_gradient_of_the_mean_of_three_times_x_plus_two_squared() -> None:

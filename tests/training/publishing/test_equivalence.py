@@ -37,10 +37,10 @@ class Laggard(nn.Module):
     """Computes as before, but slowly where images lie in memory as channels last."""
 
     def forward(self, images: Tensor) -> Tensor:
-        x = torch.ones(400, 400) / 400
+        x = torch.ones(400, 400)
         if images.is_contiguous(memory_format=torch.channels_last):
-            for _ in range(100):
-                x = x @ x
+            for _ in range(800):  # half a second; a matrix product would be slower still in half precision
+                x = x.sin()
         mean = images.flatten(1).mean(1) + x[0, 0] * 0
         return torch.stack([mean, 1 - mean], dim=1)
 
@@ -55,7 +55,8 @@ class Narrow(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         above = images[:, 0, 0, :1]
-        return self.compare(torch.cat([torch.ones_like(above), above - 0.5], dim=1))
+        logits: Tensor = self.compare(torch.cat([torch.ones_like(above), above - 0.5], dim=1))
+        return logits
 
 
 class Overflowing(nn.Module):
@@ -68,7 +69,8 @@ class Overflowing(nn.Module):
         self.scale.bias.data = torch.tensor([0.0, 50.0])
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.scale(torch.full_like(images[:, 0, 0, :1], 1000.0))
+        logits: Tensor = self.scale(torch.full_like(images[:, 0, 0, :1], 1000.0))
+        return logits
 
 
 def dataset(images: Tensor, labels: Tensor | None = None) -> Dataset:
@@ -149,11 +151,11 @@ def test_half_precision_needs_agreement_and_accuracy(agreed: int, lost: int, exp
 def test_the_cpu_rounds_as_gpus_do(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer, inputs = nn.Conv2d(16, 32, 3, bias=False), torch.randn(8, 16, 12, 12)
-    rounded = [tensor.to(dtype).double() for tensor in (inputs, layer.weight.detach())]
+    rounded_inputs, rounded_weight = (tensor.to(dtype).double() for tensor in (inputs, layer.weight.detach()))
 
     with torch.no_grad(), torch.autocast("cpu", dtype):
         found = layer(inputs)
-    exact = nn.functional.conv2d(*rounded).to(dtype)
+    exact = nn.functional.conv2d(rounded_inputs, rounded_weight).to(dtype)
     unrounded = nn.functional.conv2d(inputs, layer.weight).detach().to(dtype)
 
     assert (found == exact).double().mean() > 0.99

@@ -128,10 +128,11 @@ def test_network_and_artifact_agree_on_every_image_in_batches_of_1_7_and_256(dig
 
 @pytest.mark.parametrize("nudge", [0.01, float("nan")])
 def test_an_artifact_whose_logits_differ_is_refused(digits_test: Dataset, nudge: float) -> None:
-    model = Exported(Preprocessing(), NeuralNet())
+    network = NeuralNet()
+    model = Exported(Preprocessing(), network)
     artifact = load(export(model), CPU)
     with torch.no_grad():
-        model.network.layers[-1].bias += nudge
+        list(network.parameters())[-1].add_(nudge)
 
     with pytest.raises(TrainingError, match=r"logits to within 0\.001\. Given: .* Nothing was published"):
         check(model, artifact, digits_test.inputs)

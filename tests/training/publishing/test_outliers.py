@@ -19,7 +19,8 @@ def features(n: int, *, spread: float = 1.0, seed: int = 0) -> Features:
 
 def scores(score: OutlierScore, of: Features) -> torch.Tensor:
     with torch.no_grad():
-        return score(of.logits, of.mean, of.square)
+        found: torch.Tensor = score(of.logits, of.mean, of.square)
+        return found
 
 
 def test_what_lies_far_from_the_training_data_scores_higher() -> None:

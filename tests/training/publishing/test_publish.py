@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-import multiprocessing
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -141,26 +140,3 @@ def test_a_publish_that_fails_midway_leaves_no_version(
 
     assert Registry(tmp_path).versions("neural_net") == []
     assert Registry(tmp_path).models() == []
-
-
-def test_two_processes_that_publish_at_once_get_versions_of_their_own(tmp_path: Path, digits_test: Dataset) -> None:
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(2)
-    publishers = [context.Process(target=publish_twice, args=(str(tmp_path), digits_test, start)) for _ in range(2)]
-    for publisher in publishers:
-        publisher.start()
-    for publisher in publishers:
-        publisher.join()
-
-    registry = Registry(tmp_path)
-
-    assert [publisher.exitcode for publisher in publishers] == [0, 0]
-    assert registry.versions("neural_net") == [1, 2, 3, 4]
-    for version in registry.versions("neural_net"):
-        registry.artifact(registry.manifest("neural_net", version))
-
-
-def publish_twice(root: str, digits_test: Dataset, start: multiprocessing.synchronize.Barrier) -> None:
-    start.wait()
-    for _ in range(2):
-        publish_a_fresh_network(root, digits_test)

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 
 from service.api.administration import Administration
 from service.api.auth import ApiKeyAuth, require_admin
-from service.api.exchange import Exchange
-from service.api.inference import Ask, Computed, Inference
+from service.api.exchange import Exchange, Inputs
+from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
@@ -200,11 +200,10 @@ class _InferCall:
     def query(self, _: Request) -> Query:
         return Query(self._message.model_name, self._message.model_version or None)
 
-    async def compute(self, ask: Ask, _request: Request, _body: bytes) -> tuple[Message, Computed]:
+    def find(self, ask: Ask, _request: Request, _body: bytes) -> Inputs[Message] | Awaitable[Inputs[Message]]:
         most = messages.most_values(ask.model, self._max_images)
         asked, binary = translation.parse(self._message, most)
-        outputs, computed = await self._tensors.run(ask, asked, binary)
-        return translation.answer(ask.model, asked, outputs), computed
+        return self._tensors.find(ask, asked, binary, translation.answer)
 
     def answer(self, content: Message, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Message:
         self._context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in (*own, *shared)])
