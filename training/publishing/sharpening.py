@@ -66,9 +66,9 @@ def fit_sharpening(logits: Tensor, labels: Tensor) -> Sharpening:
         optimiser.zero_grad()
         sharpened = logits * (numbers[0] + margin * (numbers[1] + margin * numbers[2])).exp()
         value = binary_cross_entropy(sharpened.softmax(1).amax(1).clamp(1e-9, 1 - 1e-9), right)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     level, slope, bend = (float(f"{number:.4g}") for number in numbers.tolist())
     return Sharpening(level, slope, bend, float(f"{widest:.4g}"))
