@@ -99,7 +99,12 @@ class HTTPProcess:
         self._predict = Predict(self._exchange, self._inference, observer)
         self._administration = Administration(self._dispatcher, Unloaded(run_dir), settings)
         self._open_inference = OpenInference(
-            self._exchange, self._inference, self._administration, self._readiness.is_ready, self._statistics
+            self._exchange,
+            self._inference,
+            self._administration,
+            self._readiness.is_ready,
+            self._statistics,
+            observer.drift,
         )
         torch_serve = (
             TorchServe(self._exchange, self._inference, self._readiness.is_ready) if settings.torchserve else None

@@ -29,7 +29,7 @@ from service.contract.manifest import FeatureInput
 from service.contract.registry import Registry
 from tests import load, pictures
 from tests.end_to_end.prometheus import Prometheus, scraping
-from tests.registries import RGB, FirstFeature, publish
+from tests.registries import DISTRIBUTIONS, RGB, SCORED, FirstFeature, ScoredRows, publish
 from tests.running import Service, serving
 from tests.waiting import wait_until
 
@@ -46,7 +46,9 @@ MARK = b"what an image holds"
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that has had traffic of every kind; where there is no GPU, NVML is a fake."""
     root = tmp_path_factory.mktemp("registry")
-    publish(root, "rows")
+    # Two predictions of the 3,000 are a window, in which nothing is far.
+    seen = DISTRIBUTIONS.model_copy(update={"window": 2})
+    publish(root, "rows", ScoredRows(), **SCORED, distributions=seen)
     publish(root, "photos", spec=RGB)
     publish(root, "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     Registry(str(root)).set_alias("rows", "production", 1)

@@ -9,8 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from service.telemetry.metrics import families, retention
-from service.telemetry.metrics.families import FAMILIES, Family, Kind
-from service.telemetry.metrics.recorder import Gauge
+from service.telemetry.metrics.families import FAMILIES, Family, Gauge, Kind
 from service.telemetry.metrics.snapshots import Shared
 from service.telemetry.metrics.totals import Numbers, Totals
 
