@@ -177,7 +177,6 @@ class Exchange:
         if request.trace:
             own += (request.trace.header(),)
         reply = front_end.answer(content, own, model_headers(model))
-        self._observer.answered(request, model, stages, computed.batch_size)
         if self._recent:
             self._recent.remember(
                 request.id,
@@ -187,6 +186,7 @@ class Exchange:
                 places=inputs.places,
                 abstains=request.context.query.abstain,
             )
+        self._observer.answered(request, model, stages, computed.batch_size)
         return reply
 
     def client_left(self, request: Request) -> None:
