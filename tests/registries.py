@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from service.contract.manifest import (
     Artifact,
+    Distribution,
+    Distributions,
     FeatureInput,
     GoldenSample,
     ImageInput,
@@ -51,6 +53,17 @@ SCORED: dict[str, Any] = {
     "sets": PredictionSets(floors=(0.5,) * 450 + (0.05,) * 50, data="rows/held-out", n=200),
 }
 """What the manifest of ScoredRows says beyond that of BrightestRow."""
+
+
+DISTRIBUTIONS = Distributions(
+    window=400,
+    classes=Distribution(counts=(300,) * 10, limit=35.0),
+    confidences=Distribution(edges=tuple(i / 10 for i in range(1, 10)), counts=(300,) * 10, limit=35.0),
+    scores=Distribution(edges=(*(i / 10 for i in range(1, 10)), 0.98), counts=(300,) * 9 + (240, 60), limit=36.0),
+    data="rows/held-out",
+    n=3000,
+)
+"""Distributions of a model, all of whose classes, confidences and scores are as frequent."""
 
 
 class FirstFeature(nn.Module):

@@ -23,7 +23,8 @@ CONTRACT = {
 SHARED = {
     "service.model.torchscript",
     "service.model.operators",
-}  # training checks artifacts with the code that serves them
+    "service.model.distributions",
+}  # training checks artifacts with the code that serves them, and measures distances as the service does
 LEARNT_FROM = {"service.images.decode", "service.problems"}  # what is learnt is made as what is served
 IMAGES = {
     f"service.images.{name}"
@@ -212,11 +213,12 @@ def test_the_contract_imports_only_pydantic_fsspec_and_the_standard_library(name
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))
-def test_what_runs_an_artifact_imports_torch_and_the_contract_alone(name: str) -> None:
+def test_what_training_shares_of_models_imports_torch_numpy_and_the_contract_alone(name: str) -> None:
     imports = set(imports_of(ROOT / f"{name.replace('.', '/')}.py"))
 
     assert {top for top in (name.split(".")[0] for name in imports) if top != "service"} <= {
         "torch",
+        "numpy",
         *sys.stdlib_module_names,
     }
     assert {name for name in imports if name.startswith("service")} <= CONTRACT | SHARED

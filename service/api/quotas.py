@@ -6,21 +6,19 @@ gets no more. Each entry says until when what a key has used is paid for (GCRA: 
 
 from __future__ import annotations
 
-import fcntl
 import mmap
-import os
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from service.api.keys import Key
+from service.shared_lock import SharedLock
 
 BURST_SECONDS = 1.0
 """A key that was idle may use so many seconds' worth at once. A single larger use passes while nothing is owed."""
 
 _ROUNDING_SECONDS = 1e-6
-_LOCK_TRIES, _LOCK_SECONDS = 50, 0.0005
 _ENTRY = struct.Struct("<Qdd")  # the start of a key's digest, and until when its requests and its images are paid for
 _SETS = 1024
 _WAYS = 16  # entries that a digest may be in; one that owes nothing is as good as none, and its place is given away
@@ -31,8 +29,7 @@ class Quotas:
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = mmap.mmap(-1, _SETS * _WAYS * _ENTRY.size)
-        self._lock_path = folder / "quotas.lock"
-        self._lock: int | None = None
+        self._lock = SharedLock(folder / "quotas.lock")
         self._clock = clock
 
     def use_request(self, key: Key) -> float:
@@ -47,9 +44,7 @@ class Quotas:
         return self._use(key, requests=0, images=number)
 
     def _use(self, key: Key, *, requests: int, images: int) -> float:
-        if self._lock is None:  # in this process: a lock belongs to an open file, and forks share those
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _take(self._lock):
+        if not self._lock.take():
             return 0.0  # uncounted: a quota must not keep requests from their answers
         try:
             now = self._clock()
@@ -67,7 +62,7 @@ class Quotas:
                 _ENTRY.pack_into(self._table, place, digest, requests_until, images_until)
             return wait
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._lock.free()
 
     def _place(self, digest: int, now: float) -> int:
         """Return where a key's entry is or, for a new one, where the one that owes least is."""
@@ -81,21 +76,6 @@ class Quotas:
             if owed < least:
                 least, chosen = owed, place
         return chosen
-
-
-def _take(lock: int) -> bool:
-    """Lock a file; False if somebody keeps it locked for much longer than a use takes, for example a stopped process.
-
-    The kernel frees the lock of a process that dies; a semaphore would stay taken for ever.
-    """
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_SECONDS)
-        else:
-            return True
-    return False
 
 
 def _wait(owed_seconds: float, number: int, per_second: float) -> float:

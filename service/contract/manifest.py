@@ -199,6 +199,50 @@ class PredictionSets(_Value):
         return self.floors[math.ceil(round((coverage - LEAST_COVERAGE) * 2 * COVERAGE_STEPS, 6))]
 
 
+MOST_BINS = 32
+"""A model with more classes has several in a bin: class 32 is counted with class 0."""
+
+
+MOST_WINDOW = 1000
+
+
+class Distribution(_Value):
+    """The number of held-out inputs in each of several bins, and how far a window of such inputs may lie from it."""
+
+    edges: tuple[float, ...] = Field(
+        (), max_length=MOST_BINS - 1, description="The largest value in each bin but the last; none of classes."
+    )
+    counts: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(min_length=2, max_length=MOST_BINS)
+    limit: float = Field(gt=0, description="The distance from `counts` that an ordinary window has once in thousands.")
+
+    @model_validator(mode="after")
+    def _edges_part_the_counts(self) -> Self:
+        if self.edges and len(self.edges) != len(self.counts) - 1:
+            raise ValueError(f"{len(self.counts)} counts need {len(self.counts) - 1} edges. Given: {len(self.edges)}")
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError("edges must ascend")
+        if not sum(self.counts):
+            raise ValueError("counts must count something")
+        return self
+
+
+class Distributions(_Value):
+    """The predictions for held-out inputs, with which a service compares those that it makes."""
+
+    window: int = Field(ge=1, le=MOST_WINDOW, description="Inputs that are compared together.")
+    classes: Distribution = Field(description="The predicted classes.")
+    confidences: Distribution = Field(description="The calibrated probabilities of the predicted classes.")
+    scores: Distribution | None = Field(None, description="The outlier scores, of an artifact that has any.")
+    data: str
+    n: Count
+
+    @model_validator(mode="after")
+    def _values_have_edges(self) -> Self:
+        if self.classes.edges or not self.confidences.edges or (self.scores and not self.scores.edges):
+            raise ValueError("confidences and scores must have edges, and classes none")
+        return self
+
+
 class ForeignEvidence(_Value):
     """How well outlier scores tell pictures of one foreign kind from those of a test split."""
 
@@ -265,6 +309,7 @@ class ModelManifest(_Value):
     outliers: OutlierScores | None = None
     foreign: tuple[ForeignEvidence, ...] = ()
     sets: PredictionSets | None = None
+    distributions: Distributions | None = None
     provenance: Provenance
     forced: str | None = Field(None, description="Why the gate refused this version, if it was published by force.")
 
@@ -289,6 +334,11 @@ class ModelManifest(_Value):
             raise ValueError("golden.scores must be one for each input, where the artifact gives scores")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must differ from each other")
+        if self.distributions:
+            if len(self.distributions.classes.counts) != min(len(self.classes), MOST_BINS):
+                raise ValueError("distributions.classes must have a count for each class, or 32")
+            if (self.distributions.scores is None) != (self.outliers is None):
+                raise ValueError("distributions.scores must be there where the artifact gives scores, and only there")
         return self
 
 

@@ -18,11 +18,13 @@ from service.http.messages import Request
 from service.problems import ClientGone, Problem
 from service.settings import Settings
 from service.telemetry import trace_context
+from service.telemetry.drift import Drift
 from service.telemetry.line_writer import LineWriter
 from service.telemetry.metrics import exposition, families
+from service.telemetry.metrics.families import Gauge
 from service.telemetry.metrics.gpus import GPUs
 from service.telemetry.metrics.processes import Processes
-from service.telemetry.metrics.recorder import Gauge, Recorder, Stages
+from service.telemetry.metrics.recorder import Recorder, Stages
 from service.telemetry.metrics.snapshots import Shared
 from service.telemetry.metrics.totals import Totals
 from service.telemetry.request_log import OK, RequestLine, RequestLog
@@ -44,7 +46,8 @@ class Observer:
         self._build = (version("argmax"), platform.python_version(), version("torch"))
         self._heartbeats = heartbeats
         self._hang_seconds = settings.hang_limit_seconds
-        self._recorder = Recorder(folder)
+        self.drift = Drift(folder)
+        self._recorder = Recorder(folder, drift=self.drift, takes_feedback=settings.feedback_predictions > 0)
         self._gpus = GPUs()
         self._log: RequestLog | None = None
         if settings.log_requests:
@@ -111,6 +114,10 @@ class Observer:
         """Count images that got no label: those with nothing to see, and outliers where the client wished it so."""
         self._recorder.abstained(model, blank=blank, foreign=foreign)
 
+    def truth_told(self, model: ServedModel, outcome: str) -> None:
+        """Count a prediction whose truth was told, by its outcome."""
+        self._recorder.add(families.FEEDBACK, 1, model.name, str(model.version), outcome)
+
     def block_answered(self, model: ServedModel, answer: BlockAnswer) -> None:
         """Count a block that a worker answered."""
         self._recorder.block(model, answer)
@@ -151,7 +158,7 @@ class Observer:
         """Return the exposition of all processes' metrics, this one's newest included."""
         self.flush(dispatcher)
         work = asyncio.get_running_loop().run_in_executor
-        return await work(self._writer, self._expose)
+        return await work(self._writer, self._expose, dispatcher.served.models())
 
     async def totals(self, dispatcher: Dispatcher) -> Totals:
         """Return the numbers of all processes together, this one's newest included."""
@@ -159,9 +166,10 @@ class Observer:
         work = asyncio.get_running_loop().run_in_executor
         return await work(self._writer, lambda: Shared(self._folder).read_all().totals)
 
-    def _expose(self) -> bytes:
+    def _expose(self, models: list[ServedModel]) -> bytes:
         build = (families.BUILD_INFO, self._build, 1)
         gauges = [build, *self._workers(), *self._processes.gauges(), *self._gpus.gauges()]
+        gauges += self.drift.gauges(models)
         return exposition.expose(self._folder, gauges)
 
     def _write(self, write: Callable[[], bool]) -> None:

@@ -12,14 +12,15 @@ from PIL import Image
 
 from service.client import Client
 from tests import pictures
-from tests.registries import SCORED, ScoredRows, publish
+from tests.registries import DISTRIBUTIONS, SCORED, ScoredRows, publish
 from tests.running import Service, serving
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     registry = tmp_path_factory.mktemp("registry")
-    publish(registry, module=ScoredRows(), **SCORED)
+    publish(registry, module=ScoredRows(), **SCORED, distributions=DISTRIBUTIONS)
     publish(registry, "unscored")
     with serving(registry, "--default-model", "rows") as running:
         yield running
@@ -95,6 +96,22 @@ def test_the_client_reads_it(scored: Service) -> None:
     assert foreign.prediction_set is not None
     assert [one.label for one in foreign.prediction_set] == ["7"]
     assert (blank.label, blank.probability, blank.blank) == (None, None, True)
+
+
+def test_predictions_unlike_those_for_held_out_images_are_drift(scored: Service) -> None:
+    def parameters(model: str = "rows") -> dict[str, Any]:
+        found: dict[str, Any] = scored.client.get(f"/v2/models/{model}").json()["parameters"]
+        return found
+
+    before = parameters()
+    for _ in range(4):
+        ask(scored, *[digit(0)] * 100)
+    wait_until(lambda: parameters()["drift"] == "drifting", 10, interval=0.05)
+
+    assert (before["drift"], parameters()["drift_window"], parameters()["drift_images"]) == ("filling", 400, 400)
+    assert min(parameters()[f"drift_{name}"] for name in ("class", "confidence", "outlier")) > 1
+    assert scored.metric("inference_drift_ratio", model="rows", distribution="class") > 1
+    assert parameters("unscored")["drift"] == "not watched, because the manifest has no distributions"
 
 
 def test_the_open_inference_protocol_has_two_more_outputs(scored: Service) -> None:

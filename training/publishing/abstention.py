@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from service.contract.manifest import (
+    Distributions,
     FeatureInput,
     ForeignEvidence,
     ImageInput,
@@ -22,6 +23,7 @@ from service.images.decode import is_blank
 from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.publishing import foreign, outliers, prediction_sets
+from training.publishing.distributions import distributions
 from training.publishing.evaluate import logits_of
 from training.publishing.export import features_of, load_columns, with_scores
 
@@ -37,11 +39,15 @@ _KNOWN_BLANK = 0.001  # of the training pictures
 
 @dataclass(frozen=True)
 class Abstention:
-    """An artifact, and what a manifest says about when it should abstain; nothing if too little was held out."""
+    """An artifact, and what a manifest says about when it should abstain; nothing if too little was held out.
+
+    `distributions` are those that its predictions for held-out inputs have.
+    """
 
     artifact: bytes
     outliers: OutlierScores | None = None
     sets: PredictionSets | None = None
+    distributions: Distributions | None = None
 
 
 def learn(
@@ -63,7 +69,16 @@ def learn(
         with_scores(artifact, score),
         outliers.thresholds(scores, data=held_out.title, knows_blank=_has_blank(train)),
         prediction_sets.floors(prediction_sets.probabilities(seen.logits, temperature), labels, data=held_out.title),
+        distributions(seen.logits, scores, temperature=temperature, data=held_out.title),
     )
+
+
+def watch(known: Abstention, held_out: Dataset, *, temperature: float, device: torch.device) -> Distributions | None:
+    """Return the distributions of an artifact's predictions for held-out data; None of one that gives no scores."""
+    if known.outliers is None:
+        return None
+    columns = logits_of(load_columns(known.artifact, device), held_out.inputs)
+    return distributions(columns[:, :-1], columns[:, -1], temperature=temperature, data=held_out.title)
 
 
 def metrics_of(known: Abstention, data: Dataset, *, temperature: float, device: torch.device) -> Iterator[Metric]:

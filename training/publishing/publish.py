@@ -80,6 +80,7 @@ def publish(
             outliers=known.outliers,
             foreign=tuple(foreign),
             sets=known.sets,
+            distributions=known.distributions,
             provenance=provenance,
             forced=forced,
         )

@@ -36,8 +36,9 @@ _ACCURACY_TOLERANCE = 0.0005
 def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.device) -> ModelManifest:
     """Publish the served version of `name` as its next one, with evidence for its forms measured here.
 
-    A version that cannot tell outliers learns to, if its training data is here and it held some of it out. Weights,
-    logits, accuracy, provenance and pictures stay as they were.
+    A version that cannot tell outliers learns to, if it held out some of its training data, and one without the
+    distributions of its predictions gets them; for both, the training data must be here. Weights, logits, accuracy,
+    provenance and pictures stay as they were.
 
     Raises:
         ValueError: the version's card is not one that training wrote.
@@ -50,10 +51,13 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     _expect_same_accuracy(before, artifact, test, device)
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
-    known = Abstention(artifact, before.outliers, before.sets)
+    known = Abstention(artifact, before.outliers, before.sets, before.distributions)
     learnt: Mapping[str, Any] = {}
     if before.outliers is None and before.provenance.hyper_parameters.get("held_out"):
         known, learnt = _learn(before, artifact, test, data_dir, device)
+    elif before.outliers is not None and before.distributions is None:
+        _, sent = _training_data(before, test, data_dir)
+        learnt = {"distributions": abstention.watch(known, sent, temperature=before.temperature, device=device)}
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))
     forms, half_precision = equivalence(known, device, test)
 
@@ -72,16 +76,8 @@ def _learn(
     before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Path, device: torch.device
 ) -> tuple[Abstention, Mapping[str, Any]]:
     """Return the artifact with outlier scores, and what they change in its manifest."""
-    source, _, split = before.provenance.dataset.rpartition("/")
-    whole = sources.load(source, split, data_dir, style=test.style)
-    if whole.digest != before.provenance.dataset_digest:
-        raise TrainingError(
-            f"{whole.title} must be what {before.name}@{before.version} was trained on, "
-            f"{before.provenance.dataset_digest[:12]}. Given: {whole.digest[:12]}"
-        )
-    train, held_out = whole.hold_out(float(str(before.provenance.hyper_parameters["held_out"])))
-    recipe = RECIPES.get(before.provenance.recipe)
-    sent = recipe.as_sent(held_out) if recipe is not None else held_out
+    train, sent = _training_data(before, test, data_dir)
+    source = before.provenance.dataset.rpartition("/")[0]
     logger.info("learning what is foreign to %s@%d", before.name, before.version)
     known = abstention.learn(artifact, train, sent, temperature=before.temperature, device=device)
     if known.outliers is None:
@@ -103,10 +99,29 @@ def _learn(
         "schema_version": 2,
         "outliers": known.outliers,
         "sets": known.sets,
+        "distributions": known.distributions,
         "foreign": tuple(abstention.compare(known, test, before.input, data_dir, device)),
         "metrics": (*before.metrics, *abstentions),
         "golden": golden_sample(known, test, device),
     }
+
+
+def _training_data(before: ModelManifest, test: Dataset, data_dir: Path) -> tuple[Dataset, Dataset]:
+    """Return what a version was trained on, and what it held out of that, as clients would send it.
+
+    Raises:
+        TrainingError: the data is not here, or is other data.
+    """
+    source, _, split = before.provenance.dataset.rpartition("/")
+    whole = sources.load(source, split, data_dir, style=test.style)
+    if whole.digest != before.provenance.dataset_digest:
+        raise TrainingError(
+            f"{whole.title} must be what {before.name}@{before.version} was trained on, "
+            f"{before.provenance.dataset_digest[:12]}. Given: {whole.digest[:12]}"
+        )
+    train, held_out = whole.hold_out(float(str(before.provenance.hyper_parameters["held_out"])))
+    recipe = RECIPES.get(before.provenance.recipe)
+    return train, (recipe.as_sent(held_out) if recipe is not None else held_out)
 
 
 def _is_other(title: str, test: Dataset) -> bool:

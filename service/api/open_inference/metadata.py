@@ -7,6 +7,7 @@ from typing import Any
 
 from service.contract.manifest import ImageInput
 from service.engine.served_models import ServedModel, ServedModels
+from service.telemetry.drift import State
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 PLATFORM = "pytorch_torchscript"
@@ -109,6 +110,14 @@ def outputs_of(model: ServedModel) -> list[Document]:
             {"name": "outlier_percentiles", "datatype": "FP32", "shape": [-1]},
         ]
     return found
+
+
+def drift_of(state: State | None) -> dict[str, str | int | float]:
+    """Describe how a model's latest predictions compare with those for held-out inputs."""
+    if state is None:
+        return {"drift": "not watched, because the manifest has no distributions"}
+    ratios = {f"drift_{name}": round(ratio, 3) for name, ratio in state.ratios.items()}
+    return {"drift": state.text, "drift_images": state.images, "drift_window": state.window, **ratios}
 
 
 def parameters_of(model: ServedModel) -> dict[str, str | int | float]:

@@ -21,6 +21,7 @@ from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Later, Request, Response, problem_headers
 from service.problems import Problem, Unavailable, Unprocessable
+from service.telemetry.drift import Drift
 
 
 class OpenInference:
@@ -33,6 +34,7 @@ class OpenInference:
         administration: Administration,
         is_ready: Callable[[], bool],
         statistics: Callable[[Sequence[ServedModel]], Awaitable[list[Document]]],
+        drift: Drift,
     ) -> None:
         self._exchange = exchange
         self._dispatcher = inference.dispatcher
@@ -41,6 +43,7 @@ class OpenInference:
         self._administration = administration
         self._is_ready = is_ready
         self._statistics = statistics
+        self._drift = drift
 
     def routes(self) -> list[Route]:
         """Return the protocol's paths; those of a model come with and without a version."""
@@ -82,7 +85,8 @@ class OpenInference:
     def _metadata(self, request: Request) -> Response:
         model = self._model(request)
         document = metadata.metadata(self._dispatcher.served, model)
-        return json_response({**document, "parameters": metadata.parameters_of(model)})
+        drift = metadata.drift_of(self._drift.state(model))
+        return json_response({**document, "parameters": {**metadata.parameters_of(model), **drift}})
 
     def _model_ready(self, request: Request) -> Response:
         model = self._model(request)

@@ -43,6 +43,8 @@ class Family(NamedTuple):
         return named.get("model", ""), named.get("version", "")
 
 
+Gauge = tuple[Family, Labels, float]
+
 _VERSION = ("model", "version")
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -115,6 +117,23 @@ CONFIDENCE = Family(
     _VERSION,
     Kind.HISTOGRAM,
     _PROBABILITIES,
+)
+DRIFT = Family(
+    "inference_drift_ratio",
+    "Distance of the latest predictions from those for held-out inputs, of class, confidence and outlier score, "
+    "divided by its limit: more than 1 is drift.",
+    (*_VERSION, "distribution"),
+    Kind.MAX,
+)
+DRIFT_IMAGES = Family(
+    "inference_drift_window_images", "Predictions in the window that is compared.", _VERSION, Kind.MAX
+)
+FEEDBACK = Family("inference_feedback", "Predictions whose truth was told, by what they were.", (*_VERSION, "outcome"))
+LIVE_ACCURACY = Family(
+    "inference_live_accuracy_ratio",
+    "Share of the predictions with feedback that were right, and the interval that holds it with 95 % confidence.",
+    (*_VERSION, "bound"),
+    Kind.MAX,
 )
 MODEL_INFO = Family(
     "inference_model_info",

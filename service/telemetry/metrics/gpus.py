@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from service.telemetry.metrics import families
-from service.telemetry.metrics.recorder import Gauge
+from service.telemetry.metrics.families import Gauge
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.telemetry.metrics import families
-from service.telemetry.metrics.recorder import Gauge
+from service.telemetry.metrics.families import Gauge
 
 _CHILDREN = {"http": "decoder", "worker": "prober"}
 """The role of the processes that one of a role starts by itself."""

@@ -20,8 +20,10 @@ import numpy.typing as npt
 from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key, ServedModel
 from service.problems import REASONS, ModelFailed, NotFound, Unauthorized
+from service.telemetry.drift import Drift
+from service.telemetry.feedback.accuracy import OUTCOMES
 from service.telemetry.metrics import families, retention
-from service.telemetry.metrics.families import Family, Group, Labels
+from service.telemetry.metrics.families import Family, Gauge, Group, Labels
 from service.telemetry.metrics.snapshots import KEEPER, Shared
 from service.telemetry.metrics.totals import Snapshot, Totals, merge_seen
 
@@ -46,8 +48,6 @@ _REMEMBERED = 100
 REST_SECONDS = 2.0
 """Between two snapshots of a process that has nothing new to report; well below retention.LIVE_SECONDS."""
 
-Gauge = tuple[Family, Labels, float]
-
 
 class Recorder:
     """Records the metrics of the process that calls it, and leaves snapshots in `folder` for all to sum.
@@ -56,8 +56,18 @@ class Recorder:
     Must be made, or first be used, after the fork; `keeper` is the one that never dies before the others.
     """
 
-    def __init__(self, folder: Path, *, keeper: bool = False, rest_seconds: float = REST_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keeper: bool = False,
+        drift: Drift | None = None,
+        takes_feedback: bool = False,
+        rest_seconds: float = REST_SECONDS,
+    ) -> None:
         self._shared = Shared(folder)
+        self._drift = drift
+        self._takes_feedback = takes_feedback
         self._name = KEEPER if keeper else ""
         self._rest_seconds = rest_seconds
         self._lock = threading.Lock()
@@ -82,6 +92,8 @@ class Recorder:
         self._blocks: defaultdict[ServedModel, list[float]] = defaultdict(list)
         self._class_ids: defaultdict[ServedModel, list[int]] = defaultdict(list)
         self._confidences: defaultdict[ServedModel, list[float]] = defaultdict(list)
+        self._scores: defaultdict[ServedModel, list[float]] = defaultdict(list)
+        self._blank: Counter[ServedModel] = Counter()
 
     # On the way of a request
 
@@ -106,12 +118,15 @@ class Recorder:
         """Count images that got no label."""
         for reason, number in zip(ABSTENTIONS, (blank, foreign), strict=True):
             self._abstained[(*_labels(model.key), reason)] += number
+        self._blank[model] += blank
 
     def block(self, model: ServedModel, answer: BlockAnswer) -> None:
         """Count a block that a worker answered."""
         self._blocks[model].extend((len(answer.class_ids), answer.batch_size, answer.compute_seconds))
         self._class_ids[model] += answer.class_ids
         self._confidences[model] += answer.confidences
+        if model.manifest.distributions is not None:
+            self._scores[model] += answer.scores
 
     # Now and then
 
@@ -243,6 +258,8 @@ class Recorder:
             numbers(family, labels)
         for reason in ABSTENTIONS if model.outliers else ():
             numbers(families.ABSTAINED, (*labels, reason))
+        for outcome in OUTCOMES if self._takes_feedback else ():
+            numbers(families.FEEDBACK, (*labels, outcome))
         for reason in REASONS:
             numbers(families.REQUEST_FAILURES, ("", "", reason))
         for name in model.classes if len(model.classes) <= MAX_CLASSES else ():
@@ -270,6 +287,8 @@ class Recorder:
             self._totals.add(families.ABSTAINED, abstained, number)
 
     def _count_blocks(self, now: float) -> None:
+        for model in self._blank.keys() - self._blocks.keys():
+            self._watch(model, np.empty(0, np.int32), np.empty(0))
         for model, values in self._blocks.items():
             labels = _labels(model.key)
             self._seen[labels] = now
@@ -287,10 +306,22 @@ class Recorder:
         computed = class_ids >= 0
         if failed := int(np.count_nonzero(~computed)):
             self._totals.add(families.IMAGE_FAILURES, (*labels, ModelFailed.reason), failed)
-        self._totals.observe(families.CONFIDENCE, labels, _floats(self._confidences[model])[computed])
+        confidences = _floats(self._confidences[model])
+        self._totals.observe(families.CONFIDENCE, labels, confidences[computed])
+        self._watch(model, class_ids, confidences)
         if len(model.classes) <= MAX_CLASSES:
             for name, number in zip(model.classes, np.bincount(class_ids[computed]).tolist(), strict=False):
                 self._totals.add(families.CLASSES, (*labels, name), number)
+
+    def _watch(
+        self, model: ServedModel, class_ids: npt.NDArray[np.int32], confidences: npt.NDArray[np.float64]
+    ) -> None:
+        """Compare predictions with those that the manifest has; a class id below 0 is none."""
+        if self._drift is not None and model.manifest.distributions is not None:
+            computed = class_ids >= 0
+            scores = _floats(self._scores[model])
+            scores = scores[computed] if len(scores) else scores
+            self._drift.add(model, class_ids[computed], confidences[computed], scores, blank=self._blank[model])
 
     def _snapshot(self) -> tuple[int, bytes]:
         everything = Totals()

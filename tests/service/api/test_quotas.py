@@ -11,6 +11,7 @@ import pytest
 from service.api import quotas as module
 from service.api.keys import Key
 from service.api.quotas import Quotas
+from service.shared_lock import SharedLock
 
 
 class Clock:
@@ -38,7 +39,7 @@ def key(number: int = 1, *, requests: float = 0, images: float = 0) -> Key:
 def another_process(quotas: Quotas) -> Quotas:
     """Return the same table as a process has it that was forked: with a lock of its own."""
     forked = copy.copy(quotas)
-    forked._lock = None
+    forked._lock = SharedLock(quotas._lock._path)
     return forked
 
 

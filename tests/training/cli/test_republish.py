@@ -93,3 +93,21 @@ def test_a_version_without_metrics_has_nothing_to_compare_with(
 
     assert code == 1
     assert "only an image model with metrics has forms to compare. Given: rows@1" in capsys.readouterr().err
+
+
+def test_a_version_from_before_distributions_were_stored_gets_those_that_training_would_have_stored(
+    trained: Path, tmp_path: Path
+) -> None:
+    before = Registry(trained).manifest("digits", 1)
+    registry = Registry(tmp_path)
+
+    def describe(version: int, file: object) -> ModelManifest:
+        return before.model_copy(update={"version": version, "artifact": file, "distributions": None})
+
+    card = {"card.md": Registry(trained).file("digits", 1, "card.md")}
+    registry.publish("digits", Registry(trained).artifact(before), describe, files=lambda manifest: card)
+
+    code, manifest = republished(tmp_path)
+
+    assert code == 0
+    assert manifest.distributions == before.distributions is not None

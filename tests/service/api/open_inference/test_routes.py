@@ -103,7 +103,8 @@ def test_a_service_without_keys_lets_nobody_change_what_it_serves(client: Any) -
 def test_a_model_says_in_which_form_it_is_computed(client: Any) -> None:
     form = {"form": "published", "threads": 1, "device": "cpu", "graphs": False}
 
-    assert client.get_model_metadata("rows")["parameters"] == form
+    drift = {"drift": "not watched, because the manifest has no distributions"}
+    assert client.get_model_metadata("rows")["parameters"] == form | drift
     assert client.get_model_config("rows")["parameters"] == {
         name: {"string_value": str(value).lower()} for name, value in form.items()
     }
