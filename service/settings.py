@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     trial_memory_bytes: int = Field(4 * 2**30, gt=0, description="Memory that a version may take to be loaded.")
     drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
     shutdown_seconds: float = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
+    feedback_predictions: int = Field(
+        0, ge=0, le=1_000_000, description="Latest predictions that POST /feedback may be about; 0 takes no feedback."
+    )
+    feedback_dir: str = Field(
+        "", description="Folder for feedback and the images that it is about; by default images are not kept."
+    )
+    feedback_bytes: int = Field(2**30, ge=0, description="Most bytes of images in that folder.")
     torchserve: bool = Field(
         False, description="Whether POST /predictions/NAME answers too, as TorchServe's image classifier does."
     )

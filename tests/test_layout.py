@@ -79,6 +79,7 @@ ELSEWHERE = {
     "training/cli/train.py": "tests/training/cli/test_command_line.py",
     "training/data/classes.py": "tests/training/cli/test_own_data.py",
     "training/data/downloads.py": "tests/training/data/test_sources.py",
+    "service/commands/feedback.py": "tests/service/api/test_feedback.py",
     "training/networks/preprocessing.py": "tests/training/publishing/test_export.py",
     "training/networks/resnet.py": "tests/training/networks/test_weights.py",
     "training/publishing/card.py": "tests/training/publishing/test_report.py",

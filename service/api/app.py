@@ -10,6 +10,7 @@ import orjson
 from service.api import cards, openapi, static, torchserve
 from service.api.administration import Administration
 from service.api.auth import ApiKeyAuth
+from service.api.feedback import Feedback
 from service.api.open_inference.routes import OpenInference, error_response
 from service.api.predict import Predict
 from service.api.probes import Probes
@@ -29,6 +30,7 @@ def build_router(
     auth: ApiKeyAuth | None,
     observer: Observer,
     administration: Administration,
+    feedback: Feedback,
     settings: Settings,
 ) -> Router:
     """Put every path of the service into a router."""
@@ -37,6 +39,7 @@ def build_router(
         *open_inference.routes(),
         *probes.routes(),
         *administration.routes(),
+        *feedback.routes(),
         *static.routes(),
         *(torch_serve.routes() if torch_serve else []),
         cards.route(partial(open_registry, settings.registry, settings.model_dir, settings.model_name)),

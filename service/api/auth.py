@@ -36,6 +36,9 @@ _FOR_ADMIN = re.compile(
 )
 """The paths that a key with the scope admin alone may ask for."""
 
+_FOR_FEEDBACK = re.compile(r"/feedback(/.*)?")
+"""The paths that need the scope feedback, and no other."""
+
 
 class ApiKeyAuth:
     """Decides by its key whether a request may be answered; a request that may bears the key as its `caller`."""
@@ -56,8 +59,9 @@ class ApiKeyAuth:
                 "the request must bear an API key: Authorization: Bearer KEY. Given: none that is known"
             )
         request.caller = key
-        if "predict" not in key.scopes and not _FOR_ADMIN.fullmatch(request.path):
-            return Forbidden(f"the key must have the scope predict. Given: {','.join(sorted(key.scopes))}")
+        needed = "feedback" if _FOR_FEEDBACK.fullmatch(request.path) else "predict"
+        if needed not in key.scopes and not _FOR_ADMIN.fullmatch(request.path):
+            return Forbidden(f"the key must have the scope {needed}. Given: {','.join(sorted(key.scopes))}")
         if (key.requests_per_second or key.images_per_second) and (wait := self._quotas.use_request(key)):
             return over_quota(key, wait)
         return None

@@ -19,6 +19,7 @@ from service.engine.served_models import ServedModel
 from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Later, Request, Response
 from service.problems import ClientGone, Problem
+from service.telemetry.feedback.recent import Recent
 from service.telemetry.observer import Observer
 from service.telemetry.trace_context import TRACEPARENT
 
@@ -34,12 +35,14 @@ Reply = TypeVar("Reply", covariant=True)
 class Inputs(NamedTuple, Generic[Content]):
     """The `size` inputs of a request, back to back in `data`; `encode` makes its answer of their outputs.
 
-    `encode` raises Problem if they cannot be answered.
+    `encode` raises Problem if they cannot be answered. `places` are those of the predictions in the answer, unless they
+    are 0, 1, 2 and so on.
     """
 
     data: bytes
     size: int
     encode: Callable[[Computed], Content]
+    places: tuple[int, ...] | None = None
 
 
 class FrontEnd(Protocol[Content, Reply]):
@@ -71,12 +74,15 @@ class Exchange:
     `answer` is for HTTP, and spares most requests a task; `run` is for whoever awaits it.
     """
 
-    def __init__(self, inference: Inference, observer: Observer, timeout_seconds: float) -> None:
+    def __init__(
+        self, inference: Inference, observer: Observer, timeout_seconds: float, recent: Recent | None = None
+    ) -> None:
         self._inference = inference
         self._served = inference.dispatcher.served
         self._admission = inference.dispatcher.admission
         self._observer = observer
         self._timeout_seconds = timeout_seconds
+        self._recent = recent
 
     def begin(self, front_end: FrontEnd[Content, Reply], request: Request) -> None:
         """Resolve what a request's head asks for, and admit it, before its body is read.
@@ -171,6 +177,15 @@ class Exchange:
         if request.trace:
             own += (request.trace.header(),)
         reply = front_end.answer(content, own, model_headers(model))
+        if self._recent:
+            self._recent.remember(
+                request.id,
+                model,
+                computed.parts,
+                inputs.data,
+                places=inputs.places,
+                abstains=request.context.query.abstain,
+            )
         self._observer.answered(request, model, stages, computed.batch_size)
         return reply
 

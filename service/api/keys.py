@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
-SCOPES = frozenset({"predict", "admin"})
+SCOPES = frozenset({"predict", "feedback", "admin"})
 
 MAX_FILE_BYTES = 4 * 2**20
 """Of a file of keys; room for 40,000."""

@@ -104,7 +104,9 @@ class Predict:
         decoded = await self._decode_several(ask, spec, found)
         good = [image for image in decoded if isinstance(image, bytes)]
         data, size = b"".join(good), len(good)
-        return Inputs(data, size, partial(self._encode, ask.model, query, data, size, decoded))
+        encode = partial(self._encode, ask.model, query, data, size, decoded)
+        places = tuple(place for place, image in enumerate(decoded) if isinstance(image, bytes))
+        return Inputs(data, size, encode, places)
 
     def _encode(
         self, model: ServedModel, query: Query, data: bytes, size: int, decoded: Sequence[Decoded], computed: Computed

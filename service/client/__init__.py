@@ -6,7 +6,17 @@
 Needs httpx alone: pictures, arrays and tensors are taken from libraries that their owner has imported already.
 """
 
-from service.client.answers import Classified, ClassProbability, Health, ModelInfo, Models, Prediction, PredictionError
+from service.client.answers import (
+    Classified,
+    ClassProbability,
+    Health,
+    LiveAccuracy,
+    ModelInfo,
+    Models,
+    Prediction,
+    PredictionError,
+    Told,
+)
 from service.client.asynchronous import AsyncClient
 from service.client.blocking import Client
 from service.client.errors import ClientError, Failed, NoAnswer, NotAllowed, NotFound, Refused, TimedOut, Unavailable
@@ -20,6 +30,7 @@ __all__ = [
     "ClientError",
     "Failed",
     "Health",
+    "LiveAccuracy",
     "ModelInfo",
     "Models",
     "NoAnswer",
@@ -30,5 +41,6 @@ __all__ = [
     "Refused",
     "Retries",
     "TimedOut",
+    "Told",
     "Unavailable",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -35,6 +35,8 @@ class Prediction:
     blank: bool = False
     model: str = ""
     version: int = 0
+    request_id: str = field(default="", compare=False)  # by which feedback names it, with its place in the answer
+    index: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,31 @@ class Models:
     models: tuple[ModelInfo, ...]
 
 
-def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a truth was told of: the prediction is None where the model abstained."""
+
+    model: str
+    version: int
+    prediction: str | None
+    truth: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccuracy:
+    """How often one version was right, of the `n` predictions with feedback; the interval holds that with 95 %."""
+
+    model: str
+    version: int
+    n: int
+    right: int
+    abstained: int
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+
+def answer_of(entry: Mapping[str, Any], model: str, version: int, request_id: str = "", index: int = 0) -> Answer:
     """Return an entry of "predictions" as a value.
 
     Raises:
@@ -108,6 +134,32 @@ def answer_of(entry: Mapping[str, Any], model: str, version: int) -> Answer:
         blank=entry.get("blank", False),
         model=model,
         version=version,
+        request_id=request_id,
+        index=index,
+    )
+
+
+def told_of(document: Mapping[str, Any]) -> Told:
+    """Return the answer of POST /feedback as a value.
+
+    Raises:
+        KeyError: it is none.
+    """
+    return Told(*(document[name] for name in ("model", "version", "prediction", "truth", "outcome")))
+
+
+def accuracies_of(document: Mapping[str, Any]) -> tuple[LiveAccuracy, ...]:
+    """Return the answer of GET /feedback as a value.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    return tuple(
+        LiveAccuracy(
+            **{name: one[name] for name in ("model", "version", "n", "right", "abstained", "accuracy")},
+            interval=None if one["interval"] is None else (one["interval"][0], one["interval"][1]),
+        )
+        for one in document["models"]
     )
 
 

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import httpx
 
 from service.client import dialogs
-from service.client.answers import Answer, Classified, Health, Models, Prediction
+from service.client.answers import Answer, Classified, Health, LiveAccuracy, Models, Prediction, Told
 from service.client.batches import MOST_IMAGES, Encoded, cut
 from service.client.dialogs import Dialog, Options, PredictOptions, Request
 from service.client.inputs import encode, rows_of
@@ -94,6 +94,18 @@ class AsyncClient:
     async def models(self) -> Models:
         """Do as `Client.models`."""
         return await self._run(dialogs.models())
+
+    async def feedback(self, prediction: Prediction | str, truth: str | int, *, index: int | None = None) -> Told:
+        """As Client.feedback."""
+        return await self._run(dialogs.feedback(prediction, truth, index))
+
+    async def accuracies(self) -> tuple[LiveAccuracy, ...]:
+        """As Client.accuracies."""
+        return await self._run(dialogs.accuracies())
+
+    async def pairs(self) -> list[dict[str, Any]]:
+        """As Client.pairs."""
+        return await self._run(dialogs.pairs())
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import httpx
 
 from service.client import dialogs
-from service.client.answers import Answer, Health, Models, Prediction
+from service.client.answers import Answer, Health, LiveAccuracy, Models, Prediction, Told
 from service.client.batches import cut
 from service.client.dialogs import Dialog, Options, PredictOptions, Request
 from service.client.inputs import encode, rows_of
@@ -67,6 +67,18 @@ class Client:
     def models(self) -> Models:
         """Return which models are served."""
         return self._run(dialogs.models())
+
+    def feedback(self, prediction: Prediction | str, truth: str | int, *, index: int | None = None) -> Told:
+        """Tell the class, by label or number, that a prediction, or the one of a request id, should have been."""
+        return self._run(dialogs.feedback(prediction, truth, index))
+
+    def accuracies(self) -> tuple[LiveAccuracy, ...]:
+        """Return how often each version was right, of the predictions with feedback."""
+        return self._run(dialogs.accuracies())
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Return the predictions with feedback and their truths, for retraining."""
+        return self._run(dialogs.pairs())
 
     def close(self) -> None:
         self._http.close()

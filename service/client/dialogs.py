@@ -14,7 +14,18 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 import httpx
 
-from service.client.answers import Answer, Health, Models, Prediction, PredictionError, models_of
+from service.client.answers import (
+    Answer,
+    Health,
+    LiveAccuracy,
+    Models,
+    Prediction,
+    PredictionError,
+    Told,
+    accuracies_of,
+    models_of,
+    told_of,
+)
 from service.client.batches import Encoded
 from service.client.errors import Failed, Refused, error_of
 from service.client.responses import document_of, error_in, not_the_service, read_predictions
@@ -156,6 +167,56 @@ def models() -> Dialog[Models]:
     try:
         return models_of(document_of(response))
     except (KeyError, TypeError) as error:
+        raise not_the_service(response) from error
+
+
+def feedback(prediction: Prediction | str, truth: str | int, index: int | None) -> Dialog[Told]:
+    """Tell the class that a prediction should have been, by its label or number.
+
+    Raises:
+        ClientError: the service does not take it.
+    """
+    document: dict[str, Any] = {"request_id": prediction}
+    if isinstance(prediction, Prediction):
+        document, index = {"request_id": prediction.request_id}, prediction.index if index is None else index
+    document |= {"label": truth} if isinstance(truth, str) else {"class_id": truth}
+    document |= {} if index is None else {"index": index}
+    response = yield Request("POST", "/feedback", json.dumps(document).encode(), {"content-type": "application/json"})
+    if response.status_code != 200:
+        raise error_in(response)
+    try:
+        return told_of(document_of(response))
+    except KeyError as error:
+        raise not_the_service(response) from error
+
+
+def accuracies() -> Dialog[tuple[LiveAccuracy, ...]]:
+    """Return how often each version was right, as feedback has it.
+
+    Raises:
+        ClientError: the service does not say.
+    """
+    response = yield Request("GET", "/feedback")
+    if response.status_code != 200:
+        raise error_in(response)
+    try:
+        return accuracies_of(document_of(response))
+    except (KeyError, TypeError) as error:
+        raise not_the_service(response) from error
+
+
+def pairs() -> Dialog[list[dict[str, Any]]]:
+    """Return the predictions with feedback and their truths.
+
+    Raises:
+        ClientError: the service does not give them.
+    """
+    response = yield Request("GET", "/feedback/pairs")
+    if response.status_code != 200:
+        raise error_in(response)
+    try:
+        return [json.loads(line) for line in response.text.splitlines()]
+    except ValueError as error:
         raise not_the_service(response) from error
 
 

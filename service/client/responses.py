@@ -20,7 +20,8 @@ def read_predictions(response: httpx.Response, count: int) -> list[Answer]:
         raise error_in(response)
     document = document_of(response)
     try:
-        answers = [answer_of(one, document["model"], document["version"]) for one in document["predictions"]]
+        about = document["model"], document["version"], _request_id(response) or ""
+        answers = [answer_of(one, *about, index) for index, one in enumerate(document["predictions"])]
     except (KeyError, TypeError) as error:
         raise not_the_service(response) from error
     if len(answers) != count:

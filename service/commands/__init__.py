@@ -7,6 +7,7 @@ COMMANDS = {
     "score": "Score millions of images into Parquet, without a service: on this machine or on a Ray cluster.",
     "health": "Say whether a service is ready; for scripts and container health checks.",
     "models": "List what a service serves.",
+    "feedback": "Tell what predictions should have been; show how often they were right; export both.",
     "bench": "Put a service under load and measure it.",
     "seed": "Copy the models that a registry lacks into it from another one.",
     "config": "Show the settings with which the service would run here, without secrets.",

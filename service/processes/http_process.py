@@ -20,6 +20,7 @@ from service.api.administration import Administration
 from service.api.app import build_router
 from service.api.auth import ApiKeyAuth
 from service.api.exchange import Exchange
+from service.api.feedback import Feedback
 from service.api.inference import Inference
 from service.api.keys import Keys
 from service.api.open_inference import statistics
@@ -41,6 +42,7 @@ from service.processes.signals import leave_signals_to_supervisor
 from service.processes.sockets import close_all
 from service.rollout.unloaded import Unloaded
 from service.settings import Settings
+from service.telemetry.feedback.recent import Recent
 from service.telemetry.observer import Observer
 
 _HOUSEKEEPING_SECONDS = 0.25
@@ -93,7 +95,11 @@ class HTTPProcess:
         quotas = Quotas(run_dir) if self._keys else None
         self._auth = ApiKeyAuth(self._keys, quotas) if self._keys and quotas else None
         self._inference = Inference(self._dispatcher, settings, self._pool, quotas)
-        self._exchange = Exchange(self._inference, observer, settings.timeout_seconds)
+        self._recent: Recent | None = None
+        if settings.feedback_predictions:
+            keeps = bool(settings.feedback_dir)
+            self._recent = Recent(settings.feedback_predictions, settings.front_processes, keeps_inputs=keeps)
+        self._exchange = Exchange(self._inference, observer, settings.timeout_seconds, self._recent)
         self._readiness = Readiness(self._dispatcher, heartbeats, settings)
         self._probes = Probes(self._dispatcher, self._readiness, lambda: observer.expose(self._dispatcher))
         self._predict = Predict(self._exchange, self._inference, observer)
@@ -117,6 +123,14 @@ class HTTPProcess:
             self._auth,
             observer,
             self._administration,
+            Feedback(
+                self._recent,
+                run_dir,
+                self._dispatcher.served.models,
+                lambda: observer.totals(self._dispatcher),
+                observer,
+                settings,
+            ),
             settings,
         )
 
@@ -170,6 +184,8 @@ class HTTPProcess:
 
     def _begin(self, number: int, inherited: list[socket.socket]) -> None:
         self._number = number
+        if self._recent:
+            self._recent.open(number)
         leave_signals_to_supervisor()
         close_all(inherited)
         torch.set_num_threads(1)
@@ -196,6 +212,8 @@ class HTTPProcess:
     async def _keep_house(self) -> None:
         while True:
             self._heartbeats.other_beat(self._number, time.monotonic())
+            if self._recent:
+                self._recent.know(self._dispatcher.served.models())
             if (found := self._quarantine.news()) is not None:
                 self._dispatcher.quarantine(found)
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)

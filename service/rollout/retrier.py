@@ -50,6 +50,7 @@ class _Job:
         self.input_bytes = len(retry.data) // retry.size
         self.size = retry.size
         self.classes = len(manifest.classes)
+        self._scores = int(manifest.outliers is not None)
         self._data = retry.data
         self._results: list[bytes] = []
         self._began = time.monotonic()
@@ -67,14 +68,16 @@ class _Job:
         self._results.append(result)
 
     def add_failure(self, class_id: int) -> None:
-        logits = np.full(self.classes, np.nan, np.float32).tobytes()
-        self.add(IMAGE.pack(class_id, float("nan")) + logits)
+        values = np.full(self.classes + self._scores, np.nan, np.float32).tobytes()
+        self.add(IMAGE.pack(class_id, float("nan")) + values)
 
     def answer(self) -> bytes:
+        scores_at = IMAGE.size + 4 * self.classes
         columns = (
             b"".join(result[:4] for result in self._results),
-            b"".join(result[4:8] for result in self._results),
-            b"".join(result[8:] for result in self._results),
+            b"".join(result[4 : IMAGE.size] for result in self._results),
+            b"".join(result[IMAGE.size : scores_at] for result in self._results),
+            b"".join(result[scores_at:] for result in self._results),
         )
         return messages.pack_answer(
             self.block_id,

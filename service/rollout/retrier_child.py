@@ -25,7 +25,7 @@ from service.model.outputs import Outputs
 from service.rollout.confinement import confine_trial
 from service.rollout.sandbox import close_all_but, limit_this_process, memory_of
 
-IMAGE = struct.Struct("<if")  # class id and confidence; the logits follow
+IMAGE = struct.Struct("<if")  # class id and confidence; the logits follow, and the score if there is one
 READY, ANSWER, REFUSAL = b"r", b"a", b"n"
 """The first byte of each report."""
 
@@ -123,5 +123,6 @@ def _result(model: Model, image: bytes) -> bytes:
 def pack_image(outputs: Outputs) -> bytes:
     """Pack the outputs of one image."""
     class_id = max(int(outputs.class_ids[0]), FAILED)
-    logits: bytes = outputs.logits[0].astype(np.float32).tobytes()
-    return IMAGE.pack(class_id, float(outputs.confidences[0])) + logits
+    values = (outputs.logits[0], outputs.scores[:1])
+    packed = b"".join(value.astype(np.float32).tobytes() for value in values)
+    return IMAGE.pack(class_id, float(outputs.confidences[0])) + packed

@@ -47,7 +47,7 @@ class Observer:
         self._heartbeats = heartbeats
         self._hang_seconds = settings.hang_limit_seconds
         self.drift = Drift(folder)
-        self._recorder = Recorder(folder, drift=self.drift)
+        self._recorder = Recorder(folder, drift=self.drift, takes_feedback=settings.feedback_predictions > 0)
         self._gpus = GPUs()
         self._log: RequestLog | None = None
         if settings.log_requests:
@@ -113,6 +113,10 @@ class Observer:
     def abstained(self, model: ServedModel, *, blank: int, foreign: int) -> None:
         """Count images that got no label: those with nothing to see, and outliers where the client wished it so."""
         self._recorder.abstained(model, blank=blank, foreign=foreign)
+
+    def truth_told(self, model: ServedModel, outcome: str) -> None:
+        """Count a prediction whose truth was told, by its outcome."""
+        self._recorder.add(families.FEEDBACK, 1, model.name, str(model.version), outcome)
 
     def block_answered(self, model: ServedModel, answer: BlockAnswer) -> None:
         """Count a block that a worker answered."""

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "k8s" / "base" / "dashboard.json"
 RULES = ROOT / "k8s" / "base" / "prometheusrule.yaml"
 DOCUMENT = ROOT / "docs" / "observability.md"
-KEY, KEY_LINE = make("dashboards", frozenset({"predict"}))
+KEY, KEY_LINE = make("dashboards", frozenset({"predict", "feedback"}))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 MARK = b"what an image holds"
 
@@ -58,7 +58,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         if not torch.cuda.is_available():
             patch.setenv("PYTHONPATH", f"{ROOT / 'tests' / 'fakes'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         options = ("--default-model", "rows", "--http-processes", "2", "--api-keys-file", str(keys))
-        with serving(root, *options, "--log-format", "json", "--log-requests", "1000") as service:
+        feedback = ("--feedback-predictions", "100")
+        with serving(root, *options, *feedback, "--log-format", "json", "--log-requests", "1000") as service:
             service.client.headers["x-api-key"] = KEY
             ask_everything(service)
             service.metric_at_rest("inference_requests_total")
@@ -80,6 +81,7 @@ def ask_everything(service: Service) -> None:
     tensor = {"name": "features", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
     sent = service.client.post("/v2/models/sign/infer", json={"inputs": [tensor]}, headers={"x-request-id": "v2"})
     assert (sent.status_code, sent.headers["x-request-id"]) == (200, "v2")
+    assert service.client.post("/feedback", json={"request_id": "v2", "class_id": 1}).status_code == 200
 
 
 def dashboard() -> dict[str, Any]:

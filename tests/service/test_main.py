@@ -97,7 +97,10 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(capsys: pyt
         (["keys", "list"], "--file must be given, here or as SERVICE_API_KEYS_FILE. Given: neither"),
         (["keys", "make", "--file", "x"], "make must have the NAME of a key. Given: none"),
         (["keys", "list", "ci", "--file", "x"], "list takes no NAME. Given: ci"),
-        (["keys", "make", "ci", "--file", "x", "--scopes", "all"], "--scopes: must be of admin,predict, joined by"),
+        (
+            ["keys", "make", "ci", "--file", "x", "--scopes", "all"],
+            "--scopes: must be of admin,feedback,predict, joined by",
+        ),
         (["keys", "burn", "ci"], "ACTION: must be one of make, list, remove. Given: 'burn'"),
         (["--registr", "x"], "options must be those of --help, in full. Given: --registr x"),
         (["serve", "extra"], "Given: extra"),

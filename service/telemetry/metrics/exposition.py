@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from service.telemetry.feedback import accuracy
 from service.telemetry.metrics import families, retention
 from service.telemetry.metrics.families import FAMILIES, Family, Gauge, Kind
 from service.telemetry.metrics.snapshots import Shared
@@ -26,7 +27,7 @@ def expose(folder: Path, gauges: Iterable[Gauge] = ()) -> bytes:
     is_shown = retention.shown(everything.seen, now)
     totals.drop(lambda group: not is_shown(group))
     _leave_to_the_living(totals)
-    for family, labels, value in gauges:
+    for family, labels, value in (*gauges, *accuracy.gauges(totals)):
         totals.numbers(family, labels)[0] = value
     return "".join(_lines(totals, now)).encode()
 

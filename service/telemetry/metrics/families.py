@@ -128,6 +128,13 @@ DRIFT = Family(
 DRIFT_IMAGES = Family(
     "inference_drift_window_images", "Predictions in the window that is compared.", _VERSION, Kind.MAX
 )
+FEEDBACK = Family("inference_feedback", "Predictions whose truth was told, by what they were.", (*_VERSION, "outcome"))
+LIVE_ACCURACY = Family(
+    "inference_live_accuracy_ratio",
+    "Share of the predictions with feedback that were right, and the interval that holds it with 95 % confidence.",
+    (*_VERSION, "bound"),
+    Kind.MAX,
+)
 MODEL_INFO = Family(
     "inference_model_info",
     "1 for each version on offer; default says whether it answers when no version is named.",

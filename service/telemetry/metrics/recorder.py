@@ -21,6 +21,7 @@ from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key, ServedModel
 from service.problems import REASONS, ModelFailed, NotFound, Unauthorized
 from service.telemetry.drift import Drift
+from service.telemetry.feedback.accuracy import OUTCOMES
 from service.telemetry.metrics import families, retention
 from service.telemetry.metrics.families import Family, Gauge, Group, Labels
 from service.telemetry.metrics.snapshots import KEEPER, Shared
@@ -56,10 +57,17 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, *, keeper: bool = False, drift: Drift | None = None, rest_seconds: float = REST_SECONDS
+        self,
+        folder: Path,
+        *,
+        keeper: bool = False,
+        drift: Drift | None = None,
+        takes_feedback: bool = False,
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
         self._shared = Shared(folder)
         self._drift = drift
+        self._takes_feedback = takes_feedback
         self._name = KEEPER if keeper else ""
         self._rest_seconds = rest_seconds
         self._lock = threading.Lock()
@@ -250,6 +258,8 @@ class Recorder:
             numbers(family, labels)
         for reason in ABSTENTIONS if model.outliers else ():
             numbers(families.ABSTAINED, (*labels, reason))
+        for outcome in OUTCOMES if self._takes_feedback else ():
+            numbers(families.FEEDBACK, (*labels, outcome))
         for reason in REASONS:
             numbers(families.REQUEST_FAILURES, ("", "", reason))
         for name in model.classes if len(model.classes) <= MAX_CLASSES else ():

@@ -194,7 +194,9 @@ def test_the_cost_of_a_look_up_does_not_grow_with_the_keys(tmp_path: Path) -> No
 def test_a_line_of_another_form_is_refused_without_repeating_it(tmp_path: Path, line: str) -> None:
     (tmp_path / "keys").write_text(f"# first\n{line}\n")
 
-    with pytest.raises(KeysError, match=r"line 2 of .* must be: name, scopes of admin,predict, sha256") as caught:
+    with pytest.raises(
+        KeysError, match=r"line 2 of .* must be: name, scopes of admin,feedback,predict, sha256"
+    ) as caught:
         read(tmp_path / "keys")
 
     assert line not in str(caught.value)

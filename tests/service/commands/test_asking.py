@@ -85,7 +85,9 @@ def test_json_is_an_object_a_line(run: Run, files: list[Path]) -> None:
 def test_json_holds_no_more_than_was_asked_for(run: Run, files: list[Path]) -> None:
     _, out, _ = run("predict", files[0], "--json")
 
-    assert set(json.loads(out)) == {"path", "class_id", "label", "probability", "model", "version"}
+    assert set(json.loads(out)) == {
+        *("path", "class_id", "label", "probability", "model", "version", "request_id", "index")
+    }
 
 
 def test_a_dash_reads_standard_input(run: Run, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from service.engine.messages import CRASHED, FAILED, BlockAnswer, Kind, Message
 from service.rollout.retrier import Limits
 from tests.preloaded import FORKS
 from tests.processes import still_running
-from tests.registries import publish
+from tests.registries import SCORED, publish
 from tests.service.rollout import retrying
 from tests.waiting import wait_until
 
@@ -50,11 +50,23 @@ class Touchy(nn.Module):
         return eaten[0] + total
 
 
+class Scored(nn.Module):
+    """The brightest row, and the brightness of the last one as its score; it crashes as `Touchy` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touchy = Touchy()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.touchy(images), images[:, 0, 9, 0].float() / 255
+
+
 class Running:
     """A retrier in a process of its own, and a connection to it."""
 
     def __init__(self, folder: Path, manifest: ModelManifest) -> None:
         self.manifest = manifest
+        self.registry = folder / "registry"
         self.connection, theirs = FORKS.Pipe()
         path = str(folder / "retrier.sock")
         with socket.socket(socket.AF_UNIX) as listener:
@@ -124,6 +136,18 @@ def test_images_are_answered_in_their_order(retrier: Running) -> None:
     assert answer.confidences == pytest.approx([1.0] * 3)
     assert list(answer.logits[10:20]) == [0, 200, 0, 0, 0, 0, 0, 0, 0, 0]
     assert (answer.classes, answer.batch_size) == (10, 1)
+
+
+def test_a_model_that_scores_its_inputs_scores_them_here_too(retrier: Running) -> None:
+    manifest = publish(retrier.registry, "scored", Scored(), spec=SMALL, **SCORED)
+
+    retrier.send(image(3), image(1, CRASH), image(9, 51), manifest=manifest)
+    answer = retrier.answer()
+
+    assert answer.class_ids == [3, CRASHED, 9]
+    assert list(answer.logits[20:30]) == [0, 0, 0, 0, 0, 0, 0, 0, 0, 51]
+    assert answer.scores == pytest.approx([0, float("nan"), 0.2], nan_ok=True)
+    assert retrier.crashes() == [identity(manifest)]
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,11 @@ def examples(n: int, seed: int) -> Outputs:
     return logits, difficulty + 0.1 * torch.randn(n, generator=chance) + 0.02 * labels
 
 
-@pytest.mark.parametrize("held_out", [3000, 200])
-def test_one_ordinary_window_in_a_thousand_or_fewer_is_beyond_a_limit(held_out: int) -> None:
+def test_one_ordinary_window_in_a_thousand_or_fewer_is_beyond_a_limit() -> None:
     chance = np.random.default_rng(1)
     logits, scores = examples(9000, seed=2)
     found, windows = 0, 0
-    for _ in range(4):
+    for held_out in (3000, 500, 200):
         mixed = torch.tensor(chance.permutation(len(logits)))
         known, others = mixed[:held_out], mixed[-6000:]
         # As a recipe doubles what it held out, to fit on altered copies too.
@@ -132,16 +131,17 @@ def linear(train: Dataset) -> Callable[[Tensor], Outputs]:
     return outputs
 
 
-@pytest.mark.parametrize("how", ALTERED)
-def test_altered_digits_are_told_and_ordinary_ones_are_not(how: str, digits: Dataset, digits_test: Dataset) -> None:
+def test_altered_digits_are_told_and_ordinary_ones_are_not(digits: Dataset, digits_test: Dataset) -> None:
     outputs = linear(digits)
-    held_out = digits_test.subset(len(digits_test) // 2)
-    rest = digits_test.inputs[len(digits_test) // 2 :]
-    rest = rest.repeat(-(-WINDOW // len(rest)), 1, 1, 1)[:WINDOW]
+    half = len(digits_test) // 2
+    rest = digits_test.inputs[half:].repeat(3, 1, 1, 1)[:WINDOW]
 
-    known = distributions(*outputs(held_out.inputs), temperature=1.0, data=held_out.title)
+    known = distributions(*outputs(digits_test.inputs[:half]), temperature=1.0, data="held-out")
 
-    assert max(ratios(known, outputs(rest))) < 1 < max(ratios(known, outputs(ALTERED[how](rest))))
+    assert len(rest) == WINDOW
+    assert max(ratios(known, outputs(rest))) < 1
+    for how, alter in ALTERED.items():
+        assert max(ratios(known, outputs(alter(rest)))) > 1, how
 
 
 @pytest.mark.data
@@ -161,6 +161,6 @@ def test_altered_mnist_is_told_within_500_images_and_its_test_split_is_ordinary(
         return columns[:, :-1] / manifest.temperature, columns[:, -1]
 
     images = test.inputs[mixed[3000:]]
-    assert alarms(found, outputs(images), np.random.default_rng(0), 5000) <= 5
+    assert alarms(found, outputs(images), np.random.default_rng(0), 2000) <= 2
     for how, alter in ALTERED.items():
         assert max(ratios(found, outputs(alter(images[: min(WITHIN, WINDOW)])))) > 2, how

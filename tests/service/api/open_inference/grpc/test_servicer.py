@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 pytest.importorskip("grpc", reason="needs grpcio and protobuf; pip install argmax[grpc]")
 triton = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
 
-KEY, LINE = make("ci", frozenset({"predict"}))
+KEY, LINE = make("ci", frozenset({"predict", "feedback"}))
 ADMIN_KEY, ADMIN_LINE = make("admin", frozenset({"admin"}))
 MAX_BODY_BYTES = 100_000
 
@@ -64,7 +64,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
     port = free_port()
     options = ("--default-model", "rows", "--http-processes", "1", "--grpc-port", str(port))
     limits = ("--max-batch-size", "4", "--max-body-bytes", str(MAX_BODY_BYTES), "--api-keys-file", str(keys))
-    with serving(root / "models", *options, *limits) as service:
+    with serving(root / "models", *options, *limits, "--feedback-predictions", "100") as service:
         service.client.headers["x-api-key"] = KEY
         service.wait_for_log("listening for gRPC on ")
         yield Calling(service, port)
@@ -123,6 +123,15 @@ def test_an_administrator_unloads_and_loads_a_model_and_nobody_else(calling: Cal
         ("UNAVAILABLE", "an administrator unloaded the model")
     ]
     assert client.is_model_ready("sign")
+
+
+def test_what_was_predicted_over_grpc_gets_feedback_over_http(calling: Calling, client: Any) -> None:
+    client.infer("rows", [images(3, 6)], headers={"x-request-id": "over-grpc"})
+
+    truth = {"request_id": "over-grpc", "index": 1, "label": "6"}
+    told = calling.service.client.post("/feedback", json=truth).json()
+
+    assert (told["prediction"], told["outcome"]) == ("6", "right")
 
 
 def test_the_statistics_count_what_was_inferred(client: Any) -> None:
