@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.api.keys import make
 from service.contract.manifest import FeatureInput
 from service.contract.registry import Registry
-from tests import load, pictures
+from tests import load, pictures, running
 from tests.end_to_end.prometheus import Prometheus, scraping
 from tests.registries import DISTRIBUTIONS, RGB, SCORED, FirstFeature, ScoredRows, publish
 from tests.running import Service, serving
@@ -56,6 +56,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     keys.write_text(f"{KEY_LINE}\n")
     with pytest.MonkeyPatch.context() as patch:
         if not torch.cuda.is_available():
+            patch.setattr(running, "as_commands", True)  # torch, too, imports NVML's package where it finds it first
             patch.setenv("PYTHONPATH", f"{ROOT / 'tests' / 'fakes'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         options = ("--default-model", "rows", "--http-processes", "2", "--api-keys-file", str(keys))
         feedback = ("--feedback-predictions", "100")
