@@ -88,6 +88,10 @@ def run(
     train_split = pipeline.load_split(recipe, hyper, "train", data=data, settings=settings)
     if data is not None and sources.is_own(data):
         hyper = adapt(hyper, train_split, chosen=chosen)
+    if promote and not hyper.held_out:
+        raise OptionError(
+            "promote_if_better must be given with held_out above 0: versions are compared on held-out data. Given: 0"
+        )
     code = settings.commit or commit()
     origin = provenance(recipe, hyper, train_split, commit=code, device="")
     # A checkpoint is finished by the code that began it: other code's weights would be published as this one's.

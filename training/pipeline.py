@@ -26,7 +26,6 @@ from training.learning.progress import Progress
 from training.learning.tensorboard import BoardProgress, Details, log_measurements
 from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing import abstention
-from training.publishing.calibrate import fit_temperature
 from training.publishing.destination import expect_writable, expect_writable_registry, registry_for
 from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
@@ -36,6 +35,8 @@ from training.publishing.provenance import commit, provenance
 from training.publishing.publish import golden_sample, input_spec, publish, published
 from training.publishing.quality_gate import refusal, too_few_to_tell
 from training.publishing.report import Report, command, example
+from training.publishing.robustness import Robustness, robustness
+from training.publishing.sharpening import fit as sharpening_for
 from training.recipes import Recipe
 from training.settings import Settings
 
@@ -137,15 +138,17 @@ def run(
     artifact = export(model)
     # What is recorded is measured on what is served: the artifact, read back from its bytes.
     classifier = load(artifact, device)
-    temperature, known = hyper.temperature, abstention.Abstention(artifact)
+    others = list(_others(recipe, other_splits, settings))
+    temperature, sharpening, known = hyper.temperature, None, abstention.Abstention(artifact)
     if held_out is not None:
-        sent = recipe.as_sent(held_out)
-        temperature = fit_temperature(logits_of(classifier, sent.inputs), sent.labels)
-        known = abstention.learn(artifact, train_data, sent, temperature=temperature, device=device)
+        sent, ways = recipe.calibration_data(held_out, (test_data, *others))
+        temperature, sharpening = sharpening_for(logits_of(classifier, sent.inputs), sent.labels, ways=ways)
+        known = abstention.learn(
+            artifact, train_data, sent, ways=ways, temperature=temperature, sharpening=sharpening, device=device
+        )
         classifier = load(known.artifact, device)
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
-    others = list(_others(recipe, other_splits, settings))
     of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
     trouble = diverged(history[-1].loss, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
@@ -154,6 +157,7 @@ def run(
         log_measurements(folder, _scalars(outcome.evaluations), epoch=history[-1].epoch)
 
     manifest = refused = None
+    robust: list[Robustness] = []
     if registry is not None and publish_as is not None:
         origin = provenance(
             recipe,
@@ -166,9 +170,23 @@ def run(
         manifest = published(registry, publish_as, origin) if once else None
         production = _production(registry, publish_as)
         if manifest is None:
-            refused = refusal(evaluation, recipe=recipe, production=production, tolerance=settings.tolerance)
+            robust = [
+                measured
+                for split in (test_data, *([held_out] if held_out is not None else []))
+                if (measured := robustness(classifier, split)) is not None
+            ]
+            refused = refusal(
+                evaluation,
+                recipe=recipe,
+                production=production,
+                tolerance=settings.tolerance,
+                held_out=of_held_out,
+                robustness=next(
+                    (measured for measured in robust if held_out and measured.data == held_out.title), None
+                ),
+            )
     if registry is not None and publish_as is not None and manifest is None and (force or not refused):
-        check(On(model, device), classifier, test_data.inputs)
+        check(On(model, device), load(artifact, device), test_data.inputs)
         forms = equivalence(known, device, test_data) if whole.images else UNTESTED
         splits = (test_data, *others)
         abstentions = [
@@ -183,6 +201,8 @@ def run(
             test=test_data,
             history=history,
             latencies=latencies(classifier, test_data.inputs),
+            robustness=robust,
+            sharpening=sharpening,
         )
         manifest = publish(
             registry,
@@ -199,7 +219,7 @@ def run(
                     cache=Cache(settings.cache_dir),
                 )
             ),
-            abstentions=abstentions,
+            more=[*abstentions, *(metric for measured in robust for metric in measured.metrics)],
             equivalence=forms,
             test=test_data,
             evaluations=outcome.evaluations,
@@ -248,6 +268,7 @@ def _scalars(evaluations: Iterable[Evaluation]) -> dict[str, float]:
             ("loss", evaluation.loss),
             ("accuracy", evaluation.accuracy),
             ("calibration_error", evaluation.calibrated.ece),
+            ("calibration_error_bound", evaluation.calibrated.ece_bound),
         )
     }
 

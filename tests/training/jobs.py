@@ -63,7 +63,7 @@ def left(folder: Path) -> dict[str, Any]:
         registry.artifact(manifest)
         versions[version] = {
             "seed": manifest.provenance.seed,
-            "accuracy": accuracy_of(manifest, "digits/test"),
+            "accuracy": accuracy_of(manifest, "digits/held-out"),
             "decision": registry.decision(NAME, version),
         }
     files = (path.relative_to(folder / "models" / NAME) for path in (folder / "models").rglob("*") if path.is_file())

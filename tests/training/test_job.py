@@ -24,6 +24,7 @@ from training.cli.command_line import main
 from training.errors import OptionError, TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
 from training.publishing.promotion import hold_production, promote_if_better
+from training.publishing.quality_gate import accuracy_of
 from training.publishing.report import Report
 from training.recipes import find
 from training.settings import Settings
@@ -38,6 +39,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, hyper: HyperParameters, *, promote: bool = True, commit: str = "abc") -> job.Result:
+    hyper = hyper.override({"held_out": 0.1})
     settings = Settings(
         registry=str(folder / "models"), runs_dir=folder / "runs", device="cpu", commit=commit, tolerance=1
     )
@@ -52,7 +54,7 @@ def run(folder: Path, hyper: HyperParameters, *, promote: bool = True, commit: s
     )
 
 
-def accuracy(value: float, data: str = "digits/test") -> Metric:
+def accuracy(value: float, data: str = "digits/held-out") -> Metric:
     return Metric(name="accuracy", value=value, data=data, n=10)
 
 
@@ -103,7 +105,8 @@ def test_what_is_served_stays_until_the_new_version_has_proved_to_be_better(
 
     kept = run(tmp_path, quick.override({"epochs": 4, "seed": 3, "batch_size": 32}))
 
-    best = max(registry.versions(NAME), key=lambda v: registry.manifest(NAME, v).metrics[0].value)
+    first, second = (accuracy_of(registry.manifest(NAME, version), "digits/held-out") or 0 for version in (1, 2))
+    best = 2 if second > first else 1
     assert registry.versions(NAME) == [1, 2]
     assert registry.aliases(NAME) == {"production": best}
     assert kept.decision is not None
@@ -113,10 +116,18 @@ def test_what_is_served_stays_until_the_new_version_has_proved_to_be_better(
 @pytest.mark.parametrize(
     ("metrics", "production", "said"),
     [
-        ([accuracy(0.9)], [accuracy(0.8)], "promoted: accuracy on digits/test is 90.00%, that of rows@1 in production"),
-        ([accuracy(0.8)], [accuracy(0.9)], "kept what is in production: accuracy on digits/test is 80.00%"),
+        (
+            [accuracy(0.9)],
+            [accuracy(0.8)],
+            "promoted: accuracy on digits/held-out is 90.00%, that of rows@1 in production",
+        ),
+        ([accuracy(0.8)], [accuracy(0.9)], "kept what is in production: accuracy on digits/held-out is 80.00%"),
         ([accuracy(0.9)], [accuracy(0.9)], "kept what is in production"),
-        ([accuracy(0.9)], [accuracy(0.1, "other/test")], "kept what is in production: rows@1 in production was not"),
+        (
+            [accuracy(0.9)],
+            [accuracy(0.1, "other/held-out")],
+            "kept what is in production: rows@1 in production was not",
+        ),
     ],
     ids=["better", "worse", "as good", "measured on other data"],
 )
@@ -132,6 +143,22 @@ def test_a_version_is_promoted_when_it_is_better_on_the_same_data(
 
     assert decision.startswith(said)
     assert registry.resolve("rows") == (2 if said.startswith("promoted") else 1)
+
+
+def test_a_test_split_promotes_no_version(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    publish(tmp_path, metrics=[accuracy(0.1, "digits/test")])
+    hold_production(registry, "rows")
+
+    decision = promote_if_better(registry, publish(tmp_path, metrics=[accuracy(0.9, "digits/test")]))
+
+    assert decision == "kept what is in production: rows@2 was not measured on held-out data"
+    assert registry.resolve("rows") == 1
+
+
+def test_a_run_that_holds_nothing_out_cannot_ask_to_be_promoted(quick: HyperParameters) -> None:
+    with pytest.raises(OptionError, match=r"promote_if_better must be given with held_out above 0: .* Given: 0"):
+        job.run(find("neural_net"), quick, settings=Settings(), progress=Silent(), data="digits", promote=True)
 
 
 def test_the_first_version_and_one_beside_a_broken_production_are_promoted(tmp_path: Path) -> None:
@@ -191,9 +218,10 @@ def test_a_version_that_the_same_run_has_published_elsewhere_is_found_after_trai
 ) -> None:
     first = run(tmp_path, quick, promote=False)
     settings = Settings(registry=str(tmp_path / "models"), runs_dir=tmp_path / "others", device="cpu", commit="abc")
+    same = quick.override({"held_out": 0.1})
 
     outcome = pipeline.run(
-        find("neural_net"), quick, settings=settings, progress=Silent(), data="digits", publish_as=NAME, once=True
+        find("neural_net"), same, settings=settings, progress=Silent(), data="digits", publish_as=NAME, once=True
     )
 
     assert outcome.manifest == first.manifest

@@ -73,9 +73,12 @@ def test_the_temperature_is_fitted_on_training_examples_that_were_not_trained_on
     assert outcome.held_out is not None
     assert outcome.held_out.calibrated.nll < outcome.held_out.uncalibrated.nll
     assert outcome.evaluation.calibrated.temperature == manifest.temperature
-    assert {(metric.data, metric.n) for metric in manifest.metrics} == {
-        ("digits/test", len(digits_test)),
-        ("digits/held-out", len(held_out)),
+    measured = {(m.data, m.n) for m in manifest.metrics if not m.name.startswith("corrupted_accuracy")}
+    assert measured == {("digits/test", len(digits_test)), ("digits/held-out", len(held_out))}
+    assert {(m.name, m.data, m.n) for m in manifest.metrics if m.name.startswith("corrupted_accuracy")} == {
+        (name, f"digits/{split}", 4)
+        for name in ("corrupted_accuracy", "corrupted_accuracy_worst")
+        for split in ("test", "held-out")
     }
     assert manifest.provenance.dataset_digest == digits.digest
 
@@ -99,6 +102,22 @@ def test_where_clients_compress_the_temperature_is_fitted_on_what_was_held_out_b
     assert manifest.temperature != fit_temperature(classifier(held_out.inputs), held_out.labels)
     assert outcome.held_out is not None
     assert outcome.held_out.n == len(held_out)
+
+
+def test_a_split_that_a_recipe_gives_up_sets_what_is_set_on_held_out_examples(
+    tmp_path: Path, quick: HyperParameters, digits: Dataset, digits_test: Dataset
+) -> None:
+    recipe = replace(NET, data="digits", calibrated_on=("test",))
+
+    run(tmp_path, quick.override({"held_out": 0.2}), recipe=recipe, publish_as="neural_net", force=True)
+
+    registry = Registry(tmp_path)
+    manifest = registry.manifest("neural_net", 1)
+    both = digits.hold_out(0.2)[1].with_more([digits_test])
+    logits = load(registry.artifact(manifest), torch.device("cpu"))(both.inputs)
+    assert manifest.temperature == fit_temperature(logits, both.labels)
+    assert manifest.sets is not None
+    assert (manifest.sets.data, manifest.sets.n) == ("digits/held-out and test", len(both))
 
 
 def test_a_run_that_holds_nothing_out_publishes_the_temperature_it_was_given(
@@ -191,8 +210,8 @@ def test_an_artifact_that_is_not_the_network_is_not_published(
 def test_a_model_that_is_worse_than_production_is_published_by_force_alone_and_says_so(
     tmp_path: Path, quick: HyperParameters
 ) -> None:
-    run(tmp_path, quick.override({"epochs": 5}), publish_as="neural_net")
-    worse = quick.override({"epochs": 1, "lr": 0.005})
+    run(tmp_path, quick.override({"epochs": 5, "held_out": 0.2}), publish_as="neural_net")
+    worse = quick.override({"epochs": 1, "lr": 0.005, "held_out": 0.2})
 
     refused = run(tmp_path, worse, publish_as="neural_net")
     versions = Registry(tmp_path).versions("neural_net")

@@ -25,6 +25,7 @@ _MEASURED = {
     "accuracy": ("training_accuracy", "Share of right answers of the version, on the data."),
     "nll": ("training_loss", "Negative log likelihood of its probabilities."),
     "ece": ("training_calibration_error", "Expected calibration error of its probabilities."),
+    "ece_bound": ("training_calibration_error_bound", "What that stays below in 95 of 100 draws if they are right."),
 }
 _SUCCESS = "training_last_success_timestamp_seconds"
 _PUSH_SECONDS = 10.0

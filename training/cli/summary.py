@@ -13,6 +13,7 @@ from service.contract.manifest import ModelManifest
 from service.contract.registry import ARTIFACT
 from training.hyper_parameters import HyperParameters
 from training.pipeline import Outcome
+from training.publishing.calibrate import Calibration
 from training.recipes import Recipe
 from training.settings import Settings
 
@@ -24,11 +25,16 @@ def measured(outcome: Outcome, recipe: Recipe) -> str:
         floor = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
         lines.append(
             f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
-            f"of {evaluation.n:,} examples{floor}, calibration error {evaluation.calibrated.ece:.2%} "
-            f"({evaluation.uncalibrated.ece:.2%} at temperature 1)"
+            f"of {evaluation.n:,} examples{floor}, calibration error "
+            f"{_calibration_error(evaluation.calibrated)}, "
+            f"at temperature 1 {_calibration_error(evaluation.uncalibrated)}"
         )
     lines.append(f"temperature {outcome.evaluation.calibrated.temperature:g}")
     return "\n".join(lines)
+
+
+def _calibration_error(found: Calibration) -> str:
+    return f"{found.ece:.2%} (chance: up to {found.ece_bound:.2%})"
 
 
 def remedy(outcome: Outcome, recipe: Recipe, hyper: HyperParameters) -> str:

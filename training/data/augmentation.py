@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate, pad
 
 from training.data import jpeg
+from training.data.degradation import Blur, Scatter
 
 Images = Callable[[Tensor, Generator], Tensor]
 
@@ -34,6 +35,25 @@ class Chain:
     def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
         for link in self.links:
             images = link(images, examples=examples, epoch=epoch, generator=generator)
+        return images
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several augmentations, by chance, for a share of the images; the others stay as they are."""
+
+    choices: tuple[Augmentation, ...]
+    share: float
+
+    def __call__(self, images: Tensor, *, examples: Tensor, epoch: int, generator: Generator) -> Tensor:
+        varied = torch.rand(len(images), generator=generator) < self.share
+        choice = torch.randint(len(self.choices), (len(images),), generator=generator)
+        for place, augmentation in enumerate(self.choices):
+            chosen = (varied & (choice == place)).nonzero().flatten().to(images.device)
+            if len(chosen):
+                theirs = images.index_select(0, chosen), examples.index_select(0, chosen.to(examples.device))
+                changed = augmentation(theirs[0], examples=theirs[1], epoch=epoch, generator=generator)
+                images = images.index_copy(0, chosen, changed)
         return images
 
 
@@ -183,6 +203,12 @@ def scaled(augmentation: Augmentation, times: float) -> Augmentation:
     match augmentation:
         case Chain():
             return Chain(tuple(scaled(link, times) for link in augmentation.links))
+        case OneOf():
+            return replace(augmentation, choices=tuple(scaled(choice, times) for choice in augmentation.choices))
+        case Blur():
+            return replace(augmentation, widest=augmentation.widest * times)
+        case Scatter():
+            return replace(augmentation, pixels=augmentation.pixels * times)
         case Translate() | Cutout():
             return replace(augmentation, pixels=round(augmentation.pixels * times))
         case Deform():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from service.contract.manifest import Fit, Style
 from training.errors import OptionError
+
+HELD_OUT = "held-out"
+"""The split of training examples that were not trained on."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,16 @@ class Dataset:
         """Return the first `n` examples."""
         return replace(self, inputs=self.inputs[:n], labels=self.labels[:n])
 
+    def with_more(self, others: Sequence[Dataset]) -> Dataset:
+        """Return these examples and those of other splits, whose name says so: "held-out and holdout"."""
+        parts = (self, *others)
+        return replace(
+            self,
+            split=" and ".join(part.split for part in parts),
+            inputs=torch.cat([part.inputs.to(self.inputs.device) for part in parts]),
+            labels=torch.cat([part.labels.to(self.labels.device) for part in parts]),
+        )
+
     def every_fifth(self, split: str) -> Dataset:
         """Return the split "test", every fifth example of each class, or "train", the others."""
         chosen = torch.zeros_like(self.labels, dtype=torch.bool)
@@ -95,4 +109,4 @@ class Dataset:
             )
         chosen = chosen.to(self.labels.device)
         rest = replace(self, inputs=self.inputs[~chosen], labels=self.labels[~chosen])
-        return rest, replace(self, split="held-out", inputs=self.inputs[chosen], labels=self.labels[chosen])
+        return rest, replace(self, split=HELD_OUT, inputs=self.inputs[chosen], labels=self.labels[chosen])

@@ -26,6 +26,7 @@ from training.publishing import foreign, outliers, prediction_sets
 from training.publishing.distributions import distributions
 from training.publishing.evaluate import logits_of
 from training.publishing.export import features_of, load_columns, with_scores
+from training.publishing.sharpening import Sharpening
 
 COVERAGE = 0.95
 """The coverage that manifests and cards report, as coverage_95 and set_size_95."""
@@ -51,11 +52,19 @@ class Abstention:
 
 
 def learn(
-    artifact: bytes, train: Dataset, held_out: Dataset | None, *, temperature: float, device: torch.device
+    artifact: bytes,
+    train: Dataset,
+    held_out: Dataset | None,
+    *,
+    temperature: float,
+    device: torch.device,
+    ways: int = 1,
+    sharpening: Sharpening | None = None,
 ) -> Abstention:
     """Add outlier scores to an artifact that was trained on `train`, and set what depends on `held_out` data.
 
-    The network's weights and logits stay as they are.
+    That may hold its examples in several `ways`, one after the other. Weights stay as they are, and logits but for
+    their `sharpening`.
     """
     if held_out is None or len(held_out) < outliers.LEAST_HELD_OUT:
         return Abstention(artifact)
@@ -64,21 +73,16 @@ def learn(
     score = outliers.fit(features_of(artifact, fitted, device), seen)
     with torch.no_grad():
         scores = score(seen.logits, seen.mean, seen.square)
+        logits = seen.logits if sharpening is None else sharpening(seen.logits)
     labels = held_out.labels.cpu()
     return Abstention(
-        with_scores(artifact, score),
+        with_scores(artifact, score, sharpening),
         outliers.thresholds(scores, data=held_out.title, knows_blank=_has_blank(train)),
-        prediction_sets.floors(prediction_sets.probabilities(seen.logits, temperature), labels, data=held_out.title),
-        distributions(seen.logits, scores, temperature=temperature, data=held_out.title),
+        prediction_sets.floors(
+            prediction_sets.probabilities(logits, temperature), labels, data=held_out.title, ways=ways
+        ),
+        distributions(logits, scores, temperature=temperature, data=held_out.title),
     )
-
-
-def watch(known: Abstention, held_out: Dataset, *, temperature: float, device: torch.device) -> Distributions | None:
-    """Return the distributions of an artifact's predictions for held-out data; None of one that gives no scores."""
-    if known.outliers is None:
-        return None
-    columns = logits_of(load_columns(known.artifact, device), held_out.inputs)
-    return distributions(columns[:, :-1], columns[:, -1], temperature=temperature, data=held_out.title)
 
 
 def metrics_of(known: Abstention, data: Dataset, *, temperature: float, device: torch.device) -> Iterator[Metric]:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from service.contract.manifest import FormEvidence, ModelManifest
 from service.contract.variants import FormName
 from training.data.augmentation import Augmentation
+from training.data.corruptions import SEVERITIES, SOURCE
 from training.learning.trainer import EpochResult
 from training.publishing.evaluate import Evaluation
+from training.publishing.robustness import Robustness
+from training.publishing.sharpening import Sharpening
 
 _SAME = re.compile(r" The (?:artifact|network) is that of version \d+[^.]*\.")
+_ACCURACY = "## Accuracy"
+_LAST_EPOCH = "the last epoch of training, as it went"
 _SIZE = "## Size and speed"
 _MAKING_IT_AGAIN = "## Making it again"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What a card shows of a version's quality."""
+
+    evaluations: Sequence[Evaluation]  # that on the test split first
+    robustness: Sequence[Robustness] = ()  # likewise
+    sent: Augmentation | None = None  # what was done to the held-out examples to fit the temperature on them once more
+    sharpening: Sharpening | None = None
 
 
 def card(
@@ -23,19 +39,13 @@ def card(
     *,
     network: str,
     command: str,
-    evaluations: Sequence[Evaluation],
+    measured: Measurements,
     history: Sequence[EpochResult],
     latencies: Mapping[int, float],
     pictures: Mapping[str, str],
-    sent: Augmentation | None = None,
 ) -> str:
-    """Return everything about `manifest`, its measurements and how to make it again; `pictures` are files by title.
-
-    `sent` is what was done to the held-out examples for the temperature to be fitted on them once more.
-    """
-    provenance = manifest.provenance
-    test, last = evaluations[0], history[-1]
-    temperature = f"{manifest.temperature:g}"
+    """Return everything about `manifest`, its measurements and how to make it again; `pictures` are files by title."""
+    provenance, last = manifest.provenance, history[-1]
     parts = [
         _title(manifest),
         f"{network}. {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
@@ -49,31 +59,7 @@ def card(
             ("trained on", "sha256", "input"),
             [(provenance.dataset, provenance.dataset_digest, f"{manifest.input.dtype} {list(manifest.input.shape)}")],
         ),
-        "## Accuracy",
-        _table(
-            ("split", "n", "accuracy", "loss"),
-            [
-                *((e.data, f"{e.n:,}", f"{e.accuracy:.2%}", f"{e.loss:.4f}") for e in evaluations),
-                ("the last epoch of training, as it went", "", f"{last.accuracy:.2%}", f"{last.loss:.4f}"),
-            ],
-        ),
-        f"By class, on {test.data}:",
-        _table(
-            ("class", "n", "recall", "precision"),
-            [(r.name, f"{r.n:,}", _percent(r.recall), _percent(r.precision)) for r in test.per_class],
-        ),
-        "## Calibration",
-        f"Probabilities are softmax(logits / {temperature}). {_origin(provenance.hyper_parameters, sent)} "
-        "ECE is the expected calibration error over 15 bins (Guo et al., 2017).",
-        _table(
-            ("split", "temperature", "NLL", "Brier", "ECE"),
-            [
-                (e.data, f"{c.temperature:g}", f"{c.nll:.4f}", f"{c.brier:.4f}", f"{c.ece:.2%}")
-                for e in evaluations
-                for c in ((e.uncalibrated, e.calibrated) if e.calibrated != e.uncalibrated else (e.uncalibrated,))
-            ],
-        ),
-        *_abstention(manifest),
+        *_measurements(manifest, measured, (_LAST_EPOCH, "", f"{last.accuracy:.2%}", f"{last.loss:.4f}")),
         _SIZE,
         _artifact(manifest),
         f"One call on {provenance.device}, median:",
@@ -81,7 +67,7 @@ def card(
             ("batch", "milliseconds", "per input"),
             [(str(size), f"{ms:.2f}", f"{ms / size:.3f}") for size, ms in latencies.items()],
         ),
-        _forms(manifest, test.data),
+        _forms(manifest, measured.evaluations[0].data),
         _MAKING_IT_AGAIN,
         f"```sh\n{command}\n```",
         _table(
@@ -106,34 +92,109 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _origin(hyper_parameters: Mapping[str, object], sent: Augmentation | None) -> str:
-    if hyper_parameters.get("held_out"):
+def _measurements(manifest: ModelManifest, measured: Measurements, last_epoch: Iterable[str]) -> list[str]:
+    """Return the sections on what was measured, of which the first is that on accuracy."""
+    test = measured.evaluations[0]
+    return [
+        _ACCURACY,
+        _table(
+            ("split", "n", "accuracy", "loss"),
+            [
+                *((e.data, f"{e.n:,}", f"{e.accuracy:.2%}", f"{e.loss:.4f}") for e in measured.evaluations),
+                last_epoch,
+            ],
+        ),
+        f"By class, on {test.data}:",
+        _table(
+            ("class", "n", "recall", "precision"),
+            [(r.name, f"{r.n:,}", _percent(r.recall), _percent(r.precision)) for r in test.per_class],
+        ),
+        "## Calibration",
+        f"Probabilities are softmax(logits / {manifest.temperature:g}). {_origin(manifest, measured)} "
+        "ECE is the expected calibration error over 15 bins (Guo et al., 2017). It stays below the bound beside it in "
+        "95 of 100 draws of labels from the model's own probabilities: up to there it may be chance.",
+        _table(
+            ("split", "temperature", "NLL", "Brier", "ECE", "bound"),
+            [
+                (e.data, f"{c.temperature:g}", f"{c.nll:.4f}", f"{c.brier:.4f}", f"{c.ece:.2%}", f"{c.ece_bound:.2%}")
+                for e in measured.evaluations
+                for c in ((e.uncalibrated, e.calibrated) if e.calibrated != e.uncalibrated else (e.uncalibrated,))
+            ],
+        ),
+        *_robustness(measured.robustness),
+        *_abstention(manifest),
+    ]
+
+
+def _robustness(measured: Sequence[Robustness]) -> list[str]:
+    """Return the accuracy on corrupted copies, by kind and severity on the first split that was measured."""
+    if not measured:
+        return []
+    first = measured[0]
+    kinds = sorted(first.accuracies, key=first.of)
+    return [
+        "## Corrupted copies",
+        f"Sixteen kinds of corruption at five severities ({SOURCE}). One copy of each of n images for every kind and "
+        "severity; the mean is over all of them.",
+        _table(
+            ("split", "n", "mean", "worst kind"),
+            [(m.data, f"{m.n:,}", f"{m.mean:.2%}", f"{m.worst}, {m.of(m.worst):.2%}") for m in measured],
+        ),
+        f"By kind, on {first.data}:",
+        _table(
+            ("kind", "mean", *(f"severity {severity}" for severity in SEVERITIES)),
+            [(kind, f"{first.of(kind):.1%}", *(f"{a:.1%}" for a in first.accuracies[kind])) for kind in kinds],
+        ),
+    ]
+
+
+def _origin(manifest: ModelManifest, measured: Measurements) -> str:
+    """Return on what the temperature was fitted, and which split therefore measures it too well."""
+    sent, fitted = measured.sent, "The temperature"
+    if measured.sharpening is not None:
+        fitted = (
+            "No temperature alone kept the ECE of held-out examples below its bound, so the graph multiplies the "
+            f"network's logits by {measured.sharpening}, where m is how far the first is above the second. This"
+        )
+    if manifest.provenance.hyper_parameters.get("held_out"):
         twice = f", as they are and once more after {sent}" if sent is not None else ""
-        return f"The temperature was fitted on training examples that were held out{twice}, never on test data."
+        more = manifest.sets.data.partition(" and ")[2] if manifest.sets is not None else ""
+        also = f" and on {more}, which no run trains on" if more else ""
+        flatters = f" So {more} flatters calibration and prediction sets, as held-out does." if more else ""
+        return (
+            f"{fitted} was fitted on training examples that were held out{also}{twice}, never on test data.{flatters}"
+        )
     return "Nothing was held out in this run; the temperature is the one that was given."
 
 
-def republished(text: str, before: ModelManifest, manifest: ModelManifest) -> str:
+def republished(text: str, before: ModelManifest, manifest: ModelManifest, measured: Measurements | None = None) -> str:
     """Return the card `text` of `before` for `manifest`, which has the same network and other evidence for its forms.
+
+    `measured` is what was measured again beside that.
 
     Raises:
         ValueError: it is not the card of `before`.
     """
-    learnt = manifest.outliers is not None and before.outliers is None
-    part = "network" if learnt else "artifact"
-    added = ", to which outlier scores were added" if learnt else ""
-    same = f"The {part} is that of version {before.version}{added}; which forms may serve was measured again."
+    part, again = ("artifact", "which forms may serve") if measured is None else ("network", "everything")
+    same = f"The {part} is that of version {before.version}; {again} was measured again."
     text = _SAME.sub("", text)  # of what `before` was itself
     tested_on = before.metrics[0].data
     old_forms = f"\n\n{_forms(before, tested_on)}\n\n"
     text = text.replace(old_forms, "\n\n")  # cards from before forms were compared do not mention any
-    for old, new in (
+    changes = [
         (_title(before), _title(manifest)),
         (_published(before), f"{_published(manifest)} {same}"),
         (_artifact(before), _artifact(manifest)),
-        (_SIZE, "\n\n".join((*(_abstention(manifest) if learnt else ()), _SIZE))),
         (_MAKING_IT_AGAIN, f"{_forms(manifest, tested_on)}\n\n{_MAKING_IT_AGAIN}"),
-    ):
+    ]
+    if measured is not None:
+        _, heading, rest = text.partition(_ACCURACY)
+        old = heading + rest.partition(_SIZE)[0]
+        last_epoch = re.search(rf"^\| ({_LAST_EPOCH}) \| (.*) \| (.*) \| (.*) \|$", old, re.MULTILINE)
+        if last_epoch is None:
+            raise ValueError(f"the card of {before.name}@{before.version} must hold {_LAST_EPOCH!r}")
+        changes.append((old, "\n\n".join((*_measurements(manifest, measured, last_epoch.groups()), ""))))
+    for old, new in changes:
         if text.count(old) != 1:
             raise ValueError(f"the card of {before.name}@{before.version} must hold {old!r} once")
         text = text.replace(old, new)
@@ -162,7 +223,8 @@ def _abstention(manifest: ModelManifest) -> list[str]:
         "Each input gets an outlier score inside the graph: the energy of the logits and, with convolutions, the "
         "distance of a feature map from the training data's. The threshold is the score that 2 % of the held-out "
         f"inputs exceed ({found.data}, n={found.n:,}); `?abstain=true` gives no label beyond it. Prediction sets are "
-        "split conformal, set on the same inputs.",
+        f"split conformal, set on n={sets.n:,} of them; beside each coverage stands its 95 % interval for so many "
+        "inputs.",
         _table(
             ("split", "n", "outliers", "truth in the 95 % set", "classes in it, mean"),
             [
@@ -170,7 +232,7 @@ def _abstention(manifest: ModelManifest) -> list[str]:
                     data,
                     f"{n:,}",
                     f"{values['outliers']:.2%}",
-                    f"{values['coverage_95']:.2%}",
+                    f"{values['coverage_95']:.2%} ({_interval(values['coverage_95'], n)})",
                     f"{values['set_size_95']:.2f}",
                 )
                 for (data, n), values in _by_split(manifest).items()
@@ -224,6 +286,14 @@ def _evidence(accepted: tuple[FormName, ...], found: FormEvidence) -> tuple[str,
     verdict = "yes" if found.form in accepted else "no"
     same_flag = () if found.outlier_agreement is None else (f"{found.outlier_agreement:.2%}",)
     return (found.form, found.data, f"{found.n:,}", f"{found.agreement:.2%}", *same_flag, points, verdict)
+
+
+def _interval(share: float, n: int) -> str:
+    """Return Wilson's 95 % interval of a share of `n`."""
+    z = 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return f"{middle - reach:.2%} to {middle + reach:.2%}"
 
 
 def _percent(share: float) -> str:

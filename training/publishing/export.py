@@ -22,6 +22,7 @@ from training.networks.logits import class_logits
 from training.networks.preprocessing import Preprocessing
 from training.publishing.evaluate import logits_of
 from training.publishing.outliers import Features, OutlierScore, join
+from training.publishing.sharpening import Sharpening
 
 LOGIT_TOLERANCE = 1e-3
 """Largest absolute difference of a logit between the network and its artifact, or the artifact elsewhere."""
@@ -56,20 +57,26 @@ def export(model: Exported) -> bytes:
 class _WithScores(nn.Module):
     """An artifact's logits, and a score made of them and of a feature map's moments."""
 
-    def __init__(self, tapped: Tapped, score: nn.Module) -> None:
+    def __init__(self, tapped: Tapped, score: nn.Module, sharpen: nn.Module) -> None:
         super().__init__()
         self.tapped = tapped
         self.score = score
+        self.sharpen = sharpen
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits, mean, square = self.tapped(inputs)
-        return logits, self.score(logits, mean, square)
+        return self.sharpen(logits), self.score(logits, mean, square)
 
 
-def with_scores(artifact: bytes, score: OutlierScore) -> bytes:
-    """Give an artifact a second output, float32 [N], and leave what it computes otherwise as it was."""
+def with_scores(artifact: bytes, score: OutlierScore, sharpening: Sharpening | None = None) -> bytes:
+    """Give an artifact a second output, float32 [N], and sharpen its logits if told to.
+
+    What it computes otherwise stays as it was; of what it was given so before, nothing stays.
+    """
     with torchscript.without_deprecations(), torch.no_grad():
-        return _saved(torch.jit.script(_WithScores(_tapped(artifact, torch.device("cpu")), score.cpu()).eval()))
+        tapped = _tapped(artifact, torch.device("cpu"))
+        module = _WithScores(tapped, score.cpu(), sharpening or nn.Identity())
+        return _saved(torch.jit.script(module.eval()))
 
 
 def features_of(artifact: bytes, inputs: Tensor, device: torch.device, *, batch_size: int = 256) -> Features:
@@ -94,6 +101,7 @@ def _tapped(artifact: bytes, device: torch.device) -> Tapped:
     """
     module = torch.jit.load(io.BytesIO(artifact), map_location=device)
     graph = module.graph.copy()
+    _drop_scores(graph)
     tap = _feature_map(graph)
     if tap is None:
         graph.setInsertPoint(graph.return_node())
@@ -109,6 +117,20 @@ def _tapped(artifact: bytes, device: torch.device) -> Tapped:
     graph.lint()
     function: Tapped = torch._C._create_function_from_graph("tapped", graph)
     return function
+
+
+def _drop_scores(graph: Any) -> None:
+    """Leave of the graph what computes the network's logits, if `with_scores` has added to it."""
+    outputs = graph.return_node().inputsAt(0).node()
+    if outputs.kind() != "prim::TupleConstruct":
+        return
+    logits = outputs.inputsAt(0)
+    last = logits.node()
+    if last.kind() == "aten::mul" and last.inputsAt(1).node().kind() == "aten::exp":  # sharpened
+        logits = last.inputsAt(0)
+    graph.eraseOutput(0)
+    graph.registerOutput(logits)
+    torch._C._jit_pass_dce(graph)
 
 
 def _feature_map(graph: Any) -> tuple[Any, Any] | None:

@@ -1,4 +1,4 @@
-"""Promotion of a published version that is better than production on the same data.
+"""Promotion of a published version that is better than production on the same held-out data.
 
 Knows nothing about training; a manifest says how good a version is.
 """
@@ -9,6 +9,7 @@ import logging
 
 from service.contract.manifest import ModelManifest
 from service.contract.registry import PRODUCTION, CorruptVersionError, Registry
+from training.data.dataset import HELD_OUT
 from training.publishing.quality_gate import accuracy_of
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,17 @@ def promote_if_better(registry: Registry, manifest: ModelManifest) -> str:
 
 
 def compare(manifest: ModelManifest, served: ModelManifest | None) -> tuple[bool, str]:
-    """Return whether the version may replace the served one on the data of its first metric, and why."""
+    """Return whether the version may replace the served one, by their accuracies on held-out data, and why.
+
+    Never on a test split: one on which versions are chosen measures the chosen one too well.
+    """
     if served is None:
         return True, "nothing in production can be read"
     if served.version == manifest.version:
         return True, "it is what is served"
-    data = manifest.metrics[0].data
+    data = next((m.data for m in manifest.metrics if m.data.endswith(f"/{HELD_OUT}")), None)
+    if data is None:
+        return False, f"{manifest.name}@{manifest.version} was not measured on held-out data"
     accuracy, other = accuracy_of(manifest, data), accuracy_of(served, data)
     production = f"{served.name}@{served.version} in production"
     if accuracy is None or other is None:

@@ -45,7 +45,7 @@ def publish(
     known: Abstention,
     golden: GoldenSample,
     foreign: Sequence[ForeignEvidence] = (),
-    abstentions: Sequence[Metric] = (),
+    more: Sequence[Metric] = (),
     equivalence: Equivalence = UNTESTED,
     test: Dataset,
     evaluations: Sequence[Evaluation],
@@ -55,7 +55,7 @@ def publish(
 ) -> ModelManifest:
     """Write the next version of the model `name` and return its manifest; the first of `evaluations` is the test's.
 
-    `known` is the artifact with what it knows about its limits, `foreign` and `abstentions` are how well it does.
+    `known` is the artifact with what it knows about its limits, `foreign` and `more` metrics are how well it does.
     `equivalence` says which other forms may serve. `report` makes the files for people. `forced` is what the gate
     refused it for, when it is published all the same.
 
@@ -73,7 +73,7 @@ def publish(
             input=input_spec(test),
             classes=test.classes,
             temperature=evaluations[0].calibrated.temperature,
-            metrics=(*(metric for evaluation in evaluations for metric in metrics_of(evaluation)), *abstentions),
+            metrics=(*(metric for evaluation in evaluations for metric in metrics_of(evaluation)), *more),
             golden=golden,
             forms=equivalence.forms,
             half_precision=equivalence.half_precision,
@@ -111,7 +111,9 @@ def metrics_of(evaluation: Evaluation) -> Iterator[Metric]:
         "nll": evaluation.calibrated.nll,
         "brier": evaluation.calibrated.brier,
         "ece": evaluation.calibrated.ece,
+        "ece_bound": evaluation.calibrated.ece_bound,
         "ece_uncalibrated": evaluation.uncalibrated.ece,
+        "ece_uncalibrated_bound": evaluation.uncalibrated.ece_bound,
     }
     for name, value in values.items():
         yield Metric(name=name, value=value, data=evaluation.data, n=evaluation.n)

@@ -1,5 +1,6 @@
-"""The quality gate: a model must reach its recipe's floor, on other data beat guessing, and not fall behind production.
+"""The quality gate: a model must reach its recipe's floors, on other data beat guessing, and stay near production.
 
+Versions are compared on held-out data alone: a test split that chose between versions would measure them too well.
 Knows nothing about the registry; what is in production is given.
 """
 
@@ -10,20 +11,34 @@ import math
 from service.contract.manifest import ModelManifest
 from training.data.dataset import Dataset
 from training.publishing.evaluate import Evaluation
+from training.publishing.robustness import MEAN, Robustness
 from training.recipes import Recipe
+
+CORRUPTED_TOLERANCE = 0.015
+"""What the accuracy on corrupted copies may lose beyond the tolerance: it differs between seeds by more."""
+
+LEAST_COPIED = 200
+"""Held-out images with corrupted copies; with fewer, equal versions differ by more than the tolerance."""
 
 SIGNIFICANT = 0.05
 """The probability at most with which a guess would have been as accurate as the model."""
 
 
 def refusal(
-    evaluation: Evaluation, *, recipe: Recipe, production: ModelManifest | None, tolerance: float
+    evaluation: Evaluation,
+    *,
+    recipe: Recipe,
+    production: ModelManifest | None,
+    tolerance: float,
+    held_out: Evaluation | None = None,
+    robustness: Robustness | None = None,
 ) -> str | None:
     """Return why the model must not be published, with both numbers, or None if it may.
 
-    Only accuracies on the same data are compared: a production model that was measured on other data is no yardstick.
-    A recipe on other data has no floor; there it must be better than always giving the most frequent class, by a
-    one-sided binomial test at the level `SIGNIFICANT`.
+    `evaluation` is on the test split, `held_out` and `robustness` are on training examples that were held out. Only
+    accuracies on the same data are compared: a production model that was measured on other data is no yardstick, and
+    a run that held nothing out is not compared. A recipe on other data has no floor; there it must be better than
+    always giving the most frequent class, by a one-sided binomial test at the level `SIGNIFICANT`.
     """
     given = f"Given: {evaluation.accuracy:.2%}"
     if evaluation.data == recipe.measured_on and evaluation.accuracy < recipe.expected:
@@ -39,12 +54,27 @@ def refusal(
                 f"accuracy on {evaluation.data} must be significantly above the {majority:.2%} of its most frequent "
                 f"class (binomial test, p at most {SIGNIFICANT}). {given} of {evaluation.n:,}, p = {chance:.2g}"
             )
-    served = accuracy_of(production, evaluation.data)
-    if production is not None and served is not None and evaluation.accuracy < served - tolerance:
+    floor = recipe.expected_corrupted if evaluation.data == recipe.measured_on else None
+    if robustness is not None and floor is not None and robustness.mean < floor:
         return (
-            f"accuracy on {evaluation.data} must be at most {tolerance:.2%} below the {served:.2%} of "
-            f"{production.name}@{production.version} in production. {given}"
+            f"accuracy on corrupted copies of {robustness.data} must be at least {floor:.2%}, the floor of "
+            f"{recipe.name}. Given: {robustness.mean:.2%}, at worst {robustness.of(robustness.worst):.2%} with "
+            f"{robustness.worst}"
         )
+    if production is None or held_out is None:
+        return None
+    data = held_out.data
+    compared = [(f"accuracy on {data}", accuracy_of(production, data), held_out.accuracy, tolerance)]
+    if robustness is not None and robustness.n >= LEAST_COPIED:
+        served = metric_of(production, MEAN, data)
+        what = f"accuracy on corrupted copies of {data}"
+        compared.append((what, served, robustness.mean, tolerance + CORRUPTED_TOLERANCE))
+    for what, served, found, allowed in compared:
+        if served is not None and found < served - allowed:
+            return (
+                f"{what} must be at most {allowed:.2%} below the {served:.2%} of "
+                f"{production.name}@{production.version} in production. Given: {found:.2%}"
+            )
     return None
 
 
@@ -71,5 +101,10 @@ def too_few_to_tell(test: Dataset) -> str | None:
 
 def accuracy_of(manifest: ModelManifest | None, data: str) -> float | None:
     """Return the accuracy on `data` that a manifest records, or None."""
+    return metric_of(manifest, "accuracy", data)
+
+
+def metric_of(manifest: ModelManifest | None, name: str, data: str) -> float | None:
+    """Return the value of a metric on `data` that a manifest records, or None."""
     metrics = manifest.metrics if manifest is not None else ()
-    return next((metric.value for metric in metrics if (metric.name, metric.data) == ("accuracy", data)), None)
+    return next((metric.value for metric in metrics if (metric.name, metric.data) == (name, data)), None)

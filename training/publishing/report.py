@@ -12,10 +12,12 @@ from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.trainer import EpochResult
 from training.networks.weights import OFFICIAL
-from training.publishing.card import card
+from training.publishing.card import Measurements, card
 from training.publishing.evaluate import Evaluation
 from training.publishing.plots import confusion_matrix, learning_curve, worst_mistakes
 from training.publishing.publish import input_spec
+from training.publishing.robustness import Robustness
+from training.publishing.sharpening import Sharpening
 from training.recipes import Recipe
 
 CARD = "card.md"
@@ -31,6 +33,8 @@ class Report:
     test: Dataset
     history: Sequence[EpochResult]
     latencies: Mapping[int, float]
+    robustness: Sequence[Robustness] = ()  # that on `test` first
+    sharpening: Sharpening | None = None
 
     def files(self, manifest: ModelManifest) -> dict[str, bytes]:
         """Return the files by name."""
@@ -46,11 +50,10 @@ class Report:
             manifest,
             network=self.recipe.summary + replaced,
             command=self.command,
-            evaluations=self.evaluations,
+            measured=Measurements(self.evaluations, self.robustness, self.recipe.sent, self.sharpening),
             history=self.history,
             latencies=self.latencies,
             pictures={title: name for title, (name, _) in pictures.items()},
-            sent=self.recipe.sent,
         )
         return {CARD: text.encode(), **dict(pictures.values())}
 

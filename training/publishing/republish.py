@@ -1,9 +1,14 @@
-"""Publish a version's network once more, with what this code measures beside it that the version does not have yet."""
+"""Publish a version's network once more, with everything that this code measures and sets on data of its own.
+
+The network, its logits, its accuracy and where it came from stay; temperature, thresholds and evidence are those that a
+run of this code would publish.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +22,14 @@ from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.publishing import abstention
 from training.publishing.abstention import Abstention
-from training.publishing.card import republished
+from training.publishing.card import Measurements, republished
 from training.publishing.equivalence import equivalence
-from training.publishing.evaluate import logits_of
-from training.publishing.export import load
-from training.publishing.publish import EVALUATION, golden_sample
+from training.publishing.evaluate import Evaluation, evaluate, logits_of
+from training.publishing.export import features_of, load
+from training.publishing.publish import EVALUATION, evaluation_file, golden_sample, metrics_of
 from training.publishing.report import CARD
+from training.publishing.robustness import robustness
+from training.publishing.sharpening import fit as sharpening_for
 from training.recipes import RECIPES
 
 logger = logging.getLogger(__name__)
@@ -34,15 +41,15 @@ _ACCURACY_TOLERANCE = 0.0005
 
 
 def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.device) -> ModelManifest:
-    """Publish the served version of `name` as its next one, with evidence for its forms measured here.
+    """Publish the served version of `name` as its next one, with all evidence measured here.
 
-    A version that cannot tell outliers learns to, if it held out some of its training data, and one without the
-    distributions of its predictions gets them; for both, the training data must be here. Weights, logits, accuracy,
-    provenance and pictures stay as they were.
+    What was set on held-out examples (temperature, outlier scores and their threshold, prediction sets, distributions)
+    is set again, for which the training data must be here; a version that held nothing out has its forms compared
+    alone. Weights, logits, accuracy, provenance and pictures stay as they were.
 
     Raises:
         ValueError: the version's card is not one that training wrote.
-        TrainingError: the data that the version was measured on is not here, or gives it another accuracy.
+        TrainingError: the data that the version was trained or measured on is not here, or gives another accuracy.
         RegistryError: the registry cannot be read or written.
     """
     before = registry.manifest(name, registry.resolve(name))
@@ -52,62 +59,77 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     card = registry.file(name, before.version, CARD).decode()
     republished(card, before, before)  # before minutes of measuring, what would fail after them
     known = Abstention(artifact, before.outliers, before.sets, before.distributions)
-    learnt: Mapping[str, Any] = {}
-    if before.outliers is None and before.provenance.hyper_parameters.get("held_out"):
-        known, learnt = _learn(before, artifact, test, data_dir, device)
-    elif before.outliers is not None and before.distributions is None:
-        _, sent = _training_data(before, test, data_dir)
-        learnt = {"distributions": abstention.watch(known, sent, temperature=before.temperature, device=device)}
+    changes: Mapping[str, Any] = {}
+    sections = None
+    copied = _copied(registry, before)
+    if before.provenance.hyper_parameters.get("held_out"):
+        logger.info("measuring %s@%d on all of its data", name, before.version)
+        measured = _measure(before, artifact, test, data_dir, device)
+        known, changes, sections = measured.known, measured.changes, measured.sections
+        copied[EVALUATION] = evaluation_file(measured.evaluations[0])
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))
     forms, half_precision = equivalence(known, device, test)
 
     def describe(version: int, file: Artifact) -> ModelManifest:
-        changes = {"version": version, "created": datetime.now(UTC), "artifact": file, **learnt}
-        changed = before.model_copy(update={**changes, "forms": forms, "half_precision": half_precision})
+        replaced = {"version": version, "created": datetime.now(UTC), "artifact": file, **changes}
+        changed = before.model_copy(update={**replaced, "forms": forms, "half_precision": half_precision})
         return ModelManifest.model_validate(changed.model_dump())
 
     def files(manifest: ModelManifest) -> dict[str, bytes]:
-        return {CARD: republished(card, before, manifest).encode(), **_copied(registry, before)}
+        return {**copied, CARD: republished(card, before, manifest, sections).encode()}
 
     return registry.publish(name, known.artifact, describe, files=files)
 
 
-def _learn(
-    before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Path, device: torch.device
-) -> tuple[Abstention, Mapping[str, Any]]:
-    """Return the artifact with outlier scores, and what they change in its manifest."""
-    train, sent = _training_data(before, test, data_dir)
+@dataclass(frozen=True)
+class _Measured:
+    """What this code sets and measures of an artifact."""
+
+    known: Abstention
+    changes: Mapping[str, Any]  # of the manifest
+    evaluations: Sequence[Evaluation]  # that on the test split first
+    sections: Measurements  # of the card
+
+
+def _measure(before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Path, device: torch.device) -> _Measured:
+    """Set and measure of an artifact what a run does of a network that it has trained."""
+    train, held_out = _training_data(before, test, data_dir)
     source = before.provenance.dataset.rpartition("/")[0]
-    logger.info("learning what is foreign to %s@%d", before.name, before.version)
-    known = abstention.learn(artifact, train, sent, temperature=before.temperature, device=device)
-    if known.outliers is None:
-        return known, {}
-    inputs = test.inputs[:256]
-    if not torch.equal(logits_of(load(artifact, device), inputs), logits_of(load(known.artifact, device), inputs)):
-        raise TrainingError("the network must give the logits that it gave without scores. Given: others")
     titles = dict.fromkeys(metric.data for metric in before.metrics if metric.name == "accuracy")
-    splits = [
-        test,
-        *(sources.load(source, title.rpartition("/")[2], data_dir) for title in titles if _is_other(title, test)),
-    ]
-    abstentions = [
-        metric
-        for data in splits
-        for metric in abstention.metrics_of(known, data, temperature=before.temperature, device=device)
-    ]
-    return known, {
-        "schema_version": 2,
+    others = [sources.load(source, title.rpartition("/")[2], data_dir) for title in titles if _is_other(title, test)]
+    recipe = RECIPES.get(before.provenance.recipe)
+    sent, ways = (held_out, 1) if recipe is None else recipe.calibration_data(held_out, (test, *others))
+    altered = recipe.sent if recipe is not None else None
+    logits = features_of(artifact, sent.inputs, device).logits
+    temperature, sharpening = sharpening_for(logits, sent.labels, ways=ways)
+    known = abstention.learn(
+        artifact, train, sent, ways=ways, temperature=temperature, sharpening=sharpening, device=device
+    )
+    before_and_now = (features_of(each, test.inputs[:256], device).logits for each in (artifact, known.artifact))
+    if not torch.equal(*before_and_now):
+        raise TrainingError("the network must give the logits that it gave without scores. Given: others")
+    classifier = load(known.artifact, device)
+    evaluations = [evaluate(classifier, split, temperature=temperature) for split in (test, *others, held_out)]
+    robust = [found for split in (test, held_out) if (found := robustness(classifier, split)) is not None]
+    metrics = [metric for evaluation in evaluations for metric in metrics_of(evaluation)]
+    for split in (test, *others):
+        metrics += abstention.metrics_of(known, split, temperature=temperature, device=device)
+    metrics += [metric for found in robust for metric in found.metrics]
+    changes = {
+        "schema_version": 1 if known.outliers is None else 2,
+        "temperature": temperature,
         "outliers": known.outliers,
         "sets": known.sets,
         "distributions": known.distributions,
         "foreign": tuple(abstention.compare(known, test, before.input, data_dir, device)),
-        "metrics": (*before.metrics, *abstentions),
+        "metrics": tuple(metrics),
         "golden": golden_sample(known, test, device),
     }
+    return _Measured(known, changes, evaluations, Measurements(evaluations, robust, altered, sharpening))
 
 
 def _training_data(before: ModelManifest, test: Dataset, data_dir: Path) -> tuple[Dataset, Dataset]:
-    """Return what a version was trained on, and what it held out of that, as clients would send it.
+    """Return what a version was trained on, and what it held out of that.
 
     Raises:
         TrainingError: the data is not here, or is other data.
@@ -119,9 +141,7 @@ def _training_data(before: ModelManifest, test: Dataset, data_dir: Path) -> tupl
             f"{whole.title} must be what {before.name}@{before.version} was trained on, "
             f"{before.provenance.dataset_digest[:12]}. Given: {whole.digest[:12]}"
         )
-    train, held_out = whole.hold_out(float(str(before.provenance.hyper_parameters["held_out"])))
-    recipe = RECIPES.get(before.provenance.recipe)
-    return train, (recipe.as_sent(held_out) if recipe is not None else held_out)
+    return whole.hold_out(float(str(before.provenance.hyper_parameters["held_out"])))
 
 
 def _is_other(title: str, test: Dataset) -> bool:

@@ -63,7 +63,7 @@ def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
     for split, n in (("test", 364), ("held-out", 139)):
         assert re.search(
             rf"^digits/{split}: loss [\d.]+, accuracy [\d.]+% of {n} examples, calibration error [\d.]+% "
-            r"\([\d.]+% at temperature 1\)$",
+            r"\(chance: up to [\d.]+%\), at temperature 1 [\d.]+% \(chance: up to [\d.]+%\)$",
             shown,
             re.M,
         )
@@ -183,12 +183,12 @@ def test_a_model_that_the_gate_refuses_is_an_error_and_force_publishes_it(capsys
     assert codes == (1, 0)
     assert "digits/test: loss" in said.out
     assert re.search(
-        r"^error: accuracy on digits/test must be at most 0\.50% below the [\d.]+% of neural_net-digits@1 in "
+        r"^error: accuracy on digits/held-out must be at most 0\.50% below the [\d.]+% of neural_net-digits@1 in "
         r"production\. Given: [\d.]+%\. Nothing was published\. To publish it all the same: .* --resume --force$",
         said.err,
         re.M,
     )
-    assert "published neural_net-digits@2 by force, although accuracy on digits/test must be" in said.out
+    assert "published neural_net-digits@2 by force, although accuracy on digits/held-out must be" in said.out
 
 
 def test_the_tolerance_is_an_option() -> None:

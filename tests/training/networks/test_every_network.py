@@ -7,6 +7,7 @@ import torch
 
 from training.networks.digit_net import DigitNet
 from training.networks.preprocessing import Preprocessing
+from training.networks.residual_net import ResidualNet
 from training.networks.tutorials import NeuralNet, SimpleNN, Xigua
 from training.networks.whitened_net import WhitenedNet
 from training.publishing.export import Exported, export, load
@@ -18,6 +19,8 @@ NETWORKS = {
     "Xigua grey 28": (Xigua((1, 28, 28), 4), (1, 28, 28), 4),
     "DigitNet": (DigitNet(widths=(4, 8, 8)), (1, 28, 28), 10),
     "DigitNet colour 32": (DigitNet(3, 7, (4, 8, 8)), (3, 32, 32), 7),
+    "ResidualNet": (ResidualNet(widths=(8, 8, 16)), (3, 32, 32), 10),
+    "ResidualNet grey 28": (ResidualNet(1, 3, (8, 8, 8)), (1, 28, 28), 3),
     "WhitenedNet": (WhitenedNet(widths=(8, 8, 8)), (3, 32, 32), 10),
     "WhitenedNet grey 28": (WhitenedNet(1, 3, (8, 8, 8)), (1, 28, 28), 3),
 }

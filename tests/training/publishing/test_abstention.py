@@ -46,6 +46,19 @@ def test_the_network_gives_the_logits_that_it_gave_and_a_score_beside_them(
     assert columns[:, -1].isfinite().all()
 
 
+def test_an_artifact_that_gives_scores_is_given_the_same_ones_again(
+    known: Abstention, digits: Dataset, digits_test: Dataset
+) -> None:
+    train, held_out = digits.hold_out(0.2)
+
+    again = abstention.learn(known.artifact, train, held_out, temperature=1.0, device=CPU)
+
+    columns, twice = (logits_of(load_columns(each.artifact, CPU), digits_test.inputs) for each in (known, again))
+    assert torch.equal(columns, twice)
+    assert (again.outliers, again.sets) == (known.outliers, known.sets)
+    assert abs(len(again.artifact) - len(known.artifact)) < 500
+
+
 def test_an_artifact_returns_two_outputs(known: Abstention, digits_test: Dataset) -> None:
     with torchscript.without_deprecations():
         logits, scores = torch.jit.load(io.BytesIO(known.artifact))(digits_test.inputs[:3])

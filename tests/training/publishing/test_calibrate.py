@@ -10,6 +10,7 @@ from training.publishing.calibrate import (
     COLDEST,
     HOTTEST,
     calibration,
+    calibration_error_by_chance,
     expected_calibration_error,
     fit_temperature,
 )
@@ -81,3 +82,37 @@ def test_the_temperature_stays_within_bounds() -> None:
 
     assert fit_temperature(logits, labels) == pytest.approx(COLDEST)
     assert fit_temperature(logits, 1 - labels) == pytest.approx(HOTTEST)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_bound_of_an_ece_is_exceeded_by_one_in_twenty_models_whose_probabilities_are_right(
+    temperature: float,
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = (2 * torch.randn(500, 10, generator=generator) / temperature).softmax(1)
+    confidences, predicted = probabilities.max(1)
+
+    bound = calibration_error_by_chance(confidences)
+
+    beyond = 0
+    for _ in range(1_000):
+        labels = torch.multinomial(probabilities, 1, generator=generator).flatten()
+        beyond += expected_calibration_error(confidences, predicted == labels) > bound
+    assert 30 <= beyond <= 70
+
+
+def test_wrong_probabilities_exceed_the_bound_and_more_examples_lower_it() -> None:
+    logits, labels = logits_of_known_temperature(2.5)
+
+    right, wrong, few = (
+        calibration(logits, labels, temperature=2.5),
+        calibration(logits, labels, temperature=2.0),
+        calibration(logits[:1_000], labels[:1_000], temperature=2.5),
+    )
+
+    assert right.ece < right.ece_bound < few.ece_bound
+    assert wrong.ece > wrong.ece_bound
+
+
+def test_a_model_that_is_certain_of_everything_has_no_chance_error() -> None:
+    assert calibration_error_by_chance(torch.ones(30)) == 0

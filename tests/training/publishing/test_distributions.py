@@ -17,8 +17,6 @@ from service.contract.registry import Registry
 from service.model.distributions import bins_of_classes, bins_of_values, distance
 from training.data import sources
 from training.data.dataset import Dataset
-from training.publishing import abstention
-from training.publishing.abstention import Abstention
 from training.publishing.distributions import WINDOW, distributions
 from training.publishing.evaluate import logits_of
 from training.publishing.export import load_columns
@@ -150,20 +148,18 @@ def test_altered_digits_are_told_and_ordinary_ones_are_not(digits: Dataset, digi
 def test_altered_mnist_is_told_within_500_images_and_its_test_split_is_ordinary(mnist_root: Path) -> None:
     registry = Registry("models")
     manifest = registry.manifest("mnist", registry.resolve("mnist"))
-    known = Abstention(registry.artifact(manifest), manifest.outliers, manifest.sets)
-    cpu = torch.device("cpu")
-    classifier = load_columns(known.artifact, cpu)
+    classifier = load_columns(registry.artifact(manifest), torch.device("cpu"))
     test = sources.load("mnist", "test", mnist_root, style="mnist")
     mixed = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:7000]
     held_out = Dataset(**{**vars(test), "inputs": test.inputs[mixed[:3000]], "labels": test.labels[mixed[:3000]]})
 
-    found = abstention.watch(known, held_out, temperature=manifest.temperature, device=cpu)
+    columns = logits_of(classifier, held_out.inputs)
+    found = distributions(columns[:, :-1], columns[:, -1], temperature=manifest.temperature, data=held_out.title)
 
     def outputs(images: Tensor) -> Outputs:
         columns = logits_of(classifier, images)
         return columns[:, :-1] / manifest.temperature, columns[:, -1]
 
-    assert found is not None
     images = test.inputs[mixed[3000:]]
     assert alarms(found, outputs(images), np.random.default_rng(0), 2000) <= 2
     for how, alter in ALTERED.items():

@@ -25,6 +25,17 @@ def test_sets_hold_the_truth_as_often_as_asked_whatever_the_calibration(wanted: 
     assert size < 5
 
 
+def test_sets_cover_each_way_in_which_an_example_may_come() -> None:
+    (plain, labels), blurred = drawn(5_000, 0), drawn(5_000, 0)[0].sqrt()
+    blurred = blurred / blurred.sum(1, keepdim=True)
+
+    sets = floors(torch.cat([plain, blurred]), labels.repeat(2), data="drawn/held-out", ways=2)
+
+    alone = [floors(each, labels, data="drawn/held-out").floor(0.9) for each in (plain, blurred)]
+    assert sets.floor(0.9) == min(alone)
+    assert sets.n == 5_000
+
+
 def test_a_coverage_for_which_too_little_was_held_out_takes_every_class() -> None:
     sets = floors(*drawn(50, 0), data="drawn/held-out")
 

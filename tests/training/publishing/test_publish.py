@@ -73,7 +73,9 @@ def test_a_reader_of_the_registry_gets_what_was_measured_and_what_was_trained(ro
         "nll": evaluation.calibrated.nll,
         "brier": evaluation.calibrated.brier,
         "ece": evaluation.calibrated.ece,
+        "ece_bound": evaluation.calibrated.ece_bound,
         "ece_uncalibrated": evaluation.uncalibrated.ece,
+        "ece_uncalibrated_bound": evaluation.uncalibrated.ece_bound,
     }
 
 

@@ -13,6 +13,7 @@ from tests.registries import publish
 from training.data.dataset import Dataset
 from training.publishing.evaluate import Evaluation, evaluate
 from training.publishing.quality_gate import binomial_tail, refusal, too_few_to_tell
+from training.publishing.robustness import Robustness
 from training.recipes import find
 
 RECIPE = replace(find("neural_net"), data="points", expected=0.75)
@@ -30,7 +31,7 @@ def measured(right: int, *, data: str = "points") -> Evaluation:
     return evaluate(TheFirstFeatureSays(), Dataset(data, "test", inputs, labels, ("a", "b")))
 
 
-def in_production(root: Path, accuracy: float, *, data: str = "points/test") -> ModelManifest:
+def in_production(root: Path, accuracy: float, *, data: str = "points/held-out") -> ModelManifest:
     return publish(root, metrics=(Metric(name="accuracy", value=accuracy, data=data, n=100),))
 
 
@@ -46,20 +47,70 @@ def test_a_model_that_is_worse_than_production_by_more_than_the_tolerance_is_ref
 ) -> None:
     production = in_production(tmp_path, 0.9)
 
-    assert refusal(measured(88), recipe=RECIPE, production=production, tolerance=0.025) is None
-    assert refusal(measured(87), recipe=RECIPE, production=production, tolerance=0.025) == (
-        "accuracy on points/test must be at most 2.50% below the 90.00% of rows@1 in production. Given: 87.00%"
+    def refused(right: int) -> str | None:
+        held_out = replace(measured(right), data="points/held-out")
+        return refusal(measured(75), held_out=held_out, recipe=RECIPE, production=production, tolerance=0.025)
+
+    assert refused(88) is None
+    assert refused(87) == (
+        "accuracy on points/held-out must be at most 2.50% below the 90.00% of rows@1 in production. Given: 87.00%"
     )
 
 
-@pytest.mark.parametrize(("measured_on", "served_on"), [("other", "points/test"), ("points", "other/test")])
+def test_a_test_split_compares_no_versions(tmp_path: Path) -> None:
+    production = in_production(tmp_path, 0.99, data="points/test")
+
+    assert refusal(measured(75), recipe=RECIPE, production=production, tolerance=0) is None
+
+
+def corrupted(*accuracies: float, n: int = 200) -> Robustness:
+    """What was measured on copies of held-out examples, by kind, the same at each severity."""
+    kinds = {f"kind {i}": (accuracy,) * 5 for i, accuracy in enumerate(accuracies)}
+    return Robustness("points/held-out", n, kinds)
+
+
+def test_a_recipe_may_have_a_floor_for_corrupted_copies_of_held_out_examples() -> None:
+    recipe = replace(RECIPE, expected_corrupted=0.8)
+
+    def refused(robustness: Robustness) -> str | None:
+        return refusal(measured(75), recipe=recipe, production=None, tolerance=0, robustness=robustness)
+
+    assert refused(corrupted(0.7, 0.9)) is None
+    assert refused(corrupted(0.6, 0.9)) == (
+        "accuracy on corrupted copies of points/held-out must be at least 80.00%, the floor of neural_net. "
+        "Given: 75.00%, at worst 60.00% with kind 0"
+    )
+
+
+def test_a_model_that_is_much_worse_on_corrupted_copies_than_production_is_refused(tmp_path: Path) -> None:
+    measure = Metric(name="corrupted_accuracy", value=0.8, data="points/held-out", n=50)
+    production = publish(tmp_path, metrics=(measure,))
+
+    def refused(accuracy: float, n: int = 200) -> str | None:
+        return refusal(
+            measured(75),
+            held_out=replace(measured(75), data="points/held-out"),
+            recipe=RECIPE,
+            production=production,
+            tolerance=0.01,
+            robustness=corrupted(accuracy, n=n),
+        )
+
+    assert refused(0.776) is None
+    assert refused(0.774) == (
+        "accuracy on corrupted copies of points/held-out must be at most 2.50% below the 80.00% of rows@1 in "
+        "production. Given: 77.40%"
+    )
+    assert refused(0.774, n=199) is None
+
+
+@pytest.mark.parametrize(("measured_on", "served_on"), [("other", "points/held-out"), ("points", "other/held-out")])
 def test_accuracies_on_different_data_are_not_compared(tmp_path: Path, measured_on: str, served_on: str) -> None:
     evaluation = replace(measured(76, data=measured_on), accuracy=0.9)
+    held_out = replace(evaluation, data=f"{measured_on}/held-out")
+    production = in_production(tmp_path, 0.99, data=served_on)
 
-    assert (
-        refusal(evaluation, recipe=RECIPE, production=in_production(tmp_path, 0.99, data=served_on), tolerance=0)
-        is None
-    )
+    assert refusal(evaluation, held_out=held_out, recipe=RECIPE, production=production, tolerance=0) is None
 
 
 def test_on_other_data_a_model_must_beat_its_most_frequent_class_by_a_binomial_test() -> None:

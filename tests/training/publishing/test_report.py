@@ -18,6 +18,7 @@ from training.publishing import plots
 from training.publishing.evaluate import Evaluation, evaluate
 from training.publishing.latency import latencies
 from training.publishing.report import Report, command
+from training.publishing.robustness import Robustness
 from training.recipes import find
 
 HISTORY = [EpochResult(1, 0.5, 0.8, 1.0), EpochResult(2, 0.25, 0.9, 1.0)]
@@ -91,6 +92,26 @@ def test_the_card_tells_data_accuracy_calibration_size_speed_and_how_to_make_it_
         assert expected in text
     rows = [line for line in text.splitlines() if line.startswith("| squares/test |")]
     assert [row.split(" | ")[1] for row in rows] == ["8", "1", "2"]  # accuracy, then before and after the temperature
+
+
+def test_every_calibration_error_on_the_card_stands_beside_its_bound(manifest: ModelManifest) -> None:
+    text = report().files(manifest)["card.md"].decode()
+    calibrated = measured().calibrated
+
+    assert "| NLL | Brier | ECE | bound |" in text
+    assert f"| {calibrated.ece:.2%} | {calibrated.ece_bound:.2%} |" in text
+
+
+def test_the_card_tells_the_accuracy_on_corrupted_copies_the_worst_kind_first(manifest: ModelManifest) -> None:
+    kinds = {"snow": (0.9, 0.8, 0.7, 0.6, 0.5), "fog": (0.5, 0.4, 0.3, 0.2, 0.1)}
+    robust = [Robustness("squares/test", 8, kinds), Robustness("squares/held-out", 8, {"snow": (1.0,) * 5})]
+
+    text = replace(report(), robustness=robust).files(manifest)["card.md"].decode()
+
+    assert "| squares/test | 8 | 50.00% | fog, 30.00% |" in text
+    assert "| squares/held-out | 8 | 100.00% | snow, 100.00% |" in text
+    assert text.index("| fog | 30.0% | 50.0% | 40.0% | 30.0% | 20.0% | 10.0% |") < text.index("| snow | 70.0% |")
+    assert "Corrupted copies" not in report().files(manifest)["card.md"].decode()
 
 
 def test_the_card_tells_on_what_the_temperature_was_fitted(manifest: ModelManifest) -> None:
