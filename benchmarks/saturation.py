@@ -74,7 +74,7 @@ def main() -> None:
     path = (arguments.registry / arguments.model / str(manifest.version) / ARTIFACT).resolve()
     network = torchscript.load(path.read_bytes(), torch.device("cpu"))
     batch = tensor(pixels)[: Settings().max_batch_size]
-    classes = network(batch[:1]).argmax(1).tolist()
+    classes = network.run(batch[:1])[0].argmax(1).tolist()
     argmax = CONTESTANTS["argmax"]
     os.environ["SERVICE_DEFAULT_MODEL"] = arguments.model
     bare: list[float] = []

@@ -16,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from benchmarks.pictures import Pixels, mnist
 from benchmarks.serving import several, tables
 from benchmarks.serving.contestants import CONTESTANTS
 from benchmarks.serving.load import Posts, closed_loop, open_loop
+from benchmarks.serving.logits_only import write_logits_only
 from benchmarks.serving.measuring import TRIES, Measured, measure
 from benchmarks.serving.running import Running, running
 from benchmarks.serving.tables import AT, Rounds
@@ -45,10 +47,12 @@ class Bench:
         self.options = options
         self.rounds = Rounds()
         self.version = Registry(str(options.registry)).resolve(options.model)
-        self.artifact = (options.registry / options.model / str(self.version) / ARTIFACT).resolve()
+        self._folder = tempfile.TemporaryDirectory(prefix="argmax-bench-")
+        served = (options.registry / options.model / str(self.version) / ARTIFACT).resolve()
+        self.artifact = write_logits_only(served, Path(self._folder.name))
         self.pixels: Pixels = mnist(options.mnist, CHECKED)
         network = torchscript.load(self.artifact.read_bytes(), torch.device("cpu"))
-        self.classes: list[int] = network(several.tensor(self.pixels)).argmax(1).tolist()
+        self.classes: list[int] = network.run(several.tensor(self.pixels))[0].argmax(1).tolist()
         self._peak = 0.0
         self._checked: set[str] = set()
 

@@ -28,7 +28,9 @@ class Classifier(ls.LitAPI):
 
     @torch.inference_mode()
     def predict(self, x: torch.Tensor) -> list[tuple[int, float]]:
-        probabilities, classes = self.model(x).softmax(1).max(1)
+        outputs = self.model(x)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs  # beside which there may be an outlier score
+        probabilities, classes = logits.softmax(1).max(1)
         return list(zip(classes.tolist(), probabilities.tolist(), strict=True))
 
     def unbatch(self, output: list[tuple[int, float]]) -> list[tuple[int, float]]:
