@@ -49,7 +49,9 @@ class Bench:
         self.version = Registry(str(options.registry)).resolve(options.model)
         self._folder = tempfile.TemporaryDirectory(prefix="argmax-bench-")
         served = (options.registry / options.model / str(self.version) / ARTIFACT).resolve()
-        self.artifact = write_logits_only(served, Path(self._folder.name))
+        folder = Path(self._folder.name, options.model, str(self.version))  # `running` takes the names from the path
+        folder.mkdir(parents=True)
+        self.artifact = write_logits_only(served, folder)
         self.pixels: Pixels = mnist(options.mnist, CHECKED)
         network = torchscript.load(self.artifact.read_bytes(), torch.device("cpu"))
         self.classes: list[int] = network.run(several.tensor(self.pixels))[0].argmax(1).tolist()
