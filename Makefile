@@ -33,7 +33,7 @@ QUICK := tests/test_imports.py tests/test_docs.py tests/test_layout.py tests/k8s
          tests/k8s/test_alerts.py tests/service/contract/test_manifest.py tests/service/images/test_decode.py \
          tests/service/images/test_headers.py tests/service/engine
 check: $(VENV)/.javascript  ## Lint, check types and run the quick tests (the pre-commit hook)
-	$(TWO_AT_ONCE) types quick lint
+	$(TWO_AT_ONCE) quick types lint
 
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(QUICK)
