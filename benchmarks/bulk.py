@@ -133,7 +133,7 @@ def loop(name: str, count: int, rounds: int, root: Path, folder: Path) -> None:
 def of_ray(
     source: Path, out: Path, engine: Engine, name: str, shard_size: int, settings: Settings
 ) -> tuple[float, int]:
-    """Score a collection; return the seconds from the end of its first quarter to the last part, and the images between.
+    """Score a collection; return the seconds from its first quarter's end to the last part, and the images between.
 
     In the first quarter a second actor may still be starting.
     """
