@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe
+from benchmarks.serving.logits_only import without_score
 from service.contract.manifest import ImageInput, ModelManifest
 from service.contract.registry import Registry
 from service.model import torchscript
@@ -28,18 +29,6 @@ ROUND_SECONDS = 0.05
 WARM_RUNS = 20
 
 Compute = Callable[[Tensor], Any]
-
-
-def without_score(module: torch.jit.ScriptModule) -> Compute:
-    """Return a frozen module with two outputs as a function that gives the first."""
-    graph = module.inlined_graph.copy()
-    logits = next(graph.outputs()).node().inputsAt(0)
-    graph.eraseOutput(0)
-    graph.registerOutput(logits)
-    torch._C._jit_pass_dce(graph)
-    graph.eraseInput(0)  # the module itself: a frozen graph holds its weights
-    compute: Compute = torch._C._create_function_from_graph("logits", graph)
-    return compute
 
 
 def seconds_of(compute: Compute, inputs: Tensor) -> float:

@@ -20,6 +20,13 @@ class _Logits(nn.Module):
         return logits
 
 
+def without_score(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """Return a module with two outputs as one that gives the first; freezing removes what only the second needed."""
+    with torchscript.without_deprecations():
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(_Logits(module).eval()))
+    return frozen
+
+
 def write_logits_only(artifact: Path, folder: Path) -> Path:
     """Write the same network without what only its score needs; an artifact that has none is returned as it is."""
     with torchscript.without_deprecations():
@@ -27,5 +34,5 @@ def write_logits_only(artifact: Path, folder: Path) -> Path:
         if next(module.graph.outputs()).type().kind() != "TupleType":
             return artifact
         path = folder / artifact.name
-        torch.jit.save(torch.jit.freeze(torch.jit.script(_Logits(module).eval())), path)
+        torch.jit.save(without_score(module), path)
     return path
