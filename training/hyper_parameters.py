@@ -92,7 +92,8 @@ class HyperParameters(BaseModel):
     pretrained: str = Field(
         "",
         pattern=r"^[\w.-]*$",
-        description="Weights of torchvision's ResNet-18 that the run starts from, named as its files are.",
+        description="What the run starts from: weights of torchvision's ResNet-18, named as its files are, or a "
+        "published version, MODEL-VERSION-DIGEST.",
     )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")

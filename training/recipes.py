@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from training.data.augmentation import (
     AlternatingFlip,
@@ -42,6 +42,33 @@ from training.networks.weights import Weights
 from training.networks.whitened_net import WhitenedNet
 
 
+class Start(Protocol):
+    """A network that was trained before, with which a run goes on."""
+
+    @property
+    def name(self) -> str:
+        """How manifests name it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """How the command line names it."""
+        ...
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel or feature, as it was trained with."""
+        ...
+
+    def expect(self, data: Dataset, hyper: HyperParameters) -> None:
+        """Raise OptionError if a run on `data` with `hyper` cannot go on from here."""
+        ...
+
+    def put_into(self, network: nn.Module, preprocessing: Preprocessing, inputs: Tensor) -> None:
+        """Give `network` its weights; `inputs` are raw ones of the training data."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A recipe for one classifier."""
@@ -61,6 +88,7 @@ class Recipe:
     takes: tuple[Literal["images", "features"], ...] = ("images",)
     pools: bool = False  # over the whole image, so that the network takes images of any size
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and deviation of each channel
+    start: Start | None = None  # in place of fresh weights
     calibrated_on: tuple[str, ...] = ()  # those of `splits` that set temperature, thresholds and prediction sets too
     sent: Augmentation | None = None  # what clients may do to an input first: its probabilities must hold then too
     bfloat16_pays: bool = False  # for a network of this size, where the device has instructions for it
@@ -85,16 +113,19 @@ class Recipe:
         )
 
     def build(self, data: Dataset, *, activation: str = "own") -> nn.Module:
-        """Build a network with fresh weights and the shape that `data` needs.
+        """Build a network with the shape that `data` needs, and fresh weights or those that the recipe starts from.
 
         Raises:
-            OptionError: the network has no activation to replace by `activation`.
+            OptionError: the network has no activation to replace by `activation`, or `start` is of another network.
         """
         network = self.network(tuple(data.inputs.shape[1:]), len(data.classes))
         if activation != "own" and not replace_activations(network, activation):
             raise OptionError(f"activation must be own with {self.name}, which has none. Given: {activation}")
+        inputs, preprocessing = data.inputs[:2000].cpu(), self.preprocessing(data)
+        if self.start is not None:
+            self.start.put_into(network, preprocessing, inputs)
         if isinstance(network, WhitenedNet):
-            network.whiten_from(self.preprocessing(data)(data.inputs[:2000].cpu()))
+            network.whiten_from(preprocessing(inputs), again=self.start is not None)
         return network
 
     def expect(self, data: Dataset, hyper: HyperParameters) -> None:
@@ -108,6 +139,8 @@ class Recipe:
         if hyper.size and not self.pools:
             others = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.pools)
             raise OptionError(f"size must be given with one of {others}, which pool globally. Given: {self.name}")
+        if self.start is not None:
+            self.start.expect(data, hyper)
         few = data.subset(2).to(torch.device("cpu"))
         try:
             self._compute(few, hyper)
@@ -148,6 +181,26 @@ class Recipe:
             gentle=None,
             pools=True,
             bfloat16_pays=False,
+        )
+
+    def continued(self, start: Start) -> Recipe:
+        """Return the recipe for a run that goes on with the network of `start`: a quarter as long, in smaller steps."""
+        hyper = self.hyper
+        gentler: dict[str, object] = {
+            "pretrained": start.name,
+            "epochs": max(1, hyper.epochs // 4),
+            "lr": hyper.lr / 4,
+            "lr_schedule": "constant" if hyper.lr_schedule == "constant" else "linear",
+            "small_share": 0.0,
+        }
+        if hyper.optimiser == "muon":
+            gentler["filter_lr"] = hyper.filter_lr / 4
+        return replace(
+            self,
+            summary=f"{self.summary}, from the network of {start.name}",
+            hyper=hyper.override(gentler),
+            normalisation=start.normalisation,
+            start=start,
         )
 
     def variation(self, hyper: HyperParameters) -> Augmentation | None:
@@ -192,7 +245,7 @@ class Recipe:
         """Build the preprocessing for the network, on the CPU."""
         if self.normalisation is not None:
             mean, deviation = self.normalisation
-            if data.inputs.shape[1] == 1:  # grey is the mean of three channels
+            if data.inputs.shape[1] < len(mean):  # grey is the mean of three channels
                 mean, deviation = (sum(mean) / 3,), (sum(deviation) / 3,)
             return Preprocessing(mean, deviation, images=data.images)
         if not self.standardise:
@@ -245,12 +298,13 @@ _PHOTOS = HyperParameters(
 )
 # Wide ranges, because they cost little: on 6,000 held-out images, after 4 epochs, see docs/training.md.
 _POOR_PICTURES = (Noise(0.4, share=0.3), Light(0.04, lightest=0.6), Haze(3.0), Scatter(2.0), Blur(1.2))
-_POOR_PHOTOS = (Noise(0.15, share=0.1), Light(0.15, lightest=0.3), Haze(1.5), Scatter(1.0), Blur(1.0))
+_GRAIN = Noise(0.25, share=0.2)  # three kinds of noise in one, so twice as often as each of the others
+_POOR_PHOTOS = (_GRAIN, _GRAIN, Light(0.15, lightest=0.3), Haze(1.5), Scatter(1.5), Blur(1.0))
 _HANDWRITING = Deform(degrees=7, stretch=0.07, slant=0.12, move=1.2, bend=0.7)
 _NEAT_HANDWRITING = Deform(degrees=3.5, stretch=0.035, slant=0.06, move=0.6, bend=0.35)
 _SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.25)))
 _MANY_SNAPSHOTS = Chain(  # for a run that overfits
-    (AlternatingFlip(), Translate(3), OneOf(_POOR_PHOTOS, share=0.3), Jpeg(share=0.5), Cutout(8))
+    (AlternatingFlip(), Translate(3), OneOf(_POOR_PHOTOS, share=0.4), Jpeg(share=0.5), Cutout(8))
 )
 _ALL_SNAPSHOTS = Chain(  # for one that is long
     (

@@ -16,6 +16,7 @@ from training.data.sources import OWN, SOURCES
 from training.errors import OptionError, option_error
 from training.hyper_parameters import HyperParameters
 from training.networks import weights
+from training.publishing import earlier_version
 from training.publishing.destination import open_registry
 from training.recipes import RECIPES, Recipe, find
 from training.settings import Settings
@@ -23,7 +24,7 @@ from training.settings import Settings
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 HYPER_PARAMETERS = [name for name in HyperParameters.model_fields if name != "pretrained"]
-"""Those with an option of their own; --pretrained names a file."""
+"""Those with an option of their own; --pretrained names a file or a version."""
 
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -36,11 +37,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
     parser.add_argument(
         "--pretrained",
-        metavar="FILE",
+        metavar="FILE|VERSION",
         nargs="?",
         const="",
-        help="Train torchvision's ResNet-18 in place of the recipe's network, from weights that torchvision downloads, "
-        "or from those in FILE. For recipes for photographs, with --data folder:PATH.",
+        help="With the folder of a published VERSION, such as models/cifar10/7: go on training its network, which must "
+        "be the recipe's. Else train torchvision's ResNet-18 in place of the recipe's network, from weights that "
+        "torchvision downloads, or from those in FILE; for recipes for photographs, with --data folder:PATH.",
     )
 
 
@@ -74,7 +76,7 @@ def registry_from(arguments: argparse.Namespace) -> Registry:
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe that the options name, with pretrained weights if they say so.
+    """Return the recipe that the options name, with pretrained weights or an earlier version's if they say so.
 
     Raises:
         OptionError: there is no such recipe, or no weights for it.
@@ -83,6 +85,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     recipe = find(arguments.recipe)
     if arguments.pretrained is None:
         return recipe
+    if arguments.pretrained and earlier_version.is_version(arguments.pretrained):
+        return recipe.continued(earlier_version.read(arguments.pretrained))
     if (arguments.data or recipe.data).partition(":")[0] != "folder":
         raise OptionError(f"pretrained must be given with --data folder:PATH. Given: {arguments.data or recipe.data}")
     recipe.expect_photographs()

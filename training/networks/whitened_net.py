@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 
 class WhitenedNet(nn.Module):
@@ -29,11 +30,19 @@ class WhitenedNet(nn.Module):
         nn.init.normal_(self.head.weight, std=12.6**-0.5)
         self.scale = 12.6**0.5 / third
 
-    def whiten_from(self, images: Tensor) -> None:
-        """Set the first layer's filters to the whitened principal components of all 2 x 2 patches of `images`."""
+    def whiten_from(self, images: Tensor, *, again: bool = False) -> None:
+        """Set the first layer's filters to the whitened principal components of all 2 x 2 patches of `images`.
+
+        With `again` the layers behind know the filters that are there: these stay unless the new ones point the same
+        way, and then differ in strength at most.
+        """
+        filters = _whitening(images)
+        likeness = cosine_similarity(filters.flatten(1), self.whiten.weight.flatten(1))
         with torch.no_grad():
-            self.whiten.weight.copy_(_whitening(images))
-            self.whiten.bias.zero_()  # type: ignore[union-attr]
+            if not again:
+                self.whiten.bias.zero_()  # type: ignore[union-attr]
+            if not again or likeness.min() > 0.99:
+                self.whiten.weight.copy_(filters)
 
     def forward(self, images: Tensor) -> Tensor:  # float32 [N, C, H, W] -> float32 [N, K]
         images = images.contiguous(memory_format=torch.channels_last)
@@ -76,9 +85,18 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
+_SOFTNESS = 0.02
+"""Added to each component's variance, so that no filter amplifies by more than 7.
+
+With airbench's 5e-4 the weakest component was amplified 39 times, and a camera's noise with it. After 11 steps from the
+same trained network, copies corrupted as in `corruptions` were classified right in 83.2 % of cases with 5e-4, 85.3 %
+with 5e-3 and 87.1 % with this (75 held-out images, 80 copies each).
+"""
+
+
 def _whitening(images: Tensor) -> Tensor:  # float32 [N, C, H, W] -> float32 [8 C, C, 2, 2]
     channels = images.shape[1]
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * 4).double()
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    filters = (vectors / (values + 5e-4).sqrt()).T.flip(0).reshape(-1, channels, 2, 2)
+    filters = (vectors / (values + _SOFTNESS).sqrt()).T.flip(0).reshape(-1, channels, 2, 2)
     return torch.cat([filters, -filters]).float()

@@ -10,6 +10,7 @@ import copy
 import io
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -85,6 +86,37 @@ def features_of(artifact: bytes, inputs: Tensor, device: torch.device, *, batch_
         tapped = _tapped(artifact, device)
         parts = (tapped(batch.to(device)) for batch in torch.split(inputs, batch_size))
         return join([Features(*(output.float().cpu() for output in part)) for part in parts])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an artifact holds of one layer: its kind in the graph, and its tensors in the layer's own order."""
+
+    kind: Literal["conv2d", "linear", "batch_norm", "mul_", "sub_"]
+    tensors: tuple[Tensor | None, ...]
+
+
+def layers_of(artifact: bytes) -> list[Layer]:
+    """Return the layers of the network in an artifact, in the order of computing, on the CPU.
+
+    First what the preprocessing multiplies by and subtracts. Freezing has put batch norms into the convolutions just
+    before them.
+    """
+    with torchscript.without_deprecations():
+        graph = torch.jit.load(io.BytesIO(artifact), map_location="cpu").graph.copy()
+    _drop_scores(graph)
+    layers = []
+    for node in graph.nodes():
+        kind = node.kind().removeprefix("aten::")
+        if kind in _CONSTANTS:
+            first, last = _CONSTANTS[kind]
+            constants = [value.toIValue() for value in list(node.inputs())[first:last]]
+            layers.append(Layer(kind, tuple(None if value is None else value.clone() for value in constants)))
+    return layers
+
+
+_CONSTANTS = {"conv2d": (1, 3), "linear": (1, 3), "batch_norm": (1, 5), "mul_": (1, 2), "sub_": (1, 2)}
+"""Which inputs of a node are the layer's tensors."""
 
 
 def _saved(scripted: torch.jit.ScriptModule) -> bytes:

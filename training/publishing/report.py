@@ -68,7 +68,7 @@ def example(test: Dataset) -> bytes:
 def command(recipe: Recipe, hyper: HyperParameters, data: str | None, *, name: str | None = None) -> str:
     """Return the command that makes the version `name` again: recipe, options that differ, what depends on the device.
 
-    Files are named PATH and FILE: where they lie on this machine would tell nobody anything.
+    Files and registries are named PATH, FILE and REGISTRY: where they lie on this machine would tell nobody anything.
     """
     words = ["python", "-m", "training", "train", recipe.name]
     if data not in (None, recipe.data):
@@ -76,7 +76,9 @@ def command(recipe: Recipe, hyper: HyperParameters, data: str | None, *, name: s
         words += ["--data", f"{kind}:PATH" if separator else kind]
     if name not in (None, recipe.model_name(data)):
         words += ["--name", str(name)]
-    if hyper.pretrained:
+    if recipe.start is not None:
+        words += ["--pretrained", recipe.start.place]
+    elif hyper.pretrained:
         words += ["--pretrained", *([] if hyper.pretrained == OFFICIAL else ["FILE"])]
     for field, value in hyper.model_dump(exclude={"pretrained"}).items():
         chosen_by_device = field == "precision" and recipe.bfloat16_pays
