@@ -7,6 +7,7 @@ import argparse
 from training.cli import summary
 from training.cli.common import settings_from
 from training.cli.options import add_options as add_settings
+from training.data.cache import Cache
 from training.learning import device as devices
 from training.publishing.destination import open_registry
 from training.publishing.republish import republish
@@ -18,7 +19,7 @@ HELP = "Publish a version once more, with evidence for its forms measured here."
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("model", metavar="MODEL", help="A model of the registry.")
-    only = ["registry", "sign", "data_dir", "device"]
+    only = ["registry", "sign", "data_dir", "cache_dir", "device"]
     add_settings(parser, Settings, title="this machine", default="{default}", only=only)
 
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.model,
             data_dir=settings.data_dir,
             device=devices.choose(settings.device),
+            cache=Cache(settings.cache_dir),
         )
     print(summary.published(manifest, settings))
     return 0

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from service.contract.manifest import Artifact, ModelManifest
+from service.contract.manifest import Artifact, ModelManifest, Style
 from service.contract.registry import NotInRegistryError, Registry
 from training.data import sources
+from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.errors import TrainingError
 from training.publishing import abstention
@@ -40,7 +41,9 @@ _ACCURACY_TOLERANCE = 0.0005
 """Another machine sums in another order, which can change the class of an input that lies between two."""
 
 
-def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.device) -> ModelManifest:
+def republish(
+    registry: Registry, name: str, *, data_dir: Path, device: torch.device, cache: Cache = NO_CACHE
+) -> ModelManifest:
     """Publish the served version of `name` as its next one, with all evidence measured here.
 
     What was set on held-out examples (temperature, outlier scores and their threshold, prediction sets, distributions)
@@ -53,7 +56,8 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
         RegistryError: the registry cannot be read or written.
     """
     before = registry.manifest(name, registry.resolve(name))
-    test = _test_split(before, data_dir)
+    splits = _Splits(data_dir, cache)
+    test = _test_split(before, splits)
     artifact = registry.artifact(before)
     _expect_same_accuracy(before, artifact, test, device)
     card = registry.file(name, before.version, CARD).decode()
@@ -64,7 +68,7 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
     copied = _copied(registry, before)
     if before.provenance.hyper_parameters.get("held_out"):
         logger.info("measuring %s@%d on all of its data", name, before.version)
-        measured = _measure(before, artifact, test, data_dir, device)
+        measured = _measure(before, artifact, test, splits, device)
         known, changes, sections = measured.known, measured.changes, measured.sections
         copied[EVALUATION] = evaluation_file(measured.evaluations[0])
     logger.info("comparing the forms of %s@%d on %s (n=%d)", name, before.version, test.title, len(test))
@@ -82,6 +86,18 @@ def republish(registry: Registry, name: str, *, data_dir: Path, device: torch.de
 
 
 @dataclass(frozen=True)
+class _Splits:
+    """The datasets in a folder, decoded once."""
+
+    folder: Path
+    cache: Cache
+
+    def load(self, source: str, split: str, *, style: Style = "photo") -> Dataset:
+        """Load a split; raises as `sources.load`."""
+        return sources.load(source, split, self.folder, style=style, cache=self.cache)
+
+
+@dataclass(frozen=True)
 class _Measured:
     """What this code sets and measures of an artifact."""
 
@@ -91,12 +107,12 @@ class _Measured:
     sections: Measurements  # of the card
 
 
-def _measure(before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Path, device: torch.device) -> _Measured:
+def _measure(before: ModelManifest, artifact: bytes, test: Dataset, splits: _Splits, device: torch.device) -> _Measured:
     """Set and measure of an artifact what a run does of a network that it has trained."""
-    train, held_out = _training_data(before, test, data_dir)
+    train, held_out = _training_data(before, test, splits)
     source = before.provenance.dataset.rpartition("/")[0]
     titles = dict.fromkeys(metric.data for metric in before.metrics if metric.name == "accuracy")
-    others = [sources.load(source, title.rpartition("/")[2], data_dir) for title in titles if _is_other(title, test)]
+    others = [splits.load(source, title.rpartition("/")[2]) for title in titles if _is_other(title, test)]
     recipe = RECIPES.get(before.provenance.recipe)
     sent, ways = (held_out, 1) if recipe is None else recipe.calibration_data(held_out, (test, *others))
     altered = recipe.sent if recipe is not None else None
@@ -121,21 +137,21 @@ def _measure(before: ModelManifest, artifact: bytes, test: Dataset, data_dir: Pa
         "outliers": known.outliers,
         "sets": known.sets,
         "distributions": known.distributions,
-        "foreign": tuple(abstention.compare(known, test, before.input, data_dir, device)),
+        "foreign": tuple(abstention.compare(known, test, before.input, splits.folder, device, cache=splits.cache)),
         "metrics": tuple(metrics),
         "golden": golden_sample(known, test, device),
     }
     return _Measured(known, changes, evaluations, Measurements(evaluations, robust, altered, sharpening))
 
 
-def _training_data(before: ModelManifest, test: Dataset, data_dir: Path) -> tuple[Dataset, Dataset]:
+def _training_data(before: ModelManifest, test: Dataset, splits: _Splits) -> tuple[Dataset, Dataset]:
     """Return what a version was trained on, and what it held out of that.
 
     Raises:
         TrainingError: the data is not here, or is other data.
     """
     source, _, split = before.provenance.dataset.rpartition("/")
-    whole = sources.load(source, split, data_dir, style=test.style)
+    whole = splits.load(source, split, style=test.style)
     if whole.digest != before.provenance.dataset_digest:
         raise TrainingError(
             f"{whole.title} must be what {before.name}@{before.version} was trained on, "
@@ -148,14 +164,14 @@ def _is_other(title: str, test: Dataset) -> bool:
     return title != test.title and not title.endswith("/held-out")
 
 
-def _test_split(manifest: ModelManifest, data_dir: Path) -> Dataset:
+def _test_split(manifest: ModelManifest, splits: _Splits) -> Dataset:
     """Load the split that the version's first metric was measured on."""
     if not manifest.metrics or manifest.input.kind != "image":
         raise TrainingError(
             f"only an image model with metrics has forms to compare. Given: {manifest.name}@{manifest.version}"
         )
     source, _, split = manifest.metrics[0].data.rpartition("/")
-    return sources.load(source, split, data_dir, style=manifest.input.style)
+    return splits.load(source, split, style=manifest.input.style)
 
 
 def _expect_same_accuracy(manifest: ModelManifest, artifact: bytes, test: Dataset, device: torch.device) -> None:

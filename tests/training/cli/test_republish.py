@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from service.contract.manifest import ModelManifest
 from service.contract.registry import Registry
 from tests.registries import publish
 from training.cli.command_line import main
+from training.data import sources
+from training.data.dataset import Dataset
 from training.publishing.equivalence import Equivalence
 
 CHANGED = {"version", "created", "forms", "half_precision", "artifact"}
@@ -49,6 +52,24 @@ def test_the_next_version_has_the_same_network_and_new_evidence(
     assert (evidence.data, evidence.n) == ("digits/test", 364)
     assert evidence.agreement >= 0.999
     assert f"published digits@{manifest.version}" in capsys.readouterr().out
+
+
+def test_it_keeps_decoded_pictures_where_training_does(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINING_CACHE_DIR", str(tmp_path / "decoded"))
+    caches = []
+    load = sources.load
+
+    def noted(*arguments: Any, **options: Any) -> Dataset:
+        caches.append(options["cache"].folder)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(sources, "load", noted)
+
+    republished(trained)
+
+    assert set(caches) == {tmp_path / "decoded"}
 
 
 def test_its_card_is_true_and_its_other_files_are_the_same(trained: Path) -> None:
