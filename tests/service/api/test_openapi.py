@@ -17,7 +17,8 @@ from service.api.request import PRIORITIES
 from service.problems import Problem
 from service.settings import Settings
 from tests.conftest import ROOT
-from tests.running import Service
+from tests.registries import DISTRIBUTIONS, SCORED, ScoredRows, publish
+from tests.running import Service, serving
 
 SCHEMATHESIS = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 
@@ -86,15 +87,27 @@ def test_every_reference_has_a_target() -> None:
         assert name in found["components"][kind]
 
 
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[Service]:
+    """A service that uses what is optional: scores, sets, drift, feedback and a model without them."""
+    registry = tmp_path / "registry"
+    publish(registry, module=ScoredRows(), **SCORED, distributions=DISTRIBUTIONS)
+    publish(registry, "unscored")
+    with serving(registry, "--default-model", "rows", "--feedback-predictions", "1000") as running:
+        yield running
+
+
 @pytest.mark.skipif(SCHEMATHESIS is None, reason="needs schemathesis")
-def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(service: Service, tmp_path: Path) -> None:
+def test_a_fuzzer_finds_no_undocumented_status_no_schema_violation_and_no_bug(
+    everything: Service, tmp_path: Path
+) -> None:
     # make fuzz does the same with thousands of cases.
     assert SCHEMATHESIS
     command = [SCHEMATHESIS, "--config-file", str(ROOT / "tests" / "schemathesis.toml"), "run"]
     options = ["--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--generation-deterministic"]
 
     result = subprocess.run(
-        [*command, f"{service.url}/openapi.json", *options],
+        [*command, f"{everything.url}/openapi.json", *options],
         capture_output=True,
         text=True,
         check=False,
