@@ -51,6 +51,7 @@ TRAINING_LAYERS = (
     ("pipeline",),
     ("publishing",),
     ("recipes", "adaptation"),
+    ("recipe",),
     ("learning",),
     ("data", "networks"),
 )

@@ -28,7 +28,7 @@ from training.publishing.destination import registry_for
 from training.publishing.promotion import hold_production, promote_if_better
 from training.publishing.provenance import commit, provenance
 from training.publishing.publish import metrics_of, published
-from training.recipes import Recipe
+from training.recipe import Recipe
 from training.settings import Settings
 
 logger = logging.getLogger(__name__)

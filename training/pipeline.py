@@ -37,7 +37,8 @@ from training.publishing.quality_gate import refusal, too_few_to_tell
 from training.publishing.report import Report, command, example
 from training.publishing.robustness import Robustness, robustness
 from training.publishing.sharpening import fit as sharpening_for
-from training.recipes import Recipe
+from training.recipe import Recipe
+from training.recipes import expect
 from training.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def run(
     registry = registry_for(settings.registry, publish_as, sign=settings.sign)
     expect_writable(settings.runs_dir, "runs_dir")
     whole = train_split or load_split(recipe, hyper, "train", data=data, settings=settings)
-    recipe.expect(whole, hyper)
+    expect(recipe, whole, hyper)
     if not settings.workers and devices.has_room_for(device, whole.inputs.nbytes):
         whole = whole.to(device)
     test_split, *other_splits = recipe.splits if data in (None, recipe.data) else ("test",)

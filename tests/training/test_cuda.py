@@ -19,7 +19,8 @@ from training.publishing.calibrate import fit_temperature
 from training.publishing.evaluate import evaluate, logits_of
 from training.publishing.export import Exported, On
 from training.publishing.latency import latencies
-from training.recipes import RECIPES, Recipe, find
+from training.recipe import Recipe
+from training.recipes import RECIPES, find
 
 CUDA = torch.device("cuda", 0)
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "moons": (2,)}

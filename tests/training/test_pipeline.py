@@ -21,7 +21,8 @@ from training.errors import OptionError, TrainingError
 from training.hyper_parameters import HyperParameters
 from training.publishing.calibrate import fit_temperature
 from training.publishing.export import export, load
-from training.recipes import Recipe, find
+from training.recipe import Recipe
+from training.recipes import find
 from training.settings import Settings
 
 NET = find("neural_net")

@@ -11,11 +11,8 @@ from tests.training.conftest import Silent
 from tests.training.data.test_pictures import write_cifar10
 from training import pipeline
 from training.data import sources
-from training.data.batches import batches
 from training.data.dataset import Dataset
-from training.errors import OptionError
 from training.learning.trainer import train
-from training.networks.whitened_net import WhitenedNet
 from training.publishing.export import Exported, export, load
 from training.recipes import RECIPES, find
 from training.settings import Settings
@@ -33,29 +30,6 @@ def test_every_recipe_for_images_trains_on_grey_28_by_28_and_gives_ten_logits(na
 
     assert logits.shape == (5, 10)
     assert logits.isfinite().all()
-
-
-def test_the_last_epochs_of_a_run_vary_their_images_less(digits: Dataset) -> None:
-    recipe = find("mnist")
-    hyper = recipe.hyper.override(
-        {"epochs": 5, "batch_size": 30, "gentle_share": 0.4, "small_share": 0, "shuffle": False}
-    )
-    few = digits.subset(30)
-
-    varied = [next(iter(batches(few, hyper, epoch, recipe.variation(hyper))))[0] for epoch in range(1, 6)]
-    changed = [(images.float() - few.inputs.float()).abs().mean().item() for images in varied]
-
-    assert 0 < max(changed[3:]) < 0.75 * min(changed[:3])
-    always = recipe.variation(hyper.override({"gentle_share": 0.0}))
-    assert torch.equal(next(iter(batches(few, hyper, 3, always)))[0], varied[2])
-
-
-@pytest.mark.parametrize("name", ["cifar10", "neural_net"])
-def test_a_gentle_end_is_refused_where_there_is_nothing_gentler(name: str) -> None:
-    recipe = find(name)
-
-    with pytest.raises(OptionError, match=f"gentle_share must be 0 with {name}, .* Given: 0.5"):
-        pipeline.run(recipe, recipe.hyper.override({"gentle_share": 0.5}), settings=Settings(), progress=Silent())
 
 
 def test_the_flagship_for_digits_learns_them_in_seconds() -> None:
@@ -105,33 +79,6 @@ def test_simple_net_has_a_logit_for_each_class_of_a_table_with_three(tmp_path: P
 
     assert outcome.evaluation.data == "thirds/test"
     assert set(outcome.evaluation.predicted) == {0, 1, 2}
-
-
-def test_standardised_inputs_have_mean_0_and_deviation_1_in_each_channel() -> None:
-    photos = torch.randint(40, 90, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    photos[:, 1] *= 2
-    data = Dataset("photos", "train", photos, torch.arange(20) % 2, ("a", "b"))
-
-    inputs = find("cifar10").preprocessing(data)(photos)
-
-    assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
-
-
-def test_a_feature_that_never_varies_is_no_division_by_zero() -> None:
-    data = Dataset("points", "train", torch.tensor([[5.0, 1.0], [5.0, 3.0]]), torch.tensor([0, 1]), ("a", "b"))
-
-    assert find("simple_net").preprocessing(data)(data.inputs).tolist() == [[0.0, -1.0], [0.0, 1.0]]
-
-
-def test_the_flagship_for_photos_starts_from_whitening_filters(digits: Dataset) -> None:
-    torch.manual_seed(0)
-    network = find("cifar10").build(digits)
-
-    assert isinstance(network, WhitenedNet)
-    before = network.whiten.weight.flatten(1)
-
-    assert torch.equal(before[:4], -before[4:])
 
 
 def test_a_recipe_for_cifar10_is_measured_on_the_hold_out_and_on_the_jpegs_each_by_its_name(tmp_path: Path) -> None:

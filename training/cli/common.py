@@ -18,7 +18,8 @@ from training.hyper_parameters import HyperParameters
 from training.networks import weights
 from training.publishing import earlier_version
 from training.publishing.destination import open_registry
-from training.recipes import RECIPES, Recipe, find
+from training.recipe import Recipe
+from training.recipes import RECIPES, expect_photographs, find, fine_tuned
 from training.settings import Settings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -89,8 +90,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         return recipe.continued(earlier_version.read(arguments.pretrained))
     if (arguments.data or recipe.data).partition(":")[0] != "folder":
         raise OptionError(f"pretrained must be given with --data folder:PATH. Given: {arguments.data or recipe.data}")
-    recipe.expect_photographs()
-    return recipe.pretrained(weights.read(Path(arguments.pretrained) if arguments.pretrained else None))
+    expect_photographs(recipe)
+    return fine_tuned(recipe, weights.read(Path(arguments.pretrained) if arguments.pretrained else None))
 
 
 def hyper_given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from training.errors import OptionError, TrainingError
 from training.learning import device as devices
 from training.learning.distributed import joined
 from training.learning.progress import NoProgress, open_progress
-from training.recipes import Recipe
+from training.recipe import Recipe
 from training.settings import JobSettings, Settings
 
 HELP = "Train, publish and promote as a job: repeating it or running it twice at once does no harm."

@@ -14,7 +14,7 @@ from service.contract.registry import ARTIFACT
 from training.hyper_parameters import HyperParameters
 from training.pipeline import Outcome
 from training.publishing.calibrate import Calibration
-from training.recipes import Recipe
+from training.recipe import Recipe
 from training.settings import Settings
 
 

@@ -10,7 +10,7 @@ import torch
 from service.contract.manifest import Provenance
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
-from training.recipes import Recipe
+from training.recipe import Recipe
 
 HERE = Path(__file__).resolve()
 

@@ -12,7 +12,7 @@ from service.contract.manifest import ModelManifest
 from training.data.dataset import Dataset
 from training.publishing.evaluate import Evaluation
 from training.publishing.robustness import MEAN, Robustness
-from training.recipes import Recipe
+from training.recipe import Recipe
 
 CORRUPTED_TOLERANCE = 0.015
 """What the accuracy on corrupted copies may lose beyond the tolerance: it differs between seeds by more."""

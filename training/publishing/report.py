@@ -18,7 +18,7 @@ from training.publishing.plots import confusion_matrix, learning_curve, worst_mi
 from training.publishing.publish import input_spec
 from training.publishing.robustness import Robustness
 from training.publishing.sharpening import Sharpening
-from training.recipes import Recipe
+from training.recipe import Recipe
 
 CARD = "card.md"
 

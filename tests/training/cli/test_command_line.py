@@ -21,7 +21,8 @@ from training.cli.command_line import main
 from training.data.sources import SOURCES
 from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters
-from training.recipes import RECIPES, Recipe
+from training.recipe import Recipe
+from training.recipes import RECIPES
 from training.settings import Settings
 
 ROOT = Path(__file__).parents[3]
