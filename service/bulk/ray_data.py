@@ -89,8 +89,10 @@ def connect(address: str | None) -> None:
         "excludes": ["page", "__pycache__"],
         "env_vars": {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "0")},
     }
-    given: dict[str, Any] = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    ray.init(address=address, runtime_env=code, logging_level=logging.WARNING, **given)
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Given no address, Ray would join whatever cluster was last started on this machine.
+    given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    ray.init(runtime_env=code, logging_level=logging.WARNING, **given)
 
 
 def _dataset(ray: Any, job: Job, shards: list[int], actors: Actors) -> Any:
@@ -105,8 +107,9 @@ def _dataset(ray: Any, job: Job, shards: list[int], actors: Actors) -> Any:
     return rows.map(
         ScoringActor,
         fn_constructor_args=(job.model_dump(mode="json"), actors.cores),
-        # One shard at a time: with another waiting, the last shards would lie with one actor while others rest.
-        compute=ray.data.ActorPoolStrategy(size=min(number, len(shards)), max_tasks_in_flight_per_actor=1),
+        # One at work and one that waits: Ray Data's executor looks at two or more actors ten times a second, and needs
+        # two looks to give out the next shard.
+        compute=ray.data.ActorPoolStrategy(size=min(number, len(shards)), max_tasks_in_flight_per_actor=2),
         num_cpus=actors.cores,
         num_gpus=actors.gpus,
     )

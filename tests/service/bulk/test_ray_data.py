@@ -254,6 +254,21 @@ def test_an_actor_computes_on_the_gpu_that_ray_assigned_to_it(
     assert made == [device]
 
 
+@pytest.mark.parametrize(
+    ("given", "variable", "address"), [(None, "", "local"), (None, "head:6379", "head:6379"), ("auto", "", "auto")]
+)
+def test_without_an_address_ray_starts_here_although_another_cluster_runs_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    addresses: list[str | None] = []
+    monkeypatch.setattr(ray, "init", lambda address=None, **_: addresses.append(address))
+
+    ray_data.connect(given)
+
+    assert addresses == [address]
+
+
 def modules_that_were_sent() -> set[str]:
     sent = [Path(path) / "service" for path in sys.path if "runtime_resources" in path]
     return {str(path.relative_to(folder)) for folder in sent for path in folder.rglob("*.py")}
