@@ -107,20 +107,19 @@ class Dispatcher:
         self._block_ids = itertools.count(1)
         self._flush_is_due = False
         self._second_look: asyncio.TimerHandle | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._next_sweep: asyncio.TimerHandle | None = None  # while anybody waits
         self._loop: asyncio.AbstractEventLoop
         self._announced = asyncio.Event()
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._sweeper = self._loop.create_task(self._sweep())
         for link in self._workers:
             link.open()
         if self._has_retrier:
             self._retries.link.open()
 
     async def close(self) -> None:
-        for pending in (self._sweeper, self._second_look):
+        for pending in (self._next_sweep, self._second_look):
             if pending:
                 pending.cancel()
         for link in (*self._workers, self._retries.link):
@@ -197,6 +196,8 @@ class Dispatcher:
         self.admission.accepted(chunk.backlog, size)
         self._queues.queue(key, bulk=bulk).add(chunk)
         self._flush_soon()
+        if self._next_sweep is None:
+            self._next_sweep = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
         if chunk not in self._chunks:
@@ -380,21 +381,23 @@ class Dispatcher:
 
     # Deadlines
 
-    async def _sweep(self) -> None:
-        """Answer late requests. One pass over all chunks each tenth of a second costs less than a timer for each."""
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
-            is_connected = any(worker.connected for worker in self._workers.values())
-            queued = set(self._queues.in_turn()) if is_connected else set()
-            # A queue that runs empty is dropped, so one that is still there has never been without something to send.
-            self.admission.learn_rates(_SWEEP_SECONDS, {queue.key for queue in queued & self._queued_before})
-            self._queued_before = queued
-            now = time.monotonic()
-            late = [chunk for chunk in self._chunks if chunk.deadline <= now]
-            for chunk in late:
-                self._finish(chunk, _too_late())
-            self._queues.keep(self._is_wanted)
+    def _sweep(self) -> None:
+        """Answer late requests, every tenth of a second while anybody waits.
+
+        One pass over all chunks costs less than a timer for each.
+        """
+        # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
+        is_connected = any(worker.connected for worker in self._workers.values())
+        queued = set(self._queues.in_turn()) if is_connected else set()
+        # A queue that runs empty is dropped, so one that is still there has never been without something to send.
+        self.admission.learn_rates(_SWEEP_SECONDS, {queue.key for queue in queued & self._queued_before})
+        now = time.monotonic()
+        late = [chunk for chunk in self._chunks if chunk.deadline <= now]
+        for chunk in late:
+            self._finish(chunk, _too_late())
+        self._queues.keep(self._is_wanted)
+        self._queued_before = queued if self._chunks else set()
+        self._next_sweep = self._loop.call_later(_SWEEP_SECONDS, self._sweep) if self._chunks else None
 
 
 def _too_late() -> DeadlineExceeded:

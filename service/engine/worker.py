@@ -320,23 +320,18 @@ class Worker:
         began = max(batch.started, self._landed)  # before that the device had another
         self._landed = time.monotonic()
         size = len(outputs.class_ids)
-        class_ids, confidences, logits, scores = outputs
         self._batches += 1
         start = 0
         for job in batch.jobs:
             own = slice(start, start + job.block.size)
             start = own.stop
-            columns = (
-                class_ids[own].tobytes(),
-                confidences[own].tobytes(),
-                logits[own].tobytes(),
-                scores[own].tobytes(),
-            )
+            share = outputs if job.block.size == size else [column[own] for column in outputs]
+            columns = tuple([column.tobytes() for column in share])
             job.peer.send(
                 messages.pack_answer(
                     job.block_id,
                     columns,
-                    classes=logits.shape[1],
+                    classes=outputs.logits.shape[1],
                     batch_size=size,
                     queue_seconds=began - job.arrived,
                     compute_seconds=self._landed - began,

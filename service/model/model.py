@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 _HALF_TOLERANCE = 0.05
 """How far logits in half precision may be off, as a share of the largest one of the golden sample."""
 
-_DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
-
 
 class UnfitModelError(Exception):
     """A version that must not serve: it does not load, or does not compute what its manifest promises."""
@@ -63,7 +61,8 @@ class Model:
 
     def batch(self, data: bytearray) -> Tensor:
         """View raw inputs, back to back, as the tensor [N, ...] that `run` takes."""
-        return torch.frombuffer(data, dtype=_DTYPES[self.manifest.input.dtype]).view(-1, *self.manifest.input.shape)
+        spec = self.manifest.input
+        return torch.from_numpy(np.frombuffer(data, spec.dtype).reshape(-1, *spec.shape))
 
     def run(self, inputs: Tensor) -> Outputs:
         """Predict a batch: uint8 [N, C, H, W] or float32 [N, F], as the manifest says.

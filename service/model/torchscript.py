@@ -30,7 +30,7 @@ class Network:
     """A loaded module in one form; `network(inputs)` returns its logits, and outlier scores if it computes any."""
 
     def __init__(self, module: torch.jit.ScriptModule, form: FormName | Literal["published"]) -> None:
-        self._module = module
+        self._forward = module.forward  # without the steps of an nn.Module's call, which a frozen one has no use for
         self._channels_last = form in _CHANNELS_LAST
         self._precision = _PRECISIONS.get(form)
 
@@ -52,12 +52,12 @@ class Network:
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         try:
-            outputs = self._module(inputs) if self._precision is None else self._in_precision(inputs, self._precision)
+            outputs = self._forward(inputs) if self._precision is None else self._in_precision(inputs, self._precision)
         except torch.jit.Error as error:  # a `raise` in the module; it is no RuntimeError
             reason = str(error).splitlines()[-1]
             raise TorchScriptError(f"the module must compute its inputs. Given: {reason}") from error
         logits, scores = outputs if isinstance(outputs, tuple) and len(outputs) == 2 else (outputs, None)
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != inputs.shape[0]:
             given = list(logits.shape) if isinstance(logits, Tensor) else type(outputs).__name__
             raise TorchScriptError(f"the module must return logits [{len(inputs)}, K]. Given: {given}")
         if scores is not None and (not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]):
@@ -67,7 +67,7 @@ class Network:
 
     def _in_precision(self, inputs: Tensor, precision: torch.dtype) -> object:
         with torch.autocast(inputs.device.type, precision):
-            return self._module(inputs)
+            return self._forward(inputs)
 
 
 def start() -> None:

@@ -22,6 +22,7 @@ from service.engine.line_up import LineUp
 from service.engine.worker import MemoryLimit, OversizedWorkerError, Worker
 from service.heartbeats import Heartbeats
 from service.logs import configure_logging
+from service.memory import return_freed_memory
 from service.model import cuda, torchscript
 from service.model.model import DeviceFailedError, Model
 from service.model.selftest import SelfTests, UnsoundWorkerError
@@ -140,7 +141,9 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             memory=MemoryLimit(self._settings.worker_memory_bytes, functools.partial(memory_of, os.getpid())),
             self_tests=SelfTests(self._settings.selftest_seconds, self._recorder.selftest),
         )
-        if not self._settings.model_dir:  # what is in it never changes
+        if self._settings.model_dir:  # what is in it never changes
+            return_freed_memory()
+        else:
             watch(
                 self._catalogue,
                 self._line_up,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from service.contract.registry import RegistryError
 from service.engine.line_up import LineUp
+from service.memory import return_freed_memory
 from service.rollout.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Watcher:
         """Look at the registry for ever; once the service is complete, at the lowest priority."""
         if any(absent.state == "loading" for absent in self._line_up.absent):
             self.look()  # in haste: the first line-up lacks models, and the service is not ready before it has them
+        return_freed_memory()  # warming the shipped models up had left 95 MiB free
         self._settled.set()
         if hasattr(os, "setpriority"):  # loading and warming up must not slow what is being served; Linux: this thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

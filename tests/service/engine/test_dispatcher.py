@@ -522,6 +522,17 @@ def test_a_request_is_answered_by_its_deadline_wherever_it_is(run: Run) -> None:
     run(story)
 
 
+def test_nobody_is_looked_for_who_is_late_while_nobody_waits(run: Run) -> None:
+    async def story(house: House) -> None:
+        assert house.dispatcher._next_sweep is None
+        for _ in range(2):
+            (late,) = house.ask(1, seconds=0.05)
+            assert isinstance(await outcome(late), DeadlineExceeded)
+            await until(lambda: house.dispatcher._next_sweep is None)
+
+    run(story)
+
+
 def test_an_answer_that_comes_too_late_harms_nobody(run: Run) -> None:
     async def story(house: House) -> None:
         (late,) = house.ask(1, seconds=0.01)

@@ -103,6 +103,23 @@ def test_colour_and_features_are_given_in_the_shape_that_the_manifest_says(tmp_p
     assert features.run(vectors).class_ids.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("classes", [2, 10, 200])
+def test_an_input_alone_is_classified_as_among_others(classes: int) -> None:
+    logits = np.random.default_rng(classes).normal(scale=5, size=(50, classes)).astype(np.float32)
+    logits[:6, :2] = np.array([[9, 9], [np.nan, 0], [0, np.nan], [np.inf, 0], [-np.inf, 0], [1e30, 0]])
+    scores = np.arange(50, dtype=np.float32)
+
+    together = Outputs.of(logits, scores, temperature=0.7)
+    alone = [Outputs.of(logits[i : i + 1], scores[i : i + 1], temperature=0.7) for i in range(50)]
+
+    for column, columns in zip(together, zip(*alone, strict=True), strict=True):
+        joined = np.concatenate(columns)
+        assert joined.dtype == column.dtype
+        np.testing.assert_allclose(joined, column, rtol=1e-5)
+    assert together.class_ids[1:4].tolist() == [-1, -1, -1]
+    np.testing.assert_array_equal(together.class_ids[4:], logits[4:].argmax(axis=1))
+
+
 def test_what_stands_for_a_failed_image_joins_with_what_did_not_fail(tmp_path: Path) -> None:
     model = load(tmp_path)
 

@@ -143,3 +143,19 @@ def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path)
     has_seen.set()
 
     assert found == [2, 3]
+
+
+def test_what_loading_the_first_models_freed_is_returned_before_the_worker_is_settled(
+    registry: MoodyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = threading.Event()
+    was_settled: list[bool] = []
+    monkeypatch.setattr("service.rollout.watcher.return_freed_memory", lambda: was_settled.append(settled.is_set()))
+    catalogue = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
+
+    def wait(_seconds: float) -> None:
+        threading.Event().wait()  # for ever: the thread must not go on beside the tests that follow
+
+    watch(catalogue, catalogue.line_up(), lambda _: None, poll_seconds=1, settled=settled, wait=wait)
+    assert settled.wait(30)
+    assert was_settled == [False]
