@@ -16,7 +16,8 @@ from service.contract.manifest import Metric
 from service.contract.registry import Registry, RegistryError
 from tests.processes import untraced
 from tests.registries import publish
-from training import job, pipeline, recipes
+from training import job, pipeline
+from training import recipe as recipe_module
 from training.cli.command_line import main
 from training.data.sources import SOURCES
 from training.errors import TrainingError
@@ -288,7 +289,7 @@ def test_cifar_trains_in_bfloat16_where_the_device_has_it_a_job_as_it_is_told(
         seen.append(f"{recipe.name} {hyper.precision}")
         raise TrainingError("enough")
 
-    monkeypatch.setattr(recipes, "has_bfloat16", lambda device: there)
+    monkeypatch.setattr(recipe_module, "has_bfloat16", lambda device: there)
     monkeypatch.setattr(pipeline, "run", noted)
     monkeypatch.setattr(job, "run", noted)
 
