@@ -26,8 +26,8 @@ from PIL import Image
 
 from benchmarks.machine import describe
 from benchmarks.pictures import mnist, noise, pngs
-from service.bulk import local, ray_data
-from service.bulk.ray_data import Actors
+from service.bulk import local, on_ray
+from service.bulk.on_ray import Actors
 from service.bulk.run import Engine, finish, prepare
 from service.bulk.scoring import Scorer
 from service.contract.manifest import ImageInput
@@ -159,11 +159,11 @@ def actors(count: int, rounds: int, folder: Path) -> None:
     source.write_text("".join(f"{files[number % len(files)]}\n" for number in range(count)))
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so; as other processes of this machine
-    ray_data.connect(None)
+    on_ray.connect(None)
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for number, found in rates.items():
-            engine = functools.partial(ray_data.score, address=None, actors=Actors(number))
+            engine = functools.partial(on_ray.score, address=None, actors=Actors(number))
             seconds, images = of_ray(source, folder / "out", engine, "rows", 32, settings)
             found.append(images / seconds)
     ray.shutdown()

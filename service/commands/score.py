@@ -95,10 +95,10 @@ def _engine(options: argparse.Namespace) -> Engine:
         from service.bulk import local
 
         return local.score
-    from service.bulk import ray_data
+    from service.bulk import on_ray
 
-    actors = ray_data.Actors(options.actors, options.cpus_per_actor, options.gpus_per_actor)
-    return functools.partial(ray_data.score, address=options.address, actors=actors)
+    actors = on_ray.Actors(options.actors, options.cpus_per_actor, options.gpus_per_actor)
+    return functools.partial(on_ray.score, address=options.address, actors=actors)
 
 
 def _parser() -> Parser:

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 import service
-from service.bulk import ray_data
-from service.bulk.ray_data import Actors
+from service.bulk import on_ray
+from service.bulk.on_ray import Actors
 from service.bulk.run import Engine, Result
 from service.bulk.scoring import Job
 from tests.registries import Slow, publish
@@ -70,7 +70,6 @@ def nodes(registry: Path) -> Iterator[Nodes]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",  # else Ray leaves a token in the home of whoever runs the tests
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "OMP_NUM_THREADS": "1",
         "RAY_worker_niceness": "0",  # else every other process of a busy machine goes first
     }
@@ -88,7 +87,7 @@ def nodes(registry: Path) -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def connection(nodes: Nodes) -> Iterator[None]:
     """One connection for the tests that kill nothing, which come last."""
-    ray_data.connect(nodes.cluster.address)
+    on_ray.connect(nodes.cluster.address)
     yield
     ray.shutdown()
 
@@ -107,7 +106,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def engine(nodes: Nodes, actors: int) -> Engine:
-    return functools.partial(ray_data.score, address=nodes.cluster.address, actors=Actors(actors))
+    return functools.partial(on_ray.score, address=nodes.cluster.address, actors=Actors(actors))
 
 
 class InBackground(threading.Thread):
@@ -196,7 +195,7 @@ def test_a_killed_driver_and_then_a_lost_node_cost_no_image(
     expect_every_image_once(out, COUNT)
 
 
-def test_actors_that_hold_every_core_and_a_deleted_part(
+def test_actors_that_hold_every_core_one_without_room_and_a_deleted_part(
     nodes: Nodes, connection: None, registry: Path, images: Path, tmp_path: Path
 ) -> None:
     nodes.have(1)
@@ -206,7 +205,7 @@ def test_actors_that_hold_every_core_and_a_deleted_part(
     (out / "part-000004.parquet").unlink()
     (out / "part-000001.parquet").unlink()
 
-    result = score(images, out, registry, engine(nodes, 1))
+    result = score(images, out, registry, engine(nodes, 2))
 
     assert (result.images, result.missing) == (20, [])
     assert parts_of(out) == expected
@@ -234,10 +233,10 @@ def test_a_version_that_cannot_be_loaded_ends_the_run_with_the_reason(
 def test_an_actor_gets_cores_or_gpus_and_the_cluster_is_filled() -> None:
     resources = {"CPU": 16.0, "GPU": 2.0}
 
-    assert ray_data._room(resources, Actors(cores=1)) == 16
-    assert ray_data._room(resources, Actors(cores=6)) == 2
-    assert ray_data._room(resources, Actors(cores=1, gpus=0.5)) == 4
-    assert ray_data._room({}, Actors(cores=1)) == 1
+    assert on_ray._room(resources, Actors(cores=1)) == 16
+    assert on_ray._room(resources, Actors(cores=6)) == 2
+    assert on_ray._room(resources, Actors(cores=1, gpus=0.5)) == 4
+    assert on_ray._room({}, Actors(cores=1)) == 1
 
 
 @pytest.mark.parametrize(("assigned", "device"), [([0], "cuda:0"), ([], "cpu")])
@@ -247,9 +246,9 @@ def test_an_actor_computes_on_the_gpu_that_ray_assigned_to_it(
     made: list[str] = []
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: assigned)
     monkeypatch.setattr(Job, "model_validate", lambda job: job)
-    monkeypatch.setattr(ray_data, "Scorer", lambda job, device, cores: made.append(str(device)))
+    monkeypatch.setattr(on_ray, "Scorer", lambda job, device, cores: made.append(str(device)))
 
-    ray_data.ScoringActor({}, cores=1)
+    on_ray.ScoringActor({}, cores=1)
 
     assert made == [device]
 
@@ -264,7 +263,7 @@ def test_without_an_address_ray_starts_here_although_another_cluster_runs_on_thi
     addresses: list[str | None] = []
     monkeypatch.setattr(ray, "init", lambda address=None, **_: addresses.append(address))
 
-    ray_data.connect(given)
+    on_ray.connect(given)
 
     assert addresses == [address]
 
