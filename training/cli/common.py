@@ -41,7 +41,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|VERSION",
         nargs="?",
         const="",
-        help="With the folder of a published VERSION, such as models/cifar10/7: go on training its network, which must "
+        help="With the folder of a published VERSION, such as models/mnist/6: go on training its network, which must "
         "be the recipe's. Else train torchvision's ResNet-18 in place of the recipe's network, from weights that "
         "torchvision downloads, or from those in FILE; for recipes for photographs, with --data folder:PATH.",
     )

@@ -43,7 +43,7 @@ def read(place: str) -> EarlierVersion:
     """
     url, model, version = (["", "", *place.rstrip("/").rsplit("/", 2)])[-3:]
     if not version.isdecimal() or not model:
-        raise OptionError(f"pretrained must be REGISTRY/MODEL/VERSION, such as models/cifar10/7. Given: {place}")
+        raise OptionError(f"pretrained must be REGISTRY/MODEL/VERSION, such as models/mnist/6. Given: {place}")
     try:
         registry: Registry = open_registry(url or ".")
         manifest = registry.manifest(model, int(version))
@@ -90,7 +90,7 @@ class EarlierVersion:
         Other data may contain what this version was trained on, which nobody can tell from here: a warning says so.
         """
         theirs, ours = self.manifest.classes, data.classes
-        if tuple(theirs) != tuple(ours):
+        if theirs != ours:
             raise OptionError(f"pretrained must be a version with the classes {_short(ours)}. Given: {_short(theirs)}")
         spec, own = input_spec(data), self.manifest.input
         if (spec.kind, spec.shape) != (own.kind, own.shape):
@@ -218,5 +218,5 @@ def _measure(network: nn.Module, norms: list[nn.BatchNorm2d], inputs: Tensor) ->
             norm.weight.copy_((variance + norm.eps).sqrt())
 
 
-def _short(classes: tuple[str, ...] | list[str]) -> str:
+def _short(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")

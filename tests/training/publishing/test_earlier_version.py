@@ -195,7 +195,7 @@ def test_classes_inputs_and_what_was_held_out_must_be_the_same(
     [
         ("{}/net/2", r"must be a version that can be read\. Given: .*net.*2"),
         ("{}/nothing/1", r"must be a version that can be read\. Given: .*nothing"),
-        ("{}/net", r"must be REGISTRY/MODEL/VERSION, such as models/cifar10/7\. Given: .*net"),
+        ("{}/net", r"must be REGISTRY/MODEL/VERSION, such as models/mnist/6\. Given: .*net"),
         ("{}/net/production", "must be REGISTRY/MODEL/VERSION"),
         ("1", "must be REGISTRY/MODEL/VERSION"),
         ("gopher://a/b/1", "fsspec"),
