@@ -137,7 +137,10 @@ class Recipe:
                 network(preprocessing(shrink(inputs)))
 
     def continued(self, start: Start) -> Recipe:
-        """Return the recipe for a run that goes on with the network of `start`: a quarter as long, in smaller steps."""
+        """Return the recipe for a run that goes on with the network of `start`, a quarter as long, in smaller steps.
+
+        Its gentle end is as long as that of a whole run.
+        """
         hyper = self.hyper
         gentler: dict[str, object] = {
             "pretrained": start.name,
@@ -145,6 +148,7 @@ class Recipe:
             "lr": hyper.lr / 4,
             "lr_schedule": "constant" if hyper.lr_schedule == "constant" else "linear",
             "small_share": 0.0,
+            "gentle_share": min(0.75, 4 * hyper.gentle_share),
         }
         if hyper.optimiser == "muon":
             gentler["filter_lr"] = hyper.filter_lr / 4

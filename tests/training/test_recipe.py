@@ -2,15 +2,32 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.training.conftest import Silent
 from training import pipeline
 from training.data.batches import batches
 from training.data.dataset import Dataset
 from training.errors import OptionError
+from training.hyper_parameters import HyperParameters
+from training.networks.preprocessing import Preprocessing
 from training.networks.whitened_net import WhitenedNet
 from training.recipes import find
 from training.settings import Settings
+
+
+class Elsewhere:
+    """A network that a run goes on with, of which only the name and the normalisation are asked for."""
+
+    name = "cifar10-7-0123abcd"
+    place = "models/cifar10/7"
+    normalisation = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def expect(self, data: Dataset, hyper: HyperParameters) -> None:
+        raise AssertionError
+
+    def put_into(self, network: nn.Module, preprocessing: Preprocessing, inputs: Tensor) -> None:
+        raise AssertionError
 
 
 def test_the_last_epochs_of_a_run_vary_their_images_less(digits: Dataset) -> None:
@@ -28,7 +45,15 @@ def test_the_last_epochs_of_a_run_vary_their_images_less(digits: Dataset) -> Non
     assert torch.equal(next(iter(batches(few, hyper, 3, always)))[0], varied[2])
 
 
-@pytest.mark.parametrize("name", ["cifar10", "neural_net"])
+def test_a_run_that_goes_on_has_a_gentle_end_as_long_as_that_of_a_whole_run() -> None:
+    recipe = find("cifar10")
+
+    shorter = recipe.continued(Elsewhere())
+
+    assert recipe.hyper.gentle_epochs == shorter.hyper.gentle_epochs == 4 < shorter.hyper.epochs < recipe.hyper.epochs
+
+
+@pytest.mark.parametrize("name", ["cifar10_fast", "neural_net"])
 def test_a_gentle_end_is_refused_where_there_is_nothing_gentler(name: str) -> None:
     recipe = find(name)
 
