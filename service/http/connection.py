@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from service.http.limits import Limits
@@ -61,6 +61,8 @@ class Connections:
         self.bodies_bytes = 0
         """Bytes of bodies that are being read or answered."""
         self.is_closing = False
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when there is one more or one less."""
         self._open: set[Connection] = set()
 
     def __len__(self) -> int:
@@ -72,9 +74,11 @@ class Connections:
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
+        self.on_change()
 
     def closed(self, connection: Connection) -> None:
         self._open.discard(connection)
+        self.on_change()
 
     def sweep(self, now: float) -> None:
         """End what is over its time at `now`, on the loop's clock; to be called a few times a second.

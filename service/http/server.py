@@ -1,35 +1,35 @@
-"""The HTTP server: serves an application on listening sockets until told to stop, then finishes what has begun."""
+"""The HTTP server: serves an application on a listening socket until told to stop, then finishes what has begun."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
 
+from service.http.acceptor import Acceptor, Balance
 from service.http.connection import Application, Connections
 from service.http.limits import Limits
 
 _SWEEP_SECONDS = 0.25
 _LOOK_SECONDS = 0.02
-_BACKLOG = 4096
 
 
 class HTTPServer:
-    """The HTTP server of one process."""
+    """The HTTP server of one process, the one that `balance` knows as `number`."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(self, application: Application, limits: Limits, balance: Balance, number: int) -> None:
         self._connections = Connections(application, limits)
+        self._balance = balance
+        self._number = number
 
-    async def run(self, sockets: Sequence[socket.socket], stop: asyncio.Event, *, shutdown_seconds: float) -> None:
+    async def run(self, listener: socket.socket, stop: asyncio.Event, *, shutdown_seconds: float) -> None:
         """Serve until `stop` is set, then for at most `shutdown_seconds` until every request that began is answered."""
-        loop = asyncio.get_running_loop()
-        servers = [await loop.create_server(self._connections.make, sock=each, backlog=_BACKLOG) for each in sockets]
-        sweeper = loop.create_task(self._sweep())
+        acceptor = Acceptor(listener, self._connections, self._balance, self._number)
+        acceptor.open()
+        sweeper = asyncio.create_task(self._sweep())
         try:
             await stop.wait()
-            for server in servers:
-                server.close()
+            acceptor.close()
             self._connections.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(shutdown_seconds):

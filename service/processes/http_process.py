@@ -35,6 +35,7 @@ from service.engine.dispatcher import Dispatcher
 from service.engine.quarantine import Quarantine
 from service.engine.served_models import ServedModel
 from service.heartbeats import Heartbeats
+from service.http.acceptor import Balance
 from service.http.limits import Limits
 from service.http.server import HTTPServer
 from service.images.decode_pool import DecodePool
@@ -79,6 +80,7 @@ class HTTPProcess:
         self._settings = settings
         self._quarantine = quarantine
         self._number = 0
+        self._balance = Balance(settings.http_processes)
         self._heartbeats = heartbeats
         self._observer = observer
         self._dispatcher = Dispatcher(
@@ -163,7 +165,8 @@ class HTTPProcess:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         async with self.life():
-            await HTTPServer(self._router, limits).run([web], stop, shutdown_seconds=settings.shutdown_seconds)
+            server = HTTPServer(self._router, limits, self._balance, self._number)
+            await server.run(web, stop, shutdown_seconds=settings.shutdown_seconds)
 
     async def _serve_grpc(self) -> None:
         # Imported here: gRPC must not be forked once it has begun, and HTTP needs neither its packages nor its memory.

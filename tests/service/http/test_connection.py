@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.http.acceptor import Balance
 from service.http.limits import Limits
 from service.http.messages import Later, Request, Response, problem_response
 from service.http.server import HTTPServer
@@ -116,8 +117,8 @@ async def serving(
     address = listener.getsockname()
     stop = asyncio.Event()
     defaults: dict[str, Any] = {"max_body_bytes": 1 << 20, "max_bodies_bytes": 1 << 22, "linger_seconds": 0.3}
-    server = HTTPServer(application, Limits(**(defaults | limits)))
-    running = asyncio.create_task(server.run([listener], stop, shutdown_seconds=shutdown_seconds))
+    server = HTTPServer(application, Limits(**(defaults | limits)), Balance(1), 0)
+    running = asyncio.create_task(server.run(listener, stop, shutdown_seconds=shutdown_seconds))
     clients = []
 
     async def connect() -> Client:
