@@ -21,17 +21,12 @@ from service.engine.queues import Chunk, Client, Part, Queue, Queues, Receiver
 from service.engine.retries import Retries, SentBlock
 from service.engine.served_models import Absent, Key, ServedModel, ServedModels, quarantined
 from service.engine.worker_link import WorkerLink
+from service.engine.workers import Worker, Workers
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable
-
-BLOCKS_IN_FLIGHT = 2
-"""Blocks that a worker may hold of one HTTP process: one that it computes, one that it finds when it is done."""
 
 SHORT_SECONDS = 0.001
 """A block sent more recently may be answered at once, so the next one for its model waits until it is as large: small
 blocks cost both sides more than their images do. While a longer one is computed, the next is sent ahead."""
-
-BULK_BLOCKS_IN_FLIGHT = 1
-"""The same for bulk requests, so that an urgent block never waits behind more than one of them."""
 
 CHUNKS_PER_BATCH = 4
 """Into so many chunks a batch's worth of one request is cut, so that others fit between them."""
@@ -44,29 +39,6 @@ MAX_ATTEMPTS = 3
 """Workers that may die with a block before it is given up: it may be what kills them."""
 
 _SWEEP_SECONDS = 0.1
-
-
-class _Worker:
-    """The worker behind a link: what it serves, and which of our blocks it holds."""
-
-    def __init__(self, group: int) -> None:
-        self.group = group
-        self.connected = self.has_announced = False
-        self.models: dict[Key, ServedModel] = {}
-        self.absent: tuple[Absent, ...] = ()
-        self.handles: dict[Key, int] = {}
-        self.blocks: dict[int, SentBlock] = {}
-
-    def has_room_for(self, queue: Queue) -> bool:
-        limit = BULK_BLOCKS_IN_FLIGHT if queue.bulk else BLOCKS_IN_FLIGHT
-        return self.connected and len(self.blocks) < limit and queue.key in self.handles
-
-    def may_soon_answer(self, queue: Queue, short_seconds: float) -> bool:
-        """Return whether the last block may be answered soon, so that `queue` should grow until then."""
-        if not self.blocks:
-            return False
-        last = next(reversed(self.blocks.values()))
-        return last.queue.key == queue.key and queue.size < last.size and time.monotonic() - last.sent < short_seconds
 
 
 class Dispatcher:
@@ -95,10 +67,7 @@ class Dispatcher:
         self.admission = Admission(max_queue, self.chunk_size)
         self._on_answer = on_answer
         self._short_seconds = short_seconds
-        self._workers = {
-            WorkerLink(path, self): _Worker(group)
-            for path, group in zip(paths, groups or [0] * len(paths), strict=True)
-        }
+        self._workers = Workers(paths, groups or [0] * len(paths), self)
         self._retries = Retries(retrier, self)
         self._has_retrier = bool(retrier)
         self._queues = Queues()
@@ -113,8 +82,7 @@ class Dispatcher:
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for link in self._workers:
-            link.open()
+        self._workers.open()
         if self._has_retrier:
             self._retries.link.open()
 
@@ -122,8 +90,8 @@ class Dispatcher:
         for pending in (self._next_sweep, self._second_look):
             if pending:
                 pending.cancel()
-        for link in (*self._workers, self._retries.link):
-            await link.close()
+        await self._workers.close()
+        await self._retries.link.close()
 
     async def wait_for_worker(self, seconds: float) -> None:
         """Wait until some worker has announced its models, or `seconds` have passed."""
@@ -132,13 +100,13 @@ class Dispatcher:
 
     def is_ready(self, model: ServedModel) -> bool:
         """Return whether some worker would compute for `model` now."""
-        return any(worker.connected and model.key in worker.handles for worker in self._workers.values())
+        return self._workers.serve(model.key)
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Return, for each model with unanswered images, how many they are and when the oldest was submitted."""
         queues = [(queue.key, queue.chunks()) for queue in self._queues.in_turn()]
-        blocks = itertools.chain.from_iterable(worker.blocks.values() for worker in self._workers.values())
-        sent = [(b.model.key, b.chunks) for b in itertools.chain(blocks, self._retries.blocks.values())]
+        blocks = itertools.chain(self._workers.blocks(), self._retries.blocks.values())
+        sent = [(block.model.key, block.chunks) for block in blocks]
         found: dict[str, tuple[int, float]] = {}
         for (name, _), chunks in itertools.chain(queues, sent):
             depth, oldest = found.get(name, (0, math.inf))
@@ -234,11 +202,11 @@ class Dispatcher:
         while progress:
             progress = False
             for queue in self._queues.in_turn():
-                link = self._link_for(queue)
-                if link and self._workers[link].may_soon_answer(queue, self._short_seconds):
+                worker = self._workers.free_for(queue)
+                if worker and worker.may_soon_answer(queue, self._short_seconds):
                     self._look_again()
-                elif link:
-                    self._send_block(link, queue)
+                elif worker:
+                    self._send_block(worker, queue)
                     progress = True
 
     def _look_again(self) -> None:
@@ -250,16 +218,11 @@ class Dispatcher:
         self._second_look = None
         self._flush()
 
-    def _link_for(self, queue: Queue) -> WorkerLink | None:
-        free = [link for link, worker in self._workers.items() if worker.has_room_for(queue)]
-        return min(free, key=lambda link: len(self._workers[link].blocks), default=None)
-
-    def _send_block(self, link: WorkerLink, queue: Queue) -> None:
+    def _send_block(self, worker: Worker, queue: Queue) -> None:
         chunks = queue.take(self._most_in_a_block(queue.key), self._is_wanted)
         self._queues.had_turn(queue)
         if not chunks:
             return
-        worker = self._workers[link]
         if self._retries.has_culprits and not (chunks := self._divert(worker.models[queue.key], queue, chunks)):
             return
         block_id = next(self._block_ids)
@@ -267,7 +230,7 @@ class Dispatcher:
         worker.blocks[block_id] = SentBlock(worker.models[queue.key], queue, chunks, size, time.monotonic())
         deadline = max(chunk.deadline for chunk in chunks)
         payloads = [chunk.data for chunk in chunks]
-        link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
+        worker.link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
 
     def _divert(self, model: ServedModel, queue: Queue, chunks: list[Chunk]) -> list[Chunk]:
         """Send the retrier what has ended a process before; return the others."""
@@ -288,19 +251,9 @@ class Dispatcher:
     # LinkListener
 
     def models_announced(self, link: WorkerLink, models: dict[int, ServedModel], absent: tuple[Absent, ...]) -> None:
-        worker = self._workers[link]
-        worker.models = {model.key: model for model in models.values()}
-        worker.handles = {model.key: handle for handle, model in models.items()}
-        worker.absent = absent
-        worker.connected = worker.has_announced = True
+        self._workers[link].announced(models, absent)
         self._announced.set()
-        workers = self._workers.values()
-        heard_of = {worker.group for worker in workers if worker.has_announced}
-        self.served.replace(
-            (model for worker in workers for model in worker.models.values()),
-            (absent for worker in workers for absent in worker.absent),
-            all_groups=heard_of == {worker.group for worker in workers},
-        )
+        self.served.replace(self._workers.models(), self._workers.absent(), all_groups=self._workers.all_groups_spoke)
         self.admission.keep(self.served.has)
         for chunk in self._queues.remove(lambda key: not self.served.has(key)):
             self._finish(chunk, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
@@ -315,8 +268,7 @@ class Dispatcher:
                 self._finish(chunk, quarantined(absent))
 
     def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
-        worker = self._workers[link]
-        block = worker.blocks.pop(block_id)
+        block = self._workers[link].blocks.pop(block_id)
         self._on_answer(block.model, answer)
         self.admission.block_computed(block.model.key, answer.compute_seconds, answer.batch_size)
         self._finish_block(block, answer)
@@ -332,18 +284,12 @@ class Dispatcher:
         self._flush_soon()
 
     def worker_leaving(self, link: WorkerLink) -> None:
-        worker = self._workers[link]
-        worker.connected = False
-        blocks, worker.blocks = worker.blocks, {}
-        for block in reversed(blocks.values()):
+        for block in self._workers[link].left():
             self._put_back(block)
         self._flush_soon()
 
     def worker_lost(self, link: WorkerLink) -> None:
-        worker = self._workers[link]
-        worker.connected = False
-        blocks, worker.blocks = worker.blocks, {}
-        for block in reversed(blocks.values()):
+        for block in self._workers[link].left():
             wanted = [chunk for chunk in block.chunks if self._is_wanted(chunk)]
             for chunk in wanted:
                 chunk.attempts += 1
@@ -387,8 +333,7 @@ class Dispatcher:
         One pass over all chunks costs less than a timer for each.
         """
         # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
-        is_connected = any(worker.connected for worker in self._workers.values())
-        queued = set(self._queues.in_turn()) if is_connected else set()
+        queued = set(self._queues.in_turn()) if self._workers.any_connected() else set()
         # A queue that runs empty is dropped, so one that is still there has never been without something to send.
         self.admission.learn_rates(_SWEEP_SECONDS, {queue.key for queue in queued & self._queued_before})
         now = time.monotonic()

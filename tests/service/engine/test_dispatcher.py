@@ -12,10 +12,11 @@ import pytest
 
 from service.engine import messages
 from service.engine.admission import Backlog
-from service.engine.dispatcher import BLOCKS_IN_FLIGHT, MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
+from service.engine.dispatcher import MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Part
 from service.engine.served_models import Absent, ServedModel
+from service.engine.workers import BLOCKS_IN_FLIGHT
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
 from tests.registries import publish
 from tests.service.engine.fake_worker import SECONDS, FakeWorker, Received, listening
@@ -106,7 +107,7 @@ def run(
             house = House(dispatcher, fakes)
             dispatcher.open()
             try:
-                await until(lambda: all(worker.connected for worker in dispatcher._workers.values()))
+                await until(lambda: all(worker.connected for worker in dispatcher._workers))
                 yield house
             finally:
                 await dispatcher.close()

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
@@ -68,7 +68,9 @@ async def listening(processes: int, *, of: int | None = None) -> AsyncIterator[L
 
 
 @pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_clients_that_come_at_once_are_shared_by_the_processes(new_event_loop) -> None:  # type: ignore[no-untyped-def]
+def test_clients_that_come_at_once_are_shared_by_the_processes(
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
     async def scenario() -> list[int]:
         async with listening(2) as found:
             await found.come(64)

@@ -86,7 +86,7 @@ def check_leaks(world: World) -> None:
         assert not [b for b in admission._backlogs.values() if b.images or b.requests]
         assert not dispatcher._chunks
         assert not list(dispatcher._queues.in_turn())
-        assert not [worker.blocks for worker in dispatcher._workers.values() if worker.blocks]
+        assert not [worker.blocks for worker in dispatcher._workers if worker.blocks]
         assert not dispatcher._retries.blocks
         assert dispatcher.waiting() == {}
     for process in world.processes.values():
