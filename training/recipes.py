@@ -125,7 +125,6 @@ _SNAPSHOTS = Chain((AlternatingFlip(), Translate(2), Jpeg(share=0.25)))
 _MANY_SNAPSHOTS = Chain(  # for a run that overfits
     (AlternatingFlip(), Translate(3), OneOf(_POOR_PHOTOS, share=0.4), Jpeg(share=0.5), Cutout(8))
 )
-_CLEAR_SNAPSHOTS = Chain((AlternatingFlip(), Translate(3), OneOf(_POOR_PHOTOS, share=0.15), Jpeg(share=0.5)))
 _ALL_SNAPSHOTS = Chain(  # for one that is long
     (
         AlternatingFlip(),
@@ -275,12 +274,11 @@ _ALL = (
         data="cifar10",
         splits=("holdout", "test-jpeg"),
         calibrated_on=("holdout",),
-        hyper=_PHOTOS.override({"gentle_share": 0.125}),
+        hyper=_PHOTOS,
         expected=0.93,
         standardise=True,
         pools=True,
         augmentation=_MANY_SNAPSHOTS,
-        gentle=_CLEAR_SNAPSHOTS,
         sent=_COMPRESSED,
         bfloat16_pays=True,
     ),
