@@ -100,7 +100,7 @@ class Dispatcher:
 
     def is_ready(self, model: ServedModel) -> bool:
         """Return whether some worker would compute for `model` now."""
-        return self._workers.serve(model.key)
+        return self._workers.any_serves(model.key)
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Return, for each model with unanswered images, how many they are and when the oldest was submitted."""

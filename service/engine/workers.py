@@ -84,7 +84,7 @@ class Workers:
         free = [worker for worker in self if worker.has_room_for(queue)]
         return min(free, key=lambda worker: len(worker.blocks), default=None)
 
-    def serve(self, key: Key) -> bool:
+    def any_serves(self, key: Key) -> bool:
         """Return whether some worker would compute for a model now."""
         return any(worker.connected and key in worker.handles for worker in self)
 

@@ -67,8 +67,8 @@ def test_a_bulk_request_finds_less_room(workers: Make) -> None:
 def test_a_worker_has_room_for_what_it_serves_alone(workers: Make) -> None:
     found, _ = workers(0, spoke=1)
 
-    assert found.serve(("rows", 1))
-    assert not found.serve(("rows", 2))
+    assert found.any_serves(("rows", 1))
+    assert not found.any_serves(("rows", 2))
     assert found.free_for(Queue(("rows", 2), bulk=False)) is None
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_left_gives_back_its_blocks_the_last_one_first(workers: Ma
     assert worker.left() == sent[::-1]
     assert not list(found.blocks())
     assert not found.any_connected()
-    assert not found.serve(queue.key)
+    assert not found.any_serves(queue.key)
 
 
 def test_every_group_has_spoken_once_one_worker_of_each_did(workers: Make) -> None:
