@@ -95,6 +95,13 @@ class HyperParameters(BaseModel):
         description="What the run starts from: weights of torchvision's ResNet-18, named as its files are, or a "
         "published version, MODEL-VERSION-DIGEST.",
     )
+    start_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="With a published version in `pretrained`: its share of the weights, which end as an average of "
+        "those at the start and those that were trained.",
+    )
     shuffle: bool = Field(True, description="Visit the examples in a new random order every epoch.")
     drop_last: bool = Field(False, description="Leave out the last batch of an epoch when it is not full.")
     seed: int = Field(0, ge=0, lt=2**32, description="Decides the first weights and the order of the examples.")

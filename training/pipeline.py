@@ -92,6 +92,7 @@ def run(
         RegistryError: the registry cannot be read or written.
     """
     device = world.place(devices.choose(settings.device))
+    recipe.expect_start(hyper)
     augmentation = recipe.variation(hyper)
     if publish_as is not None and not once:  # a job tries again when its registry is away
         expect_writable_registry(settings.registry)

@@ -108,6 +108,14 @@ class Recipe:
             network.whiten_from(preprocessing(inputs), again=self.start is not None)
         return network
 
+    def expect_start(self, hyper: HyperParameters) -> None:
+        """Raise OptionError if a run with `hyper` shall end with a share of a start that this recipe does not have."""
+        if hyper.start_share and self.start is None:
+            raise OptionError(
+                f"start_share must be given with --pretrained and a published version. Given: {hyper.start_share} "
+                "without one"
+            )
+
     def try_out(self, data: Dataset, hyper: HyperParameters) -> None:
         """Compute a few examples as training with `hyper` and serving will, without an effect on chance.
 

@@ -61,6 +61,7 @@ def test_another_optimiser_leaves_behind_what_only_the_old_one_has() -> None:
         "patience": 0,
         "activation": "own",
         "pretrained": "",
+        "start_share": 0.0,
         "small_share": 0.0,
         "gentle_share": 0.0,
         "optimiser": "sgd",

@@ -13,6 +13,7 @@ from training.data.batches import GATHERED, Feed, batches
 from training.data.dataset import Dataset
 from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
+from training.learning.blend import Blend
 from training.learning.checkpoint import Checkpoints, Stateful
 from training.learning.closure_step import ClosureStep
 from training.learning.distributed import World
@@ -61,6 +62,7 @@ def train(
 
     Every epoch is validated on `held_out`, if that is given. With `hyper.patience` the run stops when it has waited so
     many epochs for a lower validation loss, and the network ends with the weights of the epoch that had the lowest.
+    With `hyper.start_share` it ends with the average of those and the weights that it came with, in that proportion.
 
     Network and data are on one device, unless `feed` brings the batches there. A network with one raw logit z is
     trained as the two classes [0, z]: their cross-entropy is BCEWithLogitsLoss. Each process of `world` trains on a
@@ -91,6 +93,7 @@ def train(
         step = EagerStep(network, optimiser, hyper, device=device, world=world)
         if hyper.optimiser in _CAPTURED:
             step = fastest_step(step, device, world)
+    blend = Blend(network, hyper.start_share)
     best = Best(network, patience=hyper.patience if held_out is not None else 0)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule, "best": best}
     results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
@@ -122,8 +125,10 @@ def train(
             last = epoch == hyper.epochs or best.is_long_ago(epoch)
             if checkpoints is not None:
                 checkpoints.save(parts, [asdict(result) for result in results], last=last)
-    use_average(optimiser)
-    best.restore()
+        use_average(optimiser)
+        best.restore()
+        last_epoch = batches(data, hyper, hyper.epochs, augmentation, feed, prepare=preprocessing)
+        blend.finish(world.part(inputs) for inputs, _ in last_epoch)
     if best.epoch and world.leads:
         logger.info("kept epoch %d of %d, whose validation loss is the lowest", best.epoch, len(results))
     return results

@@ -23,7 +23,7 @@ from training.networks.tutorials import NeuralNet, SimpleNet, Xigua
 from training.networks.whitened_net import WhitenedNet
 from training.publishing.abstention import learn
 from training.publishing.earlier_version import EarlierVersion, read
-from training.publishing.export import Exported, export, features_of
+from training.publishing.export import Exported, export, features_of, layers_of
 from training.publishing.sharpening import Sharpening
 from training.recipes import find
 
@@ -238,3 +238,28 @@ def test_a_run_goes_on_from_a_version_in_smaller_steps(
     assert f"784-256-10, ReLU, from the network of {name}" in card
     assert re.search(r"train net --data digits --pretrained REGISTRY/net-digits/1 --publish", card)
     assert "--pretrained" not in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_keeps_a_share_of_the_version_s_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_pictures: None
+) -> None:
+    del plain_pictures
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "net", "--data", "digits", "--epochs", "2", "--publish"]) == 0
+    on = ["train", "net", "--data", "digits", "--pretrained", "my-models/net-digits/1", "--epochs", "1", "--publish"]
+
+    assert main([*on, "--force"]) == main([*on, "--force", "--start-share", "0.75"]) == 0
+
+    registry = Registry("my-models")
+    start, end, both = (weights_of(registry, version) for version in (1, 2, 3))
+    assert not torch.allclose(start, end, atol=1e-3)
+    assert torch.allclose(both, 0.75 * start + 0.25 * end, atol=1e-6)
+    assert registry.manifest("net-digits", 3).provenance.hyper_parameters["start_share"] == 0.75
+    assert "--start-share 0.75" in registry.file("net-digits", 3, "card.md").decode()
+
+
+def weights_of(registry: Registry, version: int) -> torch.Tensor:
+    """The weights of the last layer of a version of net-digits."""
+    weight = layers_of(registry.artifact(registry.manifest("net-digits", version)))[-1].tensors[0]
+    assert weight is not None
+    return weight

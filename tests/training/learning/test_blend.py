@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.conftest import Silent
+from training import pipeline
+from training.data.dataset import Dataset
+from training.errors import OptionError
+from training.hyper_parameters import HyperParameters
+from training.learning.blend import Blend
+from training.learning.checkpoint import Checkpoints
+from training.learning.trainer import train
+from training.networks.preprocessing import Preprocessing
+from training.recipes import find
+from training.settings import Settings
+
+HYPER = HyperParameters(epochs=2, batch_size=50, optimiser="sgd", lr=0.1, start_share=0.25)
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 26 * 26, 10))
+
+
+def trained(network: nn.Module, digits: Dataset, hyper: HyperParameters, folder: Path | None = None) -> nn.Module:
+    checkpoints = Checkpoints(folder, resume=True) if folder is not None else None
+    data = digits.subset(100)
+    train(network, Preprocessing(), data=data, hyper=hyper, progress=Silent(), checkpoints=checkpoints)
+    return network
+
+
+def test_a_run_ends_with_its_share_of_the_weights_that_it_began_with(digits: Dataset) -> None:
+    start, end = normed().state_dict(), trained(normed(), digits, HYPER.override({"start_share": 0.0})).state_dict()
+
+    both = trained(normed(), digits, HYPER).state_dict()
+
+    assert not torch.allclose(start["3.weight"], end["3.weight"], atol=1e-3)
+    for name in ("0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"):
+        assert torch.allclose(both[name], 0.25 * start[name] + 0.75 * end[name], atol=1e-6), name
+
+
+def test_batch_norms_compute_with_the_statistics_of_the_averaged_network(digits: Dataset) -> None:
+    network = trained(normed(), digits, HYPER)
+
+    seen = network[0](Preprocessing()(digits.subset(100).inputs))  # type: ignore[index]
+    norm = network[1]  # type: ignore[index]
+    assert torch.allclose(norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.running_var, seen.var((0, 2, 3)), rtol=0.02)
+    assert norm.momentum == 0.1
+    assert network.training
+
+
+def test_a_run_that_resumes_after_its_end_has_the_same_weights_again(digits: Dataset, tmp_path: Path) -> None:
+    once = trained(normed(), digits, HYPER, tmp_path).state_dict()
+
+    again = trained(normed(), digits, HYPER, tmp_path).state_dict()
+
+    assert all(torch.equal(again[name], value) for name, value in once.items())
+
+
+def test_no_more_examples_than_are_needed_are_prepared() -> None:
+    given = []
+
+    def batches() -> Iterator[Tensor]:
+        for batch in range(100):
+            given.append(batch)
+            yield torch.zeros(1000, 1)
+
+    Blend(nn.Sequential(nn.BatchNorm1d(1)), 0.5).finish(batches())
+
+    assert len(given) == 6
+
+
+def test_without_a_share_nothing_changes_and_no_batch_is_prepared() -> None:
+    network = nn.BatchNorm1d(1)
+    blend = Blend(network, 0.0)
+    network.weight.data.fill_(7.0)
+
+    blend.finish(pytest.fail("a batch was prepared") for _ in range(1))
+
+    assert network.weight.item() == 7.0
+
+
+def test_a_share_of_a_start_is_refused_without_one() -> None:
+    recipe = find("neural_net")
+
+    with pytest.raises(
+        OptionError, match=r"start_share must be given with --pretrained and a published version\. Given"
+    ):
+        pipeline.run(recipe, recipe.hyper.override({"start_share": 0.5}), settings=Settings(), progress=Silent())
