@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -22,13 +23,20 @@ ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+def under_torchrun(*command: str) -> subprocess.CompletedProcess[str]:
+    """The end of two processes; one that aborts says where each of its threads was, after torchrun's long report."""
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    done = subprocess.run([*TORCHRUN, *command], cwd=ROOT, capture_output=True, text=True, env=environment)
+    ours, separator, report = done.stderr.partition("distributed/elastic/multiprocessing/api.py")
+    assert done.returncode == 0, separator + report + ours
+    return done
+
+
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes got."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [*TORCHRUN, "-m", "tests.training.two_processes", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    under_torchrun("-m", "tests.training.two_processes", str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
@@ -81,12 +89,10 @@ def test_under_torchrun_a_job_trains_in_all_processes_and_one_of_them_publishes_
     options = ["--data", "digits", "--epochs", "2", "--device", "cpu", "--publish", "--promote-if-better"]
     where = ["--registry", str(tmp_path / "m"), "--runs-dir", str(tmp_path / "runs"), "--commit", "abc"]
     figures = ["--metrics-textfile", str(tmp_path / "figures.prom")]
-    command = [*TORCHRUN, "-m", "tests.training.quickly", "run", "neural_net", *options, *where, *figures]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = under_torchrun("-m", "tests.training.quickly", "run", "neural_net", *options, *where, *figures)
 
     registry = Registry(tmp_path / "m")
-    assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^epoch 2/2 ", done.stdout, re.M)) == 1
     assert len(re.findall(r"^published neural_net-digits@1$", done.stdout, re.M)) == 1
     assert done.stderr.count("digits/train, 1,294 examples") == 1
