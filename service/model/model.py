@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -231,15 +230,14 @@ def _raise(error: RuntimeError) -> NoReturn:
 
 
 def warm_up_sizes(max_batch_size: int) -> list[int]:
-    """Return the batch sizes to run before a model serves.
+    """Return the batch sizes to run before a model serves: the first few, and the largest.
 
-    benchmarks/first_requests.py: on the CPU, what a first run sets up serves other sizes too, and all 128 took most of
-    the start. On CUDA graphs have run all that they compute. Without them a size that never ran chooses its kernels in
-    its first batch; running all 128 of every version, in its trial and again in the worker, was part of a start that
-    took 15.6 s (H100; how large a part was not measured).
+    benchmarks/first_requests.py: on the CPU, what these set up serves all other sizes too. Powers of two between them
+    gained nothing, and all 128 took most of the start. On CUDA graphs have run all that they compute. Without them a
+    size that never ran chooses its kernels in its first batch; running all 128 of every version, in its trial and again
+    in the worker, was part of a start that took 15.6 s (H100; how large a part was not measured).
     """
-    doubling = itertools.takewhile(lambda size: size < max_batch_size, (2**power for power in itertools.count()))
-    return sorted({*doubling, min(3, max_batch_size), max_batch_size})
+    return sorted({size for size in (1, 2, 3, max_batch_size) if size <= max_batch_size})
 
 
 Load = Callable[[ModelManifest, bytes], Model]
