@@ -46,10 +46,11 @@ def once() -> HyperParameters:
     return HyperParameters(epochs=1, batch_size=15, optimiser="sgd", lr=0.2)
 
 
-def trained(*, norm: bool, world: World = ALONE) -> tuple[dict[str, Tensor], list[EpochResult]]:
+def trained(*, norm: bool, kept: float = 0.0, world: World = ALONE) -> tuple[dict[str, Tensor], list[EpochResult]]:
     network_ = network(norm=norm)
     data = examples().subset(32) if norm else examples()
-    history = train(network_, Preprocessing(), data=data, hyper=HYPER, progress=Silent(), world=world)
+    hyper = HYPER.override({"start_share": kept})
+    history = train(network_, Preprocessing(), data=data, hyper=hyper, progress=Silent(), world=world)
     return network_.state_dict(), history
 
 
@@ -102,6 +103,7 @@ def main(folder: Path) -> None:
             "size": world.size,
             "gradients": gradients(world),
             "normed": trained(norm=True, world=world)[0],
+            "kept": trained(norm=True, kept=0.25, world=world)[0],
             "plain": trained(norm=False, world=world)[0],
             "losses": [(epoch.loss, epoch.accuracy) for epoch in trained(norm=False, world=world)[1]],
         }

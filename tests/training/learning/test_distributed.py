@@ -50,12 +50,15 @@ def test_two_processes_have_the_gradients_of_one_that_computes_the_whole_batch(b
             assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_batch_norms_see_the_whole_batch_and_keep_the_statistics_of_one_process(by_rank: list[dict[str, Any]]) -> None:
-    alone, _ = two_processes.trained(norm=True)
+@pytest.mark.parametrize(("run", "kept"), [("normed", 0.0), ("kept", 0.25)])
+def test_batch_norms_see_the_whole_batch_and_keep_the_statistics_of_one_process(
+    run: str, kept: float, by_rank: list[dict[str, Any]]
+) -> None:
+    alone, _ = two_processes.trained(norm=True, kept=kept)
 
-    for name, tensor in by_rank[0]["normed"].items():
+    for name, tensor in by_rank[0][run].items():
         assert torch.allclose(tensor, alone[name], rtol=1e-3, atol=1e-4), name
-        assert torch.equal(tensor, by_rank[1]["normed"][name])
+        assert torch.equal(tensor, by_rank[1][run][name])
 
 
 def test_a_batch_that_leaves_a_process_nothing_is_no_trouble_and_the_numbers_are_those_of_all_examples(
