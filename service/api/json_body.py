@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.problems import BadRequest, TooLarge
+from service.problems import BadRequest, TooLarge, Unprocessable
 
 MAX_DEPTH = 32
 """Arrays and objects in each other; the deepest that any path takes has eight dimensions, four levels down."""
@@ -42,6 +42,19 @@ def parse(body: bytes, max_values: int) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body must be JSON. Given: {error}") from error
+
+
+def parse_object(body: bytes, max_values: int) -> dict[str, Any]:
+    """Return the object in `body`, an empty one if that is empty.
+
+    Raises:
+        BadRequest, TooLarge: as `parse`.
+        Unprocessable: it is another document.
+    """
+    document = parse(body or b"{}", max_values)
+    if not isinstance(document, dict):
+        raise Unprocessable(f"the body must be empty or a JSON object. Given: {describe(document)}")
+    return document
 
 
 def most_values(count: int, shape: tuple[int, ...]) -> int:

@@ -151,11 +151,16 @@ _OBJECT_VALUES = 16  # the body of a question about the repository has a key or 
 
 
 def _asks_for_ready(body: bytes) -> bool:
-    """Return whether an index of ready versions alone is asked for."""
-    return _object(body).get("ready") is True
+    """Return whether an index of ready versions alone is asked for.
+
+    Raises:
+        Unprocessable: the body does not say it with true or false.
+    """
+    ready = _object(body).get("ready", False)
+    if not isinstance(ready, bool):
+        raise Unprocessable(f"ready must be true or false. Given: {json_body.describe(ready)}")
+    return ready
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body, an empty one if there is none."""
-    document = json_body.parse(body or b"{}", _OBJECT_VALUES)
-    return document if isinstance(document, dict) else {}
+    return json_body.parse_object(body, _OBJECT_VALUES)
