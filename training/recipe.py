@@ -109,7 +109,7 @@ class Recipe:
         return network
 
     def expect_start(self, hyper: HyperParameters) -> None:
-        """Raise OptionError if a run with `hyper` shall end with a share of a start that this recipe does not have."""
+        """Raise OptionError if `hyper` keeps a share of a published version and this recipe does not start from one."""
         if hyper.start_share and self.start is None:
             raise OptionError(
                 f"start_share must be given with --pretrained and a published version. Given: {hyper.start_share} "

@@ -117,7 +117,7 @@ class Administration:
 
     async def _rollback(self, request: Request) -> Response:
         name = request.parameters["name"]
-        json_body.parse_object(decoded_body(request), _BODY_VALUES)  # there is nothing to say
+        json_body.parse_object(decoded_body(request), _BODY_VALUES)  # no key of it means anything
 
         def roll_back(registry: Registry) -> list[int]:
             registry.rollback(name)

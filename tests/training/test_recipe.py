@@ -61,6 +61,15 @@ def test_a_gentle_end_is_refused_where_there_is_nothing_gentler(name: str) -> No
         pipeline.run(recipe, recipe.hyper.override({"gentle_share": 0.5}), settings=Settings(), progress=Silent())
 
 
+def test_a_share_of_a_start_is_refused_without_one() -> None:
+    recipe = find("neural_net")
+
+    with pytest.raises(
+        OptionError, match=r"start_share must be given with --pretrained and a published version\. Given"
+    ):
+        pipeline.run(recipe, recipe.hyper.override({"start_share": 0.5}), settings=Settings(), progress=Silent())
+
+
 def test_standardised_inputs_have_mean_0_and_deviation_1_in_each_channel() -> None:
     photos = torch.randint(40, 90, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photos[:, 1] *= 2

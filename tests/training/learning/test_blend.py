@@ -8,16 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.conftest import Silent
-from training import pipeline
 from training.data.dataset import Dataset
-from training.errors import OptionError
 from training.hyper_parameters import HyperParameters
 from training.learning.blend import Blend
 from training.learning.checkpoint import Checkpoints
 from training.learning.trainer import train
 from training.networks.preprocessing import Preprocessing
-from training.recipes import find
-from training.settings import Settings
 
 HYPER = HyperParameters(epochs=2, batch_size=50, optimiser="sgd", lr=0.1, start_share=0.25)
 
@@ -84,12 +80,3 @@ def test_without_a_share_nothing_changes_and_no_batch_is_prepared() -> None:
     blend.finish(pytest.fail("a batch was prepared") for _ in range(1))
 
     assert network.weight.item() == 7.0
-
-
-def test_a_share_of_a_start_is_refused_without_one() -> None:
-    recipe = find("neural_net")
-
-    with pytest.raises(
-        OptionError, match=r"start_share must be given with --pretrained and a published version\. Given"
-    ):
-        pipeline.run(recipe, recipe.hyper.override({"start_share": 0.5}), settings=Settings(), progress=Silent())
