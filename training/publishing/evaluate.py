@@ -67,7 +67,7 @@ def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) 
         classes=data.classes,
         confusion=_confusion(data.labels, predicted, len(data.classes)),
         uncalibrated=uncalibrated,
-        calibrated=calibration(logits, data.labels, temperature=temperature),
+        calibrated=uncalibrated if temperature == 1.0 else calibration(logits, data.labels, temperature=temperature),
     )
 
 
