@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     )
     trusted_keys: str | None = Field(
         None,
-        description="File of public keys, one a line (python -m training keygen); other versions are never opened.",
+        description="File of public keys, one a line (python -m training keygen); "
+        "versions that none of them signed are never opened.",
     )
     poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Earlier versions in production that stay servable by ?version=.")
@@ -82,7 +83,9 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(10.0, gt=0, le=3600, description="Deadline of a request, from its arrival.")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="Largest request body.")
     max_pixels: int = Field(32_000_000, ge=1, description="Largest image, in pixels, read from its header.")
-    api_keys_file: str | None = Field(None, description="File of API keys; with it every request must bear one.")
+    api_keys_file: str | None = Field(
+        None, description="File of API keys; with it every request but health checks, /metrics and the pages needs one."
+    )
     max_images: int = Field(1024, ge=1, description="Most images (or feature vectors) in one request.")
     startup_seconds: float = Field(120.0, gt=0, description="A worker that is not ready by then is replaced.")
     hang_seconds: float = Field(

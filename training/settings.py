@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRAINING_", frozen=True, extra="forbid")
 
-    registry: str = Field("my-models", min_length=1, description="Folder or fsspec URL that --publish writes to.")
+    registry: str = Field("my-models", min_length=1, description="Folder or fsspec URL of the registry.")
     sign: Path | None = Field(None, description="File of the key that signs what is published (see keygen).")
     data_dir: Path = Field(Path("data"), description="Folder of the datasets; missing ones are downloaded into it.")
     cache_dir: Path = Field(

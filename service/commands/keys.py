@@ -70,7 +70,7 @@ def _parser() -> Parser:
         "keys",
         usage="python -m service keys ACTION [NAME] [options]",
         description="Make, list or remove the API keys of a file, the one that serve takes as --api-keys-file.\n"
-        "The file holds hashes alone; a running service reads it again within a second of a change.\n"
+        "The file holds hashes alone; a running service reads it again when it changes.\n"
         "NAME says whose the key is; it is shown once, on standard output.",
         epilog="examples:\n"
         "  python -m service keys make ci --file keys > ci.key\n"

@@ -15,8 +15,8 @@ def main(arguments: Sequence[str]) -> int:
     """Copy what is missing; return the exit code."""
     parser = Parser(
         "seed",
-        description="Copy each model that a registry holds no version of into it: the version that is served, under "
-        "its number. Models that have a version stay as they are. It may run in several places at once.",
+        description="Copy models into a registry that has no version of them: of each the version that is served,\n"
+        "under its number. Models that have a version stay as they are. It may run in several places at once.",
         epilog="example:\n  python -m service seed --source /app/models --registry s3://bucket/models\n\n"
         f"{EXIT_CODES.format(partly='')}",
     )

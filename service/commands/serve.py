@@ -105,6 +105,7 @@ def add_settings(parser: Parser) -> None:
     """Add an option for each setting."""
     for name, field in Settings.model_fields.items():
         default = "chosen by the number of cores" if field.default is PydanticUndefined else field.default
+        default = "none" if default in (None, "") else default
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             metavar=name.rpartition("_")[2].upper(),

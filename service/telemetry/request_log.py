@@ -83,7 +83,7 @@ class RequestLog:
         self._writer.wait(1.0)
 
     def _report(self, now: float) -> None:
-        message = f"left out {self._omitted} request line(s): at most {self._rate:g} a second are written"
+        message = f"left out {self._omitted} request line(s): this process writes at most {self._rate:.3g} a second"
         if self._log_format == "json":
             line = {**_head(time.time(), "WARNING"), "message": message, "omitted": self._omitted}
             written = self._writer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

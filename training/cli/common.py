@@ -27,6 +27,9 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 HYPER_PARAMETERS = [name for name in HyperParameters.model_fields if name != "pretrained"]
 """Those with an option of their own; --pretrained names a file or a version."""
 
+MACHINE = "this machine (also TRAINING_X in the environment)"
+"""The title of the options that are settings."""
+
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
@@ -49,7 +52,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def add_machine_options(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
     """Add an option for every setting of `settings` and every hyper-parameter."""
-    add_options(parser, settings, title="this machine (also TRAINING_X in the environment)", default="{default}")
+    add_options(parser, settings, title=MACHINE, default="{default}")
     add_options(parser, HyperParameters, title="hyper-parameters", default="the recipe's", only=HYPER_PARAMETERS)
 
 
@@ -60,7 +63,7 @@ def add_registry_options(
     parser.add_argument("model", metavar="MODEL", help="A model of the registry.")
     if version is not None:
         parser.add_argument("version", metavar="VERSION", nargs="?" if optional else None, help=version)
-    add_options(parser, Settings, title="this machine", default="{default}", only=["registry"])
+    add_options(parser, Settings, title=MACHINE, default="{default}", only=["registry"])
 
 
 def settings_from(arguments: argparse.Namespace, kind: type[AnySettings]) -> AnySettings:

@@ -68,4 +68,4 @@ def _metavar(field: FieldInfo) -> str:
 
 def _shown(field: FieldInfo) -> str:
     value = field.get_default()
-    return "on" if value is True else "off" if value is False else str(value)
+    return "on" if value is True else "off" if value is False else "none" if value in (None, "") else str(value)

@@ -1,11 +1,11 @@
-"""`republish`: publish a version once more, with evidence for its forms measured here."""
+"""`republish`: publish the version that is served once more, with everything but its training measured again."""
 
 from __future__ import annotations
 
 import argparse
 
 from training.cli import summary
-from training.cli.common import settings_from
+from training.cli.common import MACHINE, settings_from
 from training.cli.options import add_options as add_settings
 from training.data.cache import Cache
 from training.learning import device as devices
@@ -13,14 +13,19 @@ from training.publishing.destination import open_registry
 from training.publishing.republish import republish
 from training.settings import Settings
 
-HELP = "Publish a version once more, with evidence for its forms measured here."
+HELP = "Publish the version that is served once more, measured again here."
+DESCRIPTION = (
+    "Publish the version that is served as the model's next one, without training. What was set on held-out examples "
+    "(temperature, outlier scores, prediction sets, distributions) is set again, and the evidence for faster forms is "
+    "measured again."
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("model", metavar="MODEL", help="A model of the registry.")
     only = ["registry", "sign", "data_dir", "cache_dir", "device"]
-    add_settings(parser, Settings, title="this machine", default="{default}", only=only)
+    add_settings(parser, Settings, title=MACHINE, default="{default}", only=only)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -28,13 +28,13 @@ from training.settings import JobSettings, Settings
 
 HELP = "Train, publish and promote as a job: repeating it or running it twice at once does no harm."
 DESCRIPTION = (
-    "Do what is left of a run: train (from the last checkpoint, if there is one), publish what the gate accepts, "
-    "promote what is better than production on the same data. The same recipe, hyper-parameters, data, seed and code "
-    "are the same run; a run that has published is not trained again."
+    "Do what is left of a run: train (from the last checkpoint, if there is one), publish what the quality gate "
+    "accepts, promote what is better than production on the same held-out data. The same recipe, hyper-parameters, "
+    "data, seed and code are the same run; a run that has published is not trained again."
 )
 EPILOG = (
     "Exit codes: 0 done, also when nothing was left to do or production is no worse; "
-    f"{job.REFUSED} the gate refused it, as it will again; {job.TRY_AGAIN} try again: the registry or a "
+    f"{job.REFUSED} the quality gate refused it, and would again; {job.TRY_AGAIN} try again: the registry or a "
     "download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted. "
     "Example: python -m training run neural_net --publish --promote-if-better"
 )
@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--promote-if-better",
         action="store_true",
-        help="Serve it if it is more accurate than what is in production, on the same data; else that stays.",
+        help="Serve it if it is more accurate than what is in production, on the same held-out data; else that stays.",
     )
     add_machine_options(parser, JobSettings)
 
