@@ -7,7 +7,7 @@
 # CUDA comes with the torch wheels; the host needs only the driver and the NVIDIA container toolkit.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
-# The common start of both builds. Only /opt/venv is copied out of it.
+# The common start of all builds. Only /opt/venv is copied out of it.
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
@@ -37,7 +37,7 @@ COPY training training
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip install --no-deps --force-reinstall -c constraints.txt .
 
-# The common base of both images: uid 10001, and a root file system that may be read-only.
+# The common base of all images: uid 10001, and a root file system that may be read-only.
 FROM ${BASE} AS runtime
 ARG REVISION=unknown
 ARG VERSION=unknown

@@ -81,7 +81,7 @@ image:  ## Build the images argmax-service, argmax-training and argmax-bulk (ENG
 	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-training --target training .
 	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag argmax-bulk --target bulk .
 
-image-check: $(VENV)/.dev  ## Build both images and run them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
+image-check: $(VENV)/.dev  ## Build the images of service and training and check them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
 clean:  ## Remove the environment and everything that was generated

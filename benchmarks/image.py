@@ -1,4 +1,4 @@
-"""Build both images and run them, without a container engine: their size and content, the service, a training run.
+"""Build the images of service and training and run them, without a container engine: content, service, a training run.
 
     sudo python -m benchmarks.image [--work FOLDER] [-- --volume /etc/pip.conf:/etc/pip.conf:ro ...]
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from service.problems import Problem
 from service.settings import Settings
+from service.telemetry.metrics.families import FAMILIES, Kind
 from tests.k8s.conftest import kustomize, pod_templates
 from training.settings import JobSettings
 
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = {path.name for path in ROOT.iterdir()}
 GENERATED = {".venv", ".venv-lowest", "data", "runs", ".peers"}
+SHIPPED = {path.parts[-3]: int(path.parts[-2]) for path in (ROOT / "models").glob("*/[0-9]*/manifest.json")}
 OTHER_SETTINGS = {"SERVICE_URL"}  # of the commands that ask a service
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -75,6 +78,52 @@ def test_a_module_a_target_and_a_setting_exist(page: Path) -> None:
     assert all(importlib.util.find_spec(module) for module in modules)
     assert {target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
     assert settings <= known
+
+
+def versions_in(text: str) -> set[str]:
+    """Return the shipped models that an example speaks of, each as name@version."""
+    names = "|".join(SHIPPED)
+    forms = (
+        rf"(?<!published )\b({names})@(\d+)",
+        rf'"model": ?"({names})", ?"version": ?"?(\d+)',
+        rf'model="({names})",(?:stage="\w+",)?version="(\d+)"',
+        rf"/({names})/(\d+)\b",
+        rf"\b({names}) +(\d+) {{3,}}",  # a row of `python -m service models`
+        rf'--model,? ({names}),? --version,? "?(\d+)',
+    )
+    return {f"{name}@{version}" for form in forms for name, version in re.findall(form, text)}
+
+
+def test_examples_are_of_the_versions_that_are_shipped() -> None:
+    pages = "".join(page.read_text() for page in PAGES if page.parent.name != "lessons")
+    examples = re.findall(r"^```\w+\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
+    manifests = [path.read_text() for path in (ROOT / "k8s").rglob("*.yaml")]
+
+    shown = versions_in("\n".join([*examples, *manifests]))
+
+    assert len(shown) == len(SHIPPED)
+    assert shown <= {f"{name}@{version}" for name, version in SHIPPED.items()}
+
+
+def test_every_metric_is_described_once_and_no_other() -> None:
+    table = (ROOT / "docs" / "observability.md").read_text()
+    described = re.findall(r"^\| `((?:inference|argmax)_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", table, re.MULTILINE)
+
+    assert sorted(described) == sorted(
+        (
+            f"{name}_total" if family.kind == Kind.COUNTER else name,
+            family.kind.value if family.kind in (Kind.COUNTER, Kind.HISTOGRAM) else "gauge",
+            ", ".join(family.labels),
+        )
+        for name, family in FAMILIES.items()
+    )
+
+
+def test_every_status_of_a_refusal_is_in_the_table_of_errors() -> None:
+    table = (ROOT / "docs" / "api.md").read_text().partition("## Errors")[2].partition("\n## ")[0]
+    listed = {int(status) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for status in row.split(", ")}
+
+    assert listed == {problem.status for problem in Problem.__subclasses__()} - {500}
 
 
 def test_each_promise_about_security_is_held_by_a_test_that_exists() -> None:

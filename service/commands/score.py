@@ -112,7 +112,7 @@ def _parser() -> Parser:
         "A DEST belongs to one plan: the same images, version and limits.",
         epilog="examples:\n"
         "  python -m service score scans --out results --model cifar10\n"
-        "  python -m service score s3://bucket/scans --out s3://bucket/results --model cifar10 --version 5 \\\n"
+        "  python -m service score s3://bucket/scans --out s3://bucket/results --model cifar10 --version 9 \\\n"
         "    --engine ray --address auto\n\n"
         "settings of the service that hold here too: SERVICE_REGISTRY, SERVICE_DEVICE (local), SERVICE_FORM,\n"
         "SERVICE_MAX_BATCH_SIZE, SERVICE_MAX_PIXELS, SERVICE_MAX_BODY_BYTES (of a file), SERVICE_THREADS\n\n"
