@@ -88,6 +88,8 @@ def versions_in(text: str) -> set[str]:
         rf'"model": ?"({names})", ?"version": ?"?(\d+)',
         rf'model="({names})",(?:stage="\w+",)?version="(\d+)"',
         rf"/({names})/(\d+)\b",
+        rf"model='({names})',\s*#?\s*version=(\d+)",
+        rf",({names}),(\d+),",  # a row of `python -m service classify`
         rf"\b({names}) +(\d+) {{3,}}",  # a row of `python -m service models`
         rf'--model,? ({names}),? --version,? "?(\d+)',
     )
