@@ -141,6 +141,13 @@ def test_each_promise_about_security_is_held_by_a_test_that_exists() -> None:
         assert set(names) <= set(defined), part
 
 
+def test_the_map_of_the_code_has_every_folder() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text().partition("## The folders")[2].partition("\n## ")[0]
+    folders = {path.parent.name for half in ("service", "training") for path in (ROOT / half).glob("*/__init__.py")}
+
+    assert {name for name in folders | {"page"} if f"{name}/ " not in tree} == set()
+
+
 def test_the_index_has_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
 
