@@ -14,6 +14,7 @@ from service.problems import Problem
 from service.settings import Settings
 from service.telemetry.metrics.families import FAMILIES, Kind
 from tests.k8s.conftest import kustomize, pod_templates
+from training.hyper_parameters import HyperParameters
 from training.settings import JobSettings
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,16 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TOP = {path.name for path in ROOT.iterdir()}
 GENERATED = {".venv", ".venv-lowest", "data", "runs", ".peers"}
 SHIPPED = {path.parts[-3]: int(path.parts[-2]) for path in (ROOT / "models").glob("*/[0-9]*/manifest.json")}
+OTHER_OPTIONS = {"help", "images-per-second", "requests-per-second"}  # argparse's, and two that `keys` makes
+OTHER_OPTIONS |= {
+    "build-arg",
+    "cap-drop",
+    "gpus",
+    "read-only",
+    "tmpfs",
+    "logdir",
+    "nproc-per-node",
+}  # of other programs
 OTHER_SETTINGS = {"SERVICE_URL"}  # of the commands that ask a service
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -78,6 +89,30 @@ def test_a_module_a_target_and_a_setting_exist(page: Path) -> None:
     assert all(importlib.util.find_spec(module) for module in modules)
     assert {target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
     assert settings <= known
+
+
+@every_page
+def test_an_option_exists(page: Path) -> None:
+    sources = [*(ROOT / "service" / "commands").glob("*.py"), *(ROOT / "training" / "cli").glob("*.py")]
+    sources += [*(ROOT / "benchmarks").rglob("*.py"), ROOT / "tests" / "conftest.py"]
+    known = set(re.findall(r'"--([a-z][a-z0-9-]+)', "".join(source.read_text() for source in sources)))
+    for kind in (Settings, JobSettings, HyperParameters):
+        known |= {name.replace("_", "-") for name in kind.model_fields}
+    known |= {f"no-{name}" for name in known}
+
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", page.read_text()))
+
+    assert named - known - OTHER_OPTIONS == set()
+
+
+def test_every_benchmark_is_in_the_table_of_commands() -> None:
+    table = (ROOT / "docs" / "benchmarks.md").read_text().partition("## Running the benchmarks")[2]
+    scripts = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
+    }
+
+    scripts = scripts - {"tutorial"} | {"serving"}  # a part of `training`, and a folder
+    assert scripts == set(re.findall(r"^\| .*?`python -m benchmarks\.(\w+)", table, re.MULTILINE))
 
 
 def versions_in(text: str) -> set[str]:
