@@ -322,7 +322,8 @@ def test_a_setting_comes_from_the_environment_and_an_option_goes_before_it(
 
 
 def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_path: Path) -> None:
-    arguments = quick("--epochs", "100000", "--publish", "--registry", str(tmp_path / "my-models"))
+    folders = "--registry", str(tmp_path / "my-models"), "--runs-dir", str(tmp_path / "runs")
+    arguments = quick("--epochs", "100000", "--publish", *folders)
     command = [sys.executable, "-m", "training", *arguments]
     # Untraced: a KeyboardInterrupt inside the coverage's own code leaves its lock locked, and the process hangs.
     with subprocess.Popen(
@@ -341,7 +342,7 @@ def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_p
 
 
 def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path) -> None:
-    arguments = quick("--publish", "--registry", str(tmp_path / "my-models"))
+    arguments = quick("--publish", "--registry", str(tmp_path / "my-models"), "--runs-dir", str(tmp_path / "runs"))
 
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.training.quickly", *arguments],
