@@ -19,7 +19,7 @@ TWO_AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 .PHONY: help serve test check lint types tests test-thorough test-lowest quick format fuzz bench bench-peers train image image-check clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001", TORCH=cpu)
 	$(BIN)/python -m service --registry my-models,models $(ARGS)

@@ -91,6 +91,17 @@ def test_a_module_a_target_and_a_setting_exist(page: Path) -> None:
     assert settings <= known
 
 
+def test_every_setting_is_in_some_page() -> None:
+    text = "".join(page.read_text() for page in PAGES if page.name != "CHANGELOG.md")
+    options = set(re.findall(r"--([a-z][a-z-]+)", text))
+    variables = set(re.findall(r"\b(?:SERVICE|TRAINING)_([A-Z_]+)", text))
+
+    for kind in (Settings, JobSettings):
+        assert {
+            n for n in kind.model_fields if n.replace("_", "-") not in options and n.upper() not in variables
+        } == set()
+
+
 @every_page
 def test_an_option_exists(page: Path) -> None:
     sources = [*(ROOT / "service" / "commands").glob("*.py"), *(ROOT / "training" / "cli").glob("*.py")]
@@ -110,8 +121,8 @@ def test_every_benchmark_is_in_the_table_of_commands() -> None:
     scripts = {
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if 'if __name__ == "__main__"' in path.read_text()
     }
-
     scripts = scripts - {"tutorial"} | {"serving"}  # a part of `training`, and a folder
+
     assert scripts == set(re.findall(r"^\| .*?`python -m benchmarks\.(\w+)", table, re.MULTILINE))
 
 

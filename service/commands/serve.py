@@ -89,7 +89,7 @@ def serve(settings: Settings) -> int:
 def _parser() -> Parser:
     commands = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
     parser = Parser(
-        "[COMMAND]",
+        "",
         usage="python -m service [COMMAND] [options]",
         description="Serve the models of a registry over HTTP, or ask a service that runs.\n\n"
         f"commands (each has its own --help):\n{commands}\n\n"
