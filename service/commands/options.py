@@ -66,7 +66,7 @@ def add_address(parser: Parser, *, timeout_seconds: float = 30.0) -> argparse._A
         "--url",
         type=url,
         default=default_url(),
-        help="Where the service is. Default: SERVICE_URL in the environment, here %(default)s",
+        help="Where the service is. Default: SERVICE_URL, or this machine at SERVICE_PORT; here %(default)s",
     )
     group.add_argument(
         "--timeout-seconds",
