@@ -271,6 +271,7 @@ def test_every_setting_and_hyper_parameter_is_an_option_with_help(capsys: pytest
         main(["train", "--help"])
 
     shown = " ".join(capsys.readouterr().out.split())
+    assert "(see keygen). Default: none" in shown
     for name, field in {**Settings.model_fields, **HyperParameters.model_fields}.items():
         assert f"--{name.replace('_', '-')}" in shown
         if name == "pretrained":  # the command line names a file
