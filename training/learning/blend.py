@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from training.learning.distributed import World
+
 _MEASURED = 6000
 """Examples that the averages of the batch norms are measured on again."""
 
@@ -26,18 +28,19 @@ class Blend:
         self._start = {name: value.clone() for name, value in network.state_dict().items()} if share else {}
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Tensor]) -> None:
+    def finish(self, batches: Iterable[Tensor], *, world: World) -> None:
         """Replace the weights by `share` times those at the start plus 1 - `share` times those of now.
 
         The averages of batch norms belong to neither; they are measured again on about 6,000 examples of `batches`,
-        float32 inputs as in training.
+        float32 inputs as in training, of which each process of `world` takes its part.
         """
         if not self._start:
             return
         for name, value in self._network.state_dict().items():
             if value.is_floating_point():
                 value.lerp_(self._start[name], self._share)
-        update_bn(_first(batches, _MEASURED), self._network)
+        # All processes must stop at the same batch, so whole ones are counted: parts differ by an example.
+        update_bn((world.part(batch) for batch in _first(batches, _MEASURED)), self._network)
 
 
 def _first(batches: Iterable[Tensor], examples: int) -> Iterator[Tensor]:

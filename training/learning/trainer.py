@@ -128,7 +128,7 @@ def train(
         use_average(optimiser)
         best.restore()
         last_epoch = batches(data, hyper, hyper.epochs, augmentation, feed, prepare=preprocessing)
-        blend.finish(world.part(inputs) for inputs, _ in last_epoch)
+        blend.finish((inputs for inputs, _ in last_epoch), world=world)
     if best.epoch and world.leads:
         logger.info("kept epoch %d of %d, whose validation loss is the lowest", best.epoch, len(results))
     return results
