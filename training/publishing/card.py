@@ -48,7 +48,7 @@ def card(
     provenance, last = manifest.provenance, history[-1]
     parts = [
         _title(manifest),
-        f"{network}. {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
+        f"{network}. {len(manifest.classes)} classes: {', '.join(map(_in_a_line, manifest.classes))}.",
         _published(manifest),
     ]
     if manifest.forced is not None:
@@ -158,7 +158,9 @@ def _origin(manifest: ModelManifest, measured: Measurements) -> str:
         )
     if manifest.provenance.hyper_parameters.get("held_out"):
         twice = f", as they are and once more after {sent}" if sent is not None else ""
-        more = manifest.sets.data.partition(" and ")[2] if manifest.sets is not None else ""
+        # Of the split alone: a folder may be called "cats and dogs".
+        splits = manifest.sets.data.rpartition("/")[2] if manifest.sets is not None else ""
+        more = splits.partition(" and ")[2]
         also = f" and on {more}, which no run trains on" if more else ""
         flatters = f" So {more} flatters calibration and prediction sets, as held-out does." if more else ""
         return (
@@ -303,4 +305,9 @@ def _percent(share: float) -> str:
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = tuple(head)
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_in_a_line(cell).replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _in_a_line(text: str) -> str:
+    """Return `text` without line breaks, which names of folders and labels of tables may have."""
+    return " ".join(text.splitlines())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from service.contract.manifest import FormEvidence, ModelManifest
+from service.contract.manifest import COVERAGE_STEPS, FormEvidence, ModelManifest, PredictionSets
 from tests.registries import publish
 from training.data.augmentation import Jpeg
 from training.data.dataset import Dataset
@@ -125,6 +125,32 @@ def test_the_card_tells_on_what_the_temperature_was_fitted(manifest: ModelManife
     assert "and once more after Jpeg(share=0.5, lowest=60, highest=95), never on test data." in cards[1]
 
 
+@pytest.mark.parametrize(
+    ("data", "more"), [("cats and dogs/held-out", ""), ("cifar10/held-out and holdout", "on holdout, which no run")]
+)
+def test_the_card_names_another_split_only_if_the_temperature_was_fitted_on_it_too(
+    manifest: ModelManifest, data: str, more: str
+) -> None:
+    provenance = manifest.provenance.model_copy(update={"hyper_parameters": {"held_out": 0.1}})
+    sets = PredictionSets(floors=(0.1,) * COVERAGE_STEPS, data=data, n=100)
+
+    text = report().files(manifest.model_copy(update={"provenance": provenance, "sets": sets}))["card.md"].decode()
+
+    assert ("which no run trains on" in text) == bool(more)
+    assert more in text
+    assert ("flatters" in text) == bool(more)
+
+
+def test_a_class_whose_name_has_two_lines_takes_one_line_of_the_card(manifest: ModelManifest) -> None:
+    evaluations = [replace(measured(), classes=("new\nyork", "b"))]
+    two_lines = manifest.model_copy(update={"classes": ("new\nyork", "b")})
+
+    text = replace(report(), evaluations=evaluations).files(two_lines)["card.md"].decode()
+
+    assert "2 classes: new york, b." in text
+    assert "| new york | 4 |" in text
+
+
 def test_the_command_names_the_precision_that_another_device_would_choose_otherwise() -> None:
     digits, photos = find("mnist"), find("cifar10")
 
@@ -183,6 +209,15 @@ def test_a_classifier_without_a_mistake_and_one_of_many_classes_can_be_drawn() -
 
     assert size_of(plots.worst_mistakes(faultless, grey_squares()))[0] > 100
     assert min(size_of(plots.confusion_matrix(many))) > 500
+
+
+def test_names_with_dollars_are_no_formulas() -> None:
+    priced = replace(measured(), classes=("$", "$$"), data="100 % $x% $/test")
+
+    drawn = [plots.confusion_matrix(priced), plots.worst_mistakes(priced, grey_squares())]
+    drawn.append(plots.worst_mistakes(replace(priced, mistakes=()), grey_squares()))
+
+    assert all(picture.startswith(b"\x89PNG") for picture in drawn)
 
 
 def test_colour_images_are_drawn() -> None:
