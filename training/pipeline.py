@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import ModelManifest, Provenance
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry
 from training.data import sources
 from training.data.batches import Feed
@@ -31,7 +31,7 @@ from training.publishing.equivalence import UNTESTED, equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
 from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
-from training.publishing.provenance import commit, provenance
+from training.publishing.provenance import commit, provenance, same_held_out
 from training.publishing.publish import golden_sample, input_spec, publish, published
 from training.publishing.quality_gate import refusal, too_few_to_tell
 from training.publishing.report import Report, command, example
@@ -54,6 +54,7 @@ class Outcome:
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
     example: Path | tuple[float, ...]  # the first test input: a file with the image, or the features
+    expected: float | None = None  # accuracy on the test split, if that is the recipe's
     trouble: str | None = None  # that the run diverged, with both losses
     manifest: ModelManifest | None = None  # None when nothing was published
     refusal: str | None = None  # why the quality gate refused to publish it
@@ -154,7 +155,9 @@ def run(
     of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
     trouble = diverged(history[-1].loss, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
-    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds, asked, trouble)
+    own = sources.is_own(data or "")
+    expected = recipe.expected if evaluation.data == recipe.measured_on and not own else None
+    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
     if world.leads:
         log_measurements(folder, _scalars(outcome.evaluations), epoch=history[-1].epoch)
 
@@ -170,7 +173,7 @@ def run(
             seconds=training_seconds,
         )
         manifest = published(registry, publish_as, origin) if once else None
-        production = _production(registry, publish_as)
+        production = _production(registry, publish_as, origin)
         if manifest is None:
             robust = [
                 measured
@@ -182,6 +185,7 @@ def run(
                 recipe=recipe,
                 production=production,
                 tolerance=settings.tolerance,
+                own=own,
                 held_out=of_held_out,
                 robustness=next(
                     (measured for measured in robust if held_out and measured.data == held_out.title), None
@@ -293,12 +297,16 @@ def _others(recipe: Recipe, splits: Iterable[str], settings: Settings) -> Iterat
             logger.info("not measured on %s/%s: %s", recipe.data, split, error)
 
 
-def _production(registry: Registry, name: str) -> ModelManifest | None:
-    """Return the manifest of the served version of `name`, or None if none can be read."""
+def _production(registry: Registry, name: str, origin: Provenance) -> ModelManifest | None:
+    """Return the manifest of the served version of `name`; None if none can be read, or it held other examples out."""
     try:
-        return registry.manifest(name, registry.resolve(name))
+        served = registry.manifest(name, registry.resolve(name))
     except NotInRegistryError:
         return None
     except CorruptVersionError as error:
         logger.warning("nothing to compare with: %s", error)
         return None
+    if not same_held_out(served.provenance, origin):
+        logger.info("not compared with %s@%d in production, which held other examples out", name, served.version)
+        return None
+    return served

@@ -145,6 +145,26 @@ def test_a_version_is_promoted_when_it_is_better_on_the_same_data(
     assert registry.resolve("rows") == (2 if said.startswith("promoted") else 1)
 
 
+@pytest.mark.parametrize(
+    "change", [{"dataset_digest": "grown"}, {"hyper_parameters": {"held_out": 0.1}}], ids=["data", "share"]
+)
+def test_accuracies_on_other_examples_of_the_same_name_promote_no_version(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    registry = Registry(tmp_path)
+    publish(tmp_path, metrics=[accuracy(0.8)])
+    hold_production(registry, "rows")
+    new = publish(tmp_path, metrics=[accuracy(0.9)])
+    new = new.model_copy(update={"provenance": new.provenance.model_copy(update=change)})
+
+    decision = promote_if_better(registry, new)
+
+    assert decision == (
+        "kept what is in production: rows@1 in production was not measured on the examples that rows@2 held out"
+    )
+    assert registry.resolve("rows") == 1
+
+
 def test_a_test_split_promotes_no_version(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     publish(tmp_path, metrics=[accuracy(0.1, "digits/test")])

@@ -226,6 +226,18 @@ def test_a_model_that_is_worse_than_production_is_published_by_force_alone_and_s
     assert forced.manifest.forced == forced.refusal == refused.refusal
 
 
+def test_a_run_that_holds_other_examples_out_is_not_compared_with_production(
+    tmp_path: Path, quick: HyperParameters, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, quick.override({"epochs": 5, "held_out": 0.2}), publish_as="neural_net")
+
+    with caplog.at_level("INFO"):
+        outcome = run(tmp_path, quick.override({"epochs": 1, "lr": 0.005, "held_out": 0.3}), publish_as="neural_net")
+
+    assert outcome.manifest is not None
+    assert "not compared with neural_net@1 in production, which held other examples out" in caplog.text
+
+
 def test_force_says_nothing_of_a_model_that_needs_none(tmp_path: Path, quick: HyperParameters) -> None:
     outcome = run(tmp_path, quick, publish_as="neural_net", force=True)
 

@@ -103,7 +103,7 @@ def _told(result: job.Result, recipe: Recipe, settings: Settings) -> int:
     if result.outcome is None and result.manifest is not None:
         print(f"already published as {result.manifest.name}@{result.manifest.version}: nothing to train")
     if result.outcome is not None:
-        print(summary.measured(result.outcome, recipe))
+        print(summary.measured(result.outcome))
         if result.outcome.refusal is not None or result.outcome.trouble is not None:
             print(summary.remedy(result.outcome, recipe, recipe.hyper), file=sys.stderr)
         if result.outcome.refusal is not None:

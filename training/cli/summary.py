@@ -18,11 +18,12 @@ from training.recipe import Recipe
 from training.settings import Settings
 
 
-def measured(outcome: Outcome, recipe: Recipe) -> str:
+def measured(outcome: Outcome) -> str:
     """Return how long it trained, and a line for each measurement."""
     lines = [f"trained in {outcome.training_seconds:.1f} s"]
     for evaluation in outcome.evaluations:
-        floor = f" (expected: at least {recipe.expected:.1%})" if evaluation.data == recipe.measured_on else ""
+        expected = outcome.expected if evaluation is outcome.evaluation else None
+        floor = f" (expected: at least {expected:.1%})" if expected is not None else ""
         lines.append(
             f"{evaluation.data}: loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} "
             f"of {evaluation.n:,} examples{floor}, calibration error "

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if not world.leads:
             return 0
-    print(summary.measured(outcome, recipe))
+    print(summary.measured(outcome))
     refused = outcome.refusal is not None and outcome.manifest is None
     if refused or outcome.trouble is not None:
         print(summary.remedy(outcome, recipe, hyper), file=sys.stderr)

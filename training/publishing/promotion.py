@@ -10,6 +10,7 @@ import logging
 from service.contract.manifest import ModelManifest
 from service.contract.registry import PRODUCTION, CorruptVersionError, Registry
 from training.data.dataset import HELD_OUT
+from training.publishing.provenance import same_held_out
 from training.publishing.quality_gate import accuracy_of
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def compare(manifest: ModelManifest, served: ModelManifest | None) -> tuple[bool
         return False, f"{manifest.name}@{manifest.version} was not measured on held-out data"
     accuracy, other = accuracy_of(manifest, data), accuracy_of(served, data)
     production = f"{served.name}@{served.version} in production"
+    if not same_held_out(manifest.provenance, served.provenance):
+        return False, f"{production} was not measured on the examples that {manifest.name}@{manifest.version} held out"
     if accuracy is None or other is None:
         return False, f"{production} was not measured on {data}"
     return accuracy > other, f"accuracy on {data} is {accuracy:.2%}, that of {production} {other:.2%}"

@@ -49,6 +49,12 @@ def same_run(one: Provenance, other: Provenance) -> bool:
     return one.model_dump(exclude=apart) == other.model_dump(exclude=apart)
 
 
+def same_held_out(one: Provenance, other: Provenance) -> bool:
+    """Return whether both runs held out the same examples: the same share of the same data."""
+    shares = [each.hyper_parameters.get("held_out") for each in (one, other)]
+    return one.dataset_digest == other.dataset_digest and shares[0] == shares[1]
+
+
 def _git(file: Path, *arguments: str) -> str:
     command = ["git", "-C", str(file.parent), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - ours

@@ -30,6 +30,7 @@ def refusal(
     recipe: Recipe,
     production: ModelManifest | None,
     tolerance: float,
+    own: bool = False,
     held_out: Evaluation | None = None,
     robustness: Robustness | None = None,
 ) -> str | None:
@@ -37,15 +38,17 @@ def refusal(
 
     `evaluation` is on the test split, `held_out` and `robustness` are on training examples that were held out. Only
     accuracies on the same data are compared: a production model that was measured on other data is no yardstick, and
-    a run that held nothing out is not compared. A recipe on other data has no floor; there it must be better than
-    always giving the most frequent class, by a one-sided binomial test at the level `SIGNIFICANT`.
+    a run that held nothing out is not compared. A recipe on other data, or on the user's `own` by the same name, has no
+    floor; there it must be better than always giving the most frequent class, by a one-sided
+    binomial test at the level `SIGNIFICANT`.
     """
     given = f"Given: {evaluation.accuracy:.2%}"
-    if evaluation.data == recipe.measured_on and evaluation.accuracy < recipe.expected:
+    usual = evaluation.data == recipe.measured_on and not own
+    if usual and evaluation.accuracy < recipe.expected:
         return (
             f"accuracy on {evaluation.data} must be at least {recipe.expected:.2%}, the floor of {recipe.name}. {given}"
         )
-    if evaluation.data != recipe.measured_on:
+    if not usual:
         majority = max(map(sum, evaluation.confusion)) / evaluation.n
         right = round(evaluation.accuracy * evaluation.n)
         chance = binomial_tail(right, evaluation.n, majority)
@@ -54,7 +57,7 @@ def refusal(
                 f"accuracy on {evaluation.data} must be significantly above the {majority:.2%} of its most frequent "
                 f"class (binomial test, p at most {SIGNIFICANT}). {given} of {evaluation.n:,}, p = {chance:.2g}"
             )
-    floor = recipe.expected_corrupted if evaluation.data == recipe.measured_on else None
+    floor = recipe.expected_corrupted if usual else None
     if robustness is not None and floor is not None and robustness.mean < floor:
         return (
             f"accuracy on corrupted copies of {robustness.data} must be at least {floor:.2%}, the floor of "
@@ -79,7 +82,9 @@ def refusal(
 
 
 def binomial_tail(right: int, n: int, share: float) -> float:
-    """Return the probability of `right` or more hits in `n` trials that each hit with probability `share`, below 1."""
+    """Return the probability of `right` or more hits in `n` trials that each hit with probability `share`, above 0."""
+    if share == 1:
+        return 1.0
     log_share, log_rest = math.log(share), math.log1p(-share)
     terms = (
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * log_share + (n - k) * log_rest

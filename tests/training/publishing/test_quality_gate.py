@@ -123,6 +123,20 @@ def test_on_other_data_a_model_must_beat_its_most_frequent_class_by_a_binomial_t
     assert refusal(replace(few, accuracy=0.59), recipe=RECIPE, production=None, tolerance=0) is None
 
 
+def test_the_user_s_own_data_has_no_floor_whatever_its_name() -> None:
+    assert refusal(measured(74), recipe=RECIPE, own=True, production=None, tolerance=0) == (
+        "accuracy on points/test must be significantly above the 74.00% of its most frequent class (binomial test, "
+        "p at most 0.05). Given: 74.00% of 100, p = 0.55"
+    )
+
+
+def test_a_test_split_of_one_class_tells_nothing() -> None:
+    refused = refusal(measured(100, data="other"), recipe=RECIPE, production=None, tolerance=0)
+
+    assert refused is not None
+    assert refused.endswith("Given: 100.00% of 100, p = 1")
+
+
 def test_a_network_that_gives_one_class_for_everything_is_refused() -> None:
     assert refusal(measured(90, data="other"), recipe=RECIPE, production=None, tolerance=0) is not None
 
