@@ -104,7 +104,7 @@ def run(
             turn.enter_context(alone(folder / "lock"))
             if registry is None or publish_as is None:
                 return None
-            found = published(registry, publish_as, origin)
+            found = published(registry, publish_as, origin, train_split)
             if found is None and promote:
                 hold_production(registry, publish_as)
             return found

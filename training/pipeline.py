@@ -172,7 +172,7 @@ def run(
             device=devices.describe(device) + together,
             seconds=training_seconds,
         )
-        manifest = published(registry, publish_as, origin) if once else None
+        manifest = published(registry, publish_as, origin, whole) if once else None
         production = _production(registry, publish_as, origin)
         if manifest is None:
             robust = [

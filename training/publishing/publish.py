@@ -91,14 +91,19 @@ def publish(
     return registry.publish(name, known.artifact, describe, files=files)
 
 
-def published(registry: Registry, name: str, provenance: Provenance) -> ModelManifest | None:
-    """Return the newest version of `name` that the run of `provenance` published without force, or None."""
+def published(registry: Registry, name: str, provenance: Provenance, data: Dataset) -> ModelManifest | None:
+    """Return the newest version of `name` that the run of `provenance` on `data` published without force, or None.
+
+    The digest of the data does not know the names of its classes and columns; a version with other ones is another.
+    """
+    named = data.classes, input_spec(data)
     for version in reversed(registry.versions(name)):
         try:
             manifest = registry.manifest(name, version)
         except CorruptVersionError:
             continue
-        if manifest.forced is None and same_run(manifest.provenance, provenance):
+        same = same_run(manifest.provenance, provenance) and (manifest.classes, manifest.input) == named
+        if manifest.forced is None and same:
             return manifest
     return None
 

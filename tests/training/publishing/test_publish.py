@@ -18,7 +18,7 @@ from training.networks.tutorials import NeuralNet
 from training.publishing.abstention import Abstention
 from training.publishing.evaluate import Evaluation, evaluate
 from training.publishing.export import Exported, export, load
-from training.publishing.publish import golden_sample, input_spec, publish
+from training.publishing.publish import golden_sample, input_spec, publish, published
 
 CPU = torch.device("cpu")
 PROVENANCE = Provenance(
@@ -128,6 +128,15 @@ def test_a_colour_dataset_is_a_colour_input() -> None:
     data = Dataset("photos", "test", torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long(), ("a", "b"))
 
     assert input_spec(data) == ImageInput(shape=(3, 8, 8), colour="rgb")
+
+
+def test_a_run_is_another_one_when_a_class_is_called_something_else(tmp_path: Path, digits_test: Dataset) -> None:
+    manifest, _ = publish_a_fresh_network(str(tmp_path), digits_test)
+    registry, ink = Registry(tmp_path), replace(digits_test, style="mnist", fit="letterbox")
+    renamed = replace(ink, classes=("zero", *ink.classes[1:]))
+
+    assert published(registry, "neural_net", PROVENANCE, ink) == manifest
+    assert published(registry, "neural_net", PROVENANCE, renamed) is None
 
 
 def test_a_publish_that_fails_midway_leaves_no_version(
