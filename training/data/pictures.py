@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,7 +22,7 @@ from torch import Tensor
 from service.contract.manifest import Fit, ImageInput, Style
 from service.images import decode as images
 from service.problems import Problem
-from training.data.classes import classes_of, expect_utf8
+from training.data.classes import classes_of, expect_utf8, listed
 from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
 
@@ -73,9 +73,16 @@ def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretc
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the pictures that `folder` would read in `path`, sorted by class and name."""
+    """Return the pictures that `folder` would read in `path`, sorted by class and name.
+
+    Raises:
+        OptionError: `path` is no folder that can be read, or a folder of it has no pictures.
+    """
     roots = (path / "train", path / "test") if _is_split(path) else (path,)
-    return [file for root in roots for file in _files(root)]
+    learnt_from, *tested_on = map(_files, roots)
+    if learnt_from:
+        _expect_pictures(roots[0], {file.parent.name for file in learnt_from})
+    return [*learnt_from, *(file for files in tested_on for file in files)]
 
 
 def _is_split(path: Path) -> bool:
@@ -163,15 +170,35 @@ def _files(path: Path) -> list[Path]:
         OptionError: `path` is no folder that can be read.
     """
     try:
-        folders = sorted(folder for folder in path.iterdir() if _is_shown(folder) and folder.is_dir())
-        files = [file for folder in folders for file in sorted(folder.iterdir()) if _is_shown(file)]
+        files = [file for folder in _folders(path) for file in sorted(folder.iterdir()) if _is_shown(file)]
     except OSError as error:
         raise OptionError(f"{path} must be a folder of folders that can be read. Given: {error}") from error
     return [file for file in files if file.suffix.lower() in SUFFIXES and not file.is_dir()]
 
 
+def _folders(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if _is_shown(folder) and folder.is_dir())
+
+
+def _expect_pictures(path: Path, classes: Collection[str]) -> None:
+    """Raise OptionError if a folder beside those of `classes` has no pictures: a class would be missing unnoticed."""
+    empty = [folder for folder in _folders(path) if folder.name not in classes]
+    if empty:
+        held = Counter(inside.suffix.lower() or "folders" for inside in empty[0].iterdir() if _is_shown(inside))
+        found = f"{listed(held)} instead" if held else "nothing"
+        raise OptionError(
+            f"each folder in {path} must be a class and hold its pictures itself: {', '.join(sorted(SUFFIXES))}. "
+            f"Given: {listed(folder.name for folder in empty)} without any; {empty[0].name} holds {found}. "
+            "Move what is no class elsewhere"
+        )
+
+
+LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found")
+"""Folders that archives, storage and file systems make beside those of the user."""
+
+
 def _is_shown(path: Path) -> bool:
-    return not path.name.startswith(".")
+    return not path.name.startswith(".") and path.name not in LEFT_BEHIND
 
 
 def _zipped(file: Path) -> list[tuple[str, Picture]]:

@@ -428,7 +428,7 @@ def test_a_job_refuses_the_same_before_training(capsys: pytest.CaptureFixture[st
 
 def test_what_tools_leave_behind_is_no_class_and_no_picture() -> None:
     pictures_of(a=20, b=20)()
-    for hidden in (".git", ".ipynb_checkpoints"):
+    for hidden in (".git", ".ipynb_checkpoints", "__MACOSX"):
         (Path("own") / hidden).mkdir()
         (Path("own") / hidden / "1.png").write_bytes(png(drawing(0, 0)))
     Path("own/a/._1.png").write_bytes(bytes(100))

@@ -95,6 +95,15 @@ def test_pictures_of_several_sizes_or_large_ones_become_32_by_32_and_one_in_colo
             {f"train/{name}/{n}.png": picture(1) for name in "ab" for n in (1, 2)} | {"test/c/1.png": picture(1)},
             r"must have the classes of train\. Given: c",
         ),
+        (
+            {f"{name}/{n}.png": picture(1) for name in "ab" for n in (1, 2)} | {"c/2023/1.png": picture(1)},
+            r"each folder in .* must .* hold its pictures itself.* Given: c without any; c holds folders instead",
+        ),
+        (
+            {f"train/{name}/{n}.png": picture(1) for name in "ab" for n in (1, 2)}
+            | {"train/c/1.HEIC": b"ftyp", "test/a/1.png": picture(1)},
+            r"each folder in .*train must be a class.* Given: c without any; c holds \.heic instead",
+        ),
     ],
 )
 def test_a_folder_that_will_not_do_is_an_error_that_says_why(
