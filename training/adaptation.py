@@ -24,6 +24,10 @@ STEPS = 300
 MOST_EPOCHS = 60
 
 
+ADAPTED = ("held_out", "batch_size", "lr", "epochs", "small_share", "lr_schedule", "patience")
+"""The hyper-parameters that `adapt` may change."""
+
+
 def adapt(hyper: HyperParameters, data: Dataset, *, chosen: Collection[str]) -> HyperParameters:
     """Return `hyper` changed to suit all of `data`, except the hyper-parameters that were `chosen`.
 

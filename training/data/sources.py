@@ -32,6 +32,12 @@ def is_own(name: str) -> bool:
     return name.partition(":")[0] in ("folder", "csv") and ":" in name
 
 
+def file_and_label(path: str) -> tuple[Path, str | None]:
+    """Return the file in `path`, PATH or PATH:LABEL, and the column of the label if it names one."""
+    file, _, label = ("", "", path) if Path(path).exists() else path.rpartition(":")
+    return (Path(file), label) if file else (Path(path), None)
+
+
 def load(
     name: str,
     split: str,
@@ -59,8 +65,7 @@ def load(
     if size:
         raise OptionError(f"size must be given with data of the kind folder:PATH. Given: {size} with {name}")
     if kind == "csv" and path:
-        file, _, label = (path, "", None) if Path(path).exists() else path.rpartition(":")
-        return tables.table(split, Path(file or path), label if file else None)
+        return tables.table(split, *file_and_label(path))
     if name not in SOURCES:
         raise OptionError(f"data must be one of {', '.join([*SOURCES, *OWN])}. Given: {name!r}")
     found = downloads.cifar10(split, data_dir, cache) if name == "cifar10" else SOURCES[name](split, data_dir)

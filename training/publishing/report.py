@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from service.contract.manifest import ModelManifest
 from service.images.decode import picture
+from training.adaptation import ADAPTED
 from training.data.dataset import Dataset
+from training.data.sources import file_and_label, is_own
 from training.hyper_parameters import HyperParameters
 from training.learning.trainer import EpochResult
 from training.networks.weights import OFFICIAL
@@ -69,11 +71,13 @@ def command(recipe: Recipe, hyper: HyperParameters, data: str | None, *, name: s
     """Return the command that makes the version `name` again: recipe, options that differ, what depends on the device.
 
     Files and registries are named PATH, FILE and REGISTRY: where they lie on this machine would tell nobody anything.
+    With the user's own data, what would be adapted to it is named even where it is as in the recipe: it may be chosen.
     """
     words = ["python", "-m", "training", "train", recipe.name]
     if data not in (None, recipe.data):
-        kind, separator, _ = str(data).partition(":")
-        words += ["--data", f"{kind}:PATH" if separator else kind]
+        kind, separator, path = str(data).partition(":")
+        label = file_and_label(path)[1] if kind == "csv" else None
+        words += ["--data", f"{kind}:PATH{'' if label is None else f':{label}'}" if separator else kind]
     if name not in (None, recipe.model_name(data)):
         words += ["--name", str(name)]
     if recipe.start is not None:
@@ -82,7 +86,8 @@ def command(recipe: Recipe, hyper: HyperParameters, data: str | None, *, name: s
         words += ["--pretrained", *([] if hyper.pretrained == OFFICIAL else ["FILE"])]
     for field, value in hyper.model_dump(exclude={"pretrained"}).items():
         chosen_by_device = field == "precision" and recipe.bfloat16_pays
-        if value != getattr(recipe.hyper, field) or chosen_by_device:
+        adapted = field in ADAPTED and is_own(data or "")
+        if value != getattr(recipe.hyper, field) or chosen_by_device or adapted:
             words += _option(f"--{field.replace('_', '-')}", value)
     return shlex.join([*words, "--publish"])
 

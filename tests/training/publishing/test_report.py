@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from service.contract.manifest import COVERAGE_STEPS, FormEvidence, ModelManifest, PredictionSets
 from tests.registries import publish
+from training.adaptation import adapt
+from training.cli.command_line import _parser
+from training.cli.common import hyper_given
 from training.data.augmentation import Jpeg
 from training.data.dataset import Dataset
 from training.learning.trainer import EpochResult
@@ -232,9 +236,27 @@ def test_the_command_names_all_that_differs_from_the_recipe_and_no_path_of_this_
     hyper = recipe.hyper.override({"shuffle": False, "betas": ["0.8", "0.9"], "lr": "0.02"})
 
     assert command(recipe, recipe.hyper, "mnist") == "python -m training train neural_net --publish"
-    assert command(recipe, hyper, "folder:/home/me/photos") == (
-        "python -m training train neural_net --data folder:PATH --lr 0.02 --betas 0.8 0.9 --no-shuffle --publish"
+    assert command(recipe, hyper, "fashion_mnist") == (
+        "python -m training train neural_net --data fashion_mnist --lr 0.02 --betas 0.8 0.9 --no-shuffle --publish"
     )
+    assert command(recipe, hyper, "folder:/home/me/photos").startswith(
+        "python -m training train neural_net --data folder:PATH --epochs 10 --batch-size 64 --lr 0.02 "
+    )
+    assert " --data csv:PATH:species --epochs" in command(recipe, hyper, "csv:/home/me/flowers.csv:species")
+
+
+@pytest.mark.parametrize("examples", [20, 144, 3000])
+@pytest.mark.parametrize("recipe", ["simple_nn", "neural_net", "mnist", "cifar10", "cifar10_residual"])
+def test_the_command_for_the_user_s_own_data_makes_the_same_run_again(recipe: str, examples: int) -> None:
+    usual = find(recipe)
+    data = Dataset("own", "train", torch.zeros(examples, 1), torch.arange(examples) % 2, ("a", "b"))
+    chosen = {"epochs": usual.hyper.epochs, "batch_size": usual.hyper.batch_size}  # as the recipe has them
+    hyper = adapt(usual.hyper.override(chosen), data, chosen=chosen)
+
+    words = shlex.split(command(usual, hyper, "folder:own"))
+
+    given = hyper_given(_parser().parse_args(words[3:]))
+    assert adapt(usual.hyper.override(given), data, chosen=given) == hyper
 
 
 def test_latency_is_measured_for_each_batch_size_on_batches_of_that_size() -> None:
