@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """The result of a run."""
 
+    hyper: HyperParameters
     history: list[EpochResult]
     evaluation: Evaluation  # of the exported artifact, on the test split
     others: tuple[Evaluation, ...]  # on the recipe's other splits whose files are there
@@ -157,7 +158,7 @@ def run(
     asked = _example(test_data, folder) if world.leads else ()
     own = sources.is_own(data or "")
     expected = recipe.expected if evaluation.data == recipe.measured_on and not own else None
-    outcome = Outcome(history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
+    outcome = Outcome(hyper, history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
     if world.leads:
         log_measurements(folder, _scalars(outcome.evaluations), epoch=history[-1].epoch)
 

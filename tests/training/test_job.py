@@ -332,8 +332,10 @@ def test_the_command_ends_with_3_when_the_gate_refuses_the_run_and_again_when_it
 
     codes = [main(command(tmp_path, "--publish", "--promote-if-better")) for _ in range(2)]
 
+    said = capsys.readouterr().err
     assert codes == [3, 3]
-    assert "error: accuracy on digits/test must be at least 100.00%" in capsys.readouterr().err
+    assert "error: accuracy on digits/test must be at least 100.00%" in said
+    assert "what may help: more examples, --epochs 2\n" in said  # twice those of the run, not of the recipe
     assert Registry(tmp_path / "models").models() == []
 
 

@@ -105,7 +105,7 @@ def _told(result: job.Result, recipe: Recipe, settings: Settings) -> int:
     if result.outcome is not None:
         print(summary.measured(result.outcome))
         if result.outcome.refusal is not None or result.outcome.trouble is not None:
-            print(summary.remedy(result.outcome, recipe, recipe.hyper), file=sys.stderr)
+            print(summary.remedy(result.outcome, recipe), file=sys.stderr)
         if result.outcome.refusal is not None:
             print(f"error: {result.outcome.refusal}. Nothing was published.", file=sys.stderr)
             return job.REFUSED

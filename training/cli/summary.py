@@ -11,7 +11,6 @@ from pathlib import Path
 
 from service.contract.manifest import ModelManifest
 from service.contract.registry import ARTIFACT
-from training.hyper_parameters import HyperParameters
 from training.pipeline import Outcome
 from training.publishing.calibrate import Calibration
 from training.recipe import Recipe
@@ -38,8 +37,9 @@ def _calibration_error(found: Calibration) -> str:
     return f"{found.ece:.2%} (chance: up to {found.ece_bound:.2%})"
 
 
-def remedy(outcome: Outcome, recipe: Recipe, hyper: HyperParameters) -> str:
+def remedy(outcome: Outcome, recipe: Recipe) -> str:
     """Return what to try after a run that learnt too little."""
+    hyper = outcome.hyper
     if outcome.trouble is not None:
         usual = recipe.hyper.lr
         lr = usual if hyper.optimiser == recipe.hyper.optimiser and hyper.lr > usual else hyper.lr / 10

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(summary.measured(outcome))
     refused = outcome.refusal is not None and outcome.manifest is None
     if refused or outcome.trouble is not None:
-        print(summary.remedy(outcome, recipe, hyper), file=sys.stderr)
+        print(summary.remedy(outcome, recipe), file=sys.stderr)
     if refused:
         again = summary.command(arguments.words, "--resume", "--force")
         raise TrainingError(f"{outcome.refusal}. Nothing was published. To publish it all the same: {again}")
