@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 
 class ResidualNet(nn.Module):
@@ -45,16 +44,18 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.first_norm = nn.BatchNorm2d(inputs)
+        self.first_activation = nn.ReLU()  # a module, so that `--activation` finds them
         self.first = _convolution(inputs, outputs, stride=stride)
         self.second_norm = nn.BatchNorm2d(outputs)
+        self.second_activation = nn.ReLU()
         self.second = _convolution(outputs, outputs)
         changes = stride != 1 or inputs != outputs
         self.shortcut = _convolution(inputs, outputs, kernel=1, stride=stride) if changes else None
 
     def forward(self, images: Tensor) -> Tensor:
-        activated = relu(self.first_norm(images))
+        activated = self.first_activation(self.first_norm(images))
         shortcut = images if self.shortcut is None else self.shortcut(activated)
-        features: Tensor = self.second(relu(self.second_norm(self.first(activated))))
+        features: Tensor = self.second(self.second_activation(self.second_norm(self.first(activated))))
         return features + shortcut
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from training.networks.activations import replace_activations
 from training.networks.digit_net import DigitNet
 from training.networks.preprocessing import Preprocessing
 from training.networks.residual_net import ResidualNet
@@ -36,3 +41,29 @@ def test_logits_are_one_for_each_class_and_survive_export(name: str) -> None:
 
     assert logits.shape == (2, classes)
     assert torch.allclose(logits, model(images), atol=1e-4)
+
+
+class Calls(TorchDispatchMode):
+    """The names of torch's operations that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_another_activation_leaves_none_of_the_network_s_own(name: str) -> None:
+    network, shape, _ = NETWORKS[name]
+    network = copy.deepcopy(network).eval()
+    replaced = replace_activations(network, "tanh")
+
+    with Calls() as calls, torch.no_grad():
+        network(torch.rand(2, *shape))
+
+    assert not [called for called in calls.names if any(own in called for own in ("relu", "gelu", "sigmoid"))]
+    assert ("aten.tanh.default" in calls.names) == bool(replaced)
