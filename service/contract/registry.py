@@ -223,7 +223,7 @@ class Registry:
                 return history
             if history[-1:] != [version]:
                 history.append(version)
-            self._store.write("".join(f"{n}\n" for n in history).encode(), model, HISTORY, PRODUCTION)
+            self._write_history(model, history)
             self.set_alias(model, PRODUCTION, version)
             return history
 
@@ -243,8 +243,12 @@ class Registry:
                     f"Given: {current} is the first in production."
                 )
             self.artifact(self.manifest(model, earlier[-1]))
-            self.set_alias(model, PRODUCTION, earlier[-1])  # and by that the history ends there
+            self.set_alias(model, PRODUCTION, earlier[-1])  # and by that the history ends there, unless it comes again
+            self._write_history(model, earlier)
             return current, earlier[-1]
+
+    def _write_history(self, model: str, versions: list[int]) -> None:
+        self._store.write("".join(f"{n}\n" for n in versions).encode(), model, HISTORY, PRODUCTION)
 
     def decide(self, model: str, version: int, decision: str) -> None:
         """Write down, for people, whether `version` was promoted when it was published, and why."""

@@ -313,6 +313,19 @@ def test_a_rollback_returns_to_what_was_production_before_and_again_to_what_was_
     assert registry.history("rows") == [1, 2, 3, 4, 1]
 
 
+def test_rollbacks_go_all_the_way_back_through_a_history_in_which_versions_come_again(root: str) -> None:
+    registry = Registry(root)
+    for _ in range(3):
+        publish(root)
+    for version in (3, 1, 2, 1, 2):
+        registry.promote("rows", version)
+
+    returned_to = [registry.rollback("rows")[1] for _ in range(len(registry.history("rows")) - 1)]
+
+    assert returned_to == [1, 2, 1, 3, 2, 1]
+    assert registry.history("rows") == [1]
+
+
 def test_without_any_promotion_a_rollback_returns_to_the_version_before_the_newest(root: str) -> None:
     registry = Registry(root)
     publish(root)
