@@ -109,5 +109,6 @@ def model_name(arguments: argparse.Namespace, recipe: Recipe) -> str:
 
 def print_table(table: RenderableType) -> int:
     """Print `table` and return 0."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)  # 80 columns in a pipe would wrap
+    width = None if sys.stdout.isatty() else 160  # 80 columns in a pipe would wrap
+    Console(width=width, markup=False, emoji=False).print(table)  # a class may be called "[draft]" or ":cat:"
     return 0

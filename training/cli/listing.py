@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from service.contract.manifest import ModelManifest
-from service.contract.registry import CorruptVersionError, Registry
+from service.contract.registry import CorruptVersionError, Registry, UnreadableError
 from training.recipes import RECIPES
 
 
@@ -22,13 +22,14 @@ def recipes() -> Table:
 
 
 def models(registry: Registry) -> Table:
-    """List every version of every model, and mark the served one."""
+    """List every version of every model, mark the served one, and tell what cannot be read."""
     table = _table("model", "version", "served", "accuracy", "recipe", "size", "created")
-    for model in registry.models():
-        served = registry.resolve(model)
-        for version in registry.versions(model):
-            mark = "yes" if version == served else ""
+    for model, found in registry.look().items():
+        for version in found.versions:
+            mark = "yes" if version == found.production() else ""
             table.add_row(model, str(version), mark, *_summary(registry, model, version))
+        for fault in found.faults.values():
+            table.add_row(model, "", "", fault)
     return table
 
 
@@ -62,6 +63,8 @@ def _summary(registry: Registry, model: str, number: int) -> tuple[str, ...]:
         manifest = registry.manifest(model, number)
     except CorruptVersionError:
         return "its manifest does not parse", "", "", ""
+    except UnreadableError:
+        return "its manifest cannot be read", "", "", ""
     accuracy = next((m for m in manifest.metrics if m.name == "accuracy"), None)
     measured = f"{accuracy.value:.2%} on {accuracy.data}" if accuracy is not None else "unknown"
     measured += " (forced)" if manifest.forced is not None else ""

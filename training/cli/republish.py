@@ -9,7 +9,7 @@ from training.cli.common import MACHINE, settings_from
 from training.cli.options import add_options as add_settings
 from training.data.cache import Cache
 from training.learning import device as devices
-from training.publishing.destination import open_registry
+from training.publishing.destination import expect_one_registry, open_registry
 from training.publishing.republish import republish
 from training.settings import Settings
 
@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Republish what is served, and print what was published."""
     settings = settings_from(arguments, Settings)
+    expect_one_registry(settings.registry)
     with devices.no_denormals():
         manifest = republish(
             open_registry(settings.registry, sign=settings.sign),

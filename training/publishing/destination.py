@@ -39,11 +39,16 @@ def registry_for(url: str, publish_as: str | None, *, sign: Path | None = None) 
             f"name must be 1 to 64 of a-z, 0-9, '_', '.' and '-', beginning with a letter or a digit. "
             f"Given: {publish_as!r}"
         ) from error
-    if "," in url:
-        raise OptionError(f"registry must be one folder or URL, to publish to. Given: {url}")
+    expect_one_registry(url)
     registry = open_registry(url, must_exist=False, sign=sign)
     registry.versions(publish_as)
     return registry
+
+
+def expect_one_registry(url: str) -> None:
+    """Raise OptionError for several registries, of which none is the one to publish to."""
+    if "," in url:
+        raise OptionError(f"registry must be one folder or URL, to publish to. Given: {url}")
 
 
 def expect_writable_registry(url: str) -> None:

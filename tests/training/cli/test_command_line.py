@@ -243,6 +243,30 @@ def test_a_manifest_that_does_not_parse_is_listed_as_such(capsys: pytest.Capture
     assert "does not parse" in capsys.readouterr().out
 
 
+def test_a_damaged_alias_of_one_model_hides_no_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for model in ("broken", "rows"):
+        publish(tmp_path / "my-models", model)
+    (tmp_path / "my-models" / "broken" / "aliases").mkdir()
+    (tmp_path / "my-models" / "broken" / "aliases" / "production").write_text("one")
+
+    code = main(["models"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert any(re.match(r" *broken +1 +yes", line) for line in lines)
+    assert any("aliases/production: an alias must hold a version number. Given: b'one'" in line for line in lines)
+    assert any(re.match(r" *rows +1 +yes", line) for line in lines)
+
+
+def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    publish(tmp_path / "my-models", classes=("[draft] a", ":cat:", "[/b]", *"3456789"))
+
+    code = main(["show", "rows"])
+
+    assert code == 0
+    assert "[draft] a, :cat:, [/b], 3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -106,6 +106,15 @@ def test_a_version_whose_accuracy_here_is_another_is_not_published(
     assert registry.versions("digits") == [1]
 
 
+def test_several_registries_are_refused_before_anything_is_measured(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["republish", "digits", "--registry", f"{trained},models", "--device", "cpu"])
+
+    assert code == 2
+    assert "registry must be one folder or URL, to publish to. Given: " in capsys.readouterr().err
+
+
 def test_a_version_without_metrics_has_nothing_to_compare_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
