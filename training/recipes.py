@@ -50,9 +50,13 @@ def expect(recipe: Recipe, data: Dataset, hyper: HyperParameters) -> None:
         raise OptionError(
             f"{recipe.name} must be given {recipe.takes[0]}. Given: {data.name}, which has {kind}; use one of {others}"
         )
-    if hyper.size and not recipe.pools:
-        others = _names(lambda other: other.pools)
-        raise OptionError(f"size must be given with one of {others}, which pool globally. Given: {recipe.name}")
+    for name in ("size", "small_share"):
+        if getattr(hyper, name) and not (recipe.pools and data.images):
+            others = _names(lambda other: other.pools)
+            raise OptionError(f"{name} must be given with one of {others}, which pool globally. Given: {recipe.name}")
+    if hyper.fit != HyperParameters.model_fields["fit"].default and not (data.images and data.style == "photo"):
+        what = "whose ink is centred" if data.images else "which has features"
+        raise OptionError(f"fit must be given with photographs. Given: {hyper.fit} with {data.name}, {what}")
     recipe.try_out(data, hyper)
 
 

@@ -91,6 +91,11 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         return recipe
     if arguments.pretrained and earlier_version.is_version(arguments.pretrained):
         return recipe.continued(earlier_version.read(arguments.pretrained))
+    if arguments.pretrained and not Path(arguments.pretrained).exists():
+        raise OptionError(
+            "pretrained must be a file that can be read, or the folder of a version such as models/mnist/6. "
+            f"Given: {arguments.pretrained}, which is not there"
+        )
     if (arguments.data or recipe.data).partition(":")[0] != "folder":
         raise OptionError(f"pretrained must be given with --data folder:PATH. Given: {arguments.data or recipe.data}")
     expect_photographs(recipe)

@@ -314,6 +314,18 @@ CSV = "simple_net --data csv:t.csv"
             "cifar10 --data folder:own --size 50",
             r"size must be 0, 64, 96, 128 or 224\. Given: 50",
         ),
+        (
+            None,
+            "neural_net --data digits --small-share 0.5",
+            r"small_share must be given with one of mnist, .*, which pool globally\. Given: neural_net",
+        ),
+        (None, "simple_net --small-share 0.5", r"small_share must be given with one of mnist, .* Given: simple_net"),
+        (
+            pictures_of(a=9, b=9),
+            "mnist --data folder:own --fit crop",
+            r"fit must be given with photographs\. Given: crop with own, whose ink is centred",
+        ),
+        (None, "simple_net --fit crop", r"fit must be given with photographs\. Given: crop with moons, .* features"),
         (pictures_of(a=9, b=9), "mnist --data folder:own --pretrained", r"pretrained must be .*photographs: cifar10, "),
         (
             None,
@@ -324,7 +336,12 @@ CSV = "simple_net --data csv:t.csv"
         (
             a_file,
             "cifar10 --data folder:own --pretrained none",
-            r"pretrained must be a file that can be read\. Given: .*none",
+            r"pretrained must be a file that can be read, .* Given: none, which is not there",
+        ),
+        (
+            None,
+            "neural_net --data digits --pretrained models/neural_net/99",
+            r"pretrained must be .* the folder of a version .* Given: models/neural_net/99, which is not there",
         ),
         (pictures_of(a=9, b=9), f"{FOLDER} --patience 3 --held-out 0", r"patience must be given with held_out above 0"),
         # folders
