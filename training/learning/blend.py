@@ -7,16 +7,8 @@ training loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
-
-from training.learning.distributed import World
-
-_MEASURED = 6000
-"""Examples that the averages of the batch norms are measured on again."""
+from torch import nn
 
 
 class Blend:
@@ -28,26 +20,13 @@ class Blend:
         self._start = {name: value.clone() for name, value in network.state_dict().items()} if share else {}
 
     @torch.no_grad()
-    def finish(self, batches: Iterable[Tensor], *, world: World) -> None:
+    def finish(self) -> bool:
         """Replace the weights by `share` times those at the start plus 1 - `share` times those of now.
 
-        The averages of batch norms belong to neither; they are measured again on about 6,000 examples of `batches`,
-        float32 inputs as in training, of which each process of `world` takes its part.
+        Return whether that changed them. The averages of batch norms belong to neither and must be measured again.
         """
-        if not self._start:
-            return
-        for name, value in self._network.state_dict().items():
+        for name, start in self._start.items():
+            value = self._network.state_dict()[name]
             if value.is_floating_point():
-                value.lerp_(self._start[name], self._share)
-        # All processes must stop at the same batch, so whole ones are counted: parts differ by an example.
-        update_bn((world.part(batch) for batch in _first(batches, _MEASURED)), self._network)
-
-
-def _first(batches: Iterable[Tensor], examples: int) -> Iterator[Tensor]:
-    """Yield batches until they have `examples`, or there are no more."""
-    seen = 0
-    for batch in batches:
-        yield batch
-        seen += len(batch)
-        if seen >= examples:
-            return
+                value.lerp_(start, self._share)
+        return bool(self._start)

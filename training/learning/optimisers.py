@@ -55,11 +55,13 @@ def build_optimiser(weights: Iterable[nn.Parameter], hyper: HyperParameters, *, 
     return Muon(weights, hyper)
 
 
-def use_average(optimiser: Optimizer) -> None:
-    """Replace the weights of ASGD by their averages; other optimisers have none."""
-    if isinstance(optimiser, ASGD):
-        for weight, state in optimiser.state.items():
-            weight.detach().copy_(state["ax"])
+def use_average(optimiser: Optimizer) -> bool:
+    """Replace the weights of ASGD by their averages and return True; other optimisers have none."""
+    if not isinstance(optimiser, ASGD):
+        return False
+    for weight, state in optimiser.state.items():
+        weight.detach().copy_(state["ax"])
+    return True
 
 
 class Schedule:

@@ -19,6 +19,7 @@ from training.learning.closure_step import ClosureStep
 from training.learning.distributed import World
 from training.learning.graphed_step import fastest_step
 from training.learning.meter import Meter
+from training.learning.norms import measure_norms
 from training.learning.optimisers import Schedule, build_optimiser, use_average
 from training.learning.progress import Epoch, Progress
 from training.learning.step import EagerStep, Step
@@ -125,10 +126,11 @@ def train(
             last = epoch == hyper.epochs or best.is_long_ago(epoch)
             if checkpoints is not None:
                 checkpoints.save(parts, [asdict(result) for result in results], last=last)
-        use_average(optimiser)
+        averaged = use_average(optimiser)
         best.restore()
-        last_epoch = batches(data, hyper, hyper.epochs, augmentation, feed, prepare=preprocessing)
-        blend.finish((inputs for inputs, _ in last_epoch), world=world)
+        if blend.finish() or averaged:
+            last_epoch = batches(data, hyper, hyper.epochs, augmentation, feed, prepare=preprocessing)
+            measure_norms(network, (inputs for inputs, _ in last_epoch), world=world)
     if best.epoch and world.leads:
         logger.info("kept epoch %d of %d, whose validation loss is the lowest", best.epoch, len(results))
     return results

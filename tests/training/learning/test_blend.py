@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tests.training.conftest import Silent
 from training.data.dataset import Dataset
 from training.hyper_parameters import HyperParameters
 from training.learning.blend import Blend
 from training.learning.checkpoint import Checkpoints
-from training.learning.distributed import World
-from training.learning.trainer import ALONE, train
+from training.learning.trainer import train
 from training.networks.preprocessing import Preprocessing
 
 HYPER = HyperParameters(epochs=2, batch_size=50, optimiser="sgd", lr=0.1, start_share=0.25)
@@ -60,38 +57,10 @@ def test_a_run_that_resumes_after_its_end_has_the_same_weights_again(digits: Dat
     assert all(torch.equal(again[name], value) for name, value in once.items())
 
 
-def test_no_more_examples_than_are_needed_are_prepared() -> None:
-    given = []
-
-    def batches() -> Iterator[Tensor]:
-        for batch in range(100):
-            given.append(batch)
-            yield torch.zeros(1000, 1)
-
-    Blend(nn.Sequential(nn.BatchNorm1d(1)), 0.5).finish(batches(), world=ALONE)
-
-    assert len(given) == 6
-
-
-def test_processes_whose_parts_differ_by_an_example_measure_on_the_same_batches() -> None:
-    drawn = [0, 0]
-    for rank in (0, 1):
-
-        def batches(rank: int = rank) -> Iterator[Tensor]:
-            for _ in range(200):
-                drawn[rank] += 1
-                yield torch.zeros(101, 1)
-
-        Blend(nn.Sequential(nn.BatchNorm1d(1)), 0.5).finish(batches(), world=World(rank, 2))
-
-    assert drawn == [60, 60]  # else one process would wait for the other for ever
-
-
-def test_without_a_share_nothing_changes_and_no_batch_is_prepared() -> None:
+def test_without_a_share_nothing_changes() -> None:
     network = nn.BatchNorm1d(1)
     blend = Blend(network, 0.0)
     network.weight.data.fill_(7.0)
 
-    blend.finish((pytest.fail("a batch was prepared") for _ in range(1)), world=ALONE)
-
+    assert not blend.finish()
     assert network.weight.item() == 7.0
