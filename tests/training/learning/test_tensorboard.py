@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.training.conftest import Silent
@@ -60,6 +61,29 @@ def test_what_is_measured_at_the_end_joins_the_curves(tmp_path: Path) -> None:
 
     assert logged(tmp_path, "test/accuracy") == [(2, 0.75)]
     assert len(logged(tmp_path, "train/loss")) == 2
+
+
+@pytest.mark.parametrize("full_from", [0, 1, 2])
+def test_a_full_disk_costs_curves_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full_from: int
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    opened, flush, real = iter(range(99)), SummaryWriter.flush, SummaryWriter._get_file_writer
+
+    def full(*_: object) -> None:
+        if next(opened) >= full_from:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "_get_file_writer", lambda self: full() or real(self))
+    monkeypatch.setattr(SummaryWriter, "flush", lambda self: full() or flush(self))
+
+    shown = log(tmp_path, [1, 2, 3])
+    log_measurements(tmp_path, {"test/accuracy": 0.75}, epoch=3)
+
+    assert len(shown.shown) == 6
+    assert "TensorBoard will not show all of this run" in caplog.text
+    assert "No space left on device" in caplog.text
 
 
 def test_a_resumed_run_continues_its_curve_where_the_checkpoint_was(tmp_path: Path) -> None:
