@@ -39,6 +39,9 @@ Finite32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+MOST_CHARACTERS = 1000
+"""In the name of a class or a feature."""
+
 Style = Literal["photo", "mnist"]
 """Whether a picture is one of things, or of ink."""
 
@@ -92,7 +95,7 @@ class FeatureInput(_Value):
     kind: Literal["features"] = "features"
     dtype: Literal["float32"] = "float32"
     shape: tuple[Count]
-    columns: tuple[Annotated[str, Field(max_length=1000)], ...] | None = Field(
+    columns: tuple[Annotated[str, Field(max_length=MOST_CHARACTERS)], ...] | None = Field(
         None, description="The names of the features, where their table has any."
     )
 
@@ -292,7 +295,7 @@ class ModelManifest(_Value):
     created: AwareDatetime
     artifact: Artifact
     input: InputSpec
-    classes: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(min_length=2)
+    classes: tuple[Annotated[str, Field(max_length=MOST_CHARACTERS)], ...] = Field(min_length=2)
     temperature: float = Field(
         1.0, ge=0.001, le=1000, description="Probabilities are softmax(logits / temperature). Training gives 0.1 to 10."
     )

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from service.contract.manifest import MOST_CHARACTERS
 from training.errors import OptionError
 
 LEAST = 2
@@ -21,7 +22,7 @@ def classes_of(labels: Sequence[str], *, where: object, kind: str) -> tuple[str,
     """
     counts = Counter(labels)
     for name in counts:
-        expect_utf8(name, f"the name of a class in {where}")
+        expect_name(name, f"the name of a class in {where}")
     classes = tuple(sorted(counts, key=lambda name: (len(name), name) if name.isdigit() else (99, name)))
     if len(classes) < 2:
         given = f"one class, {classes[0]}" if classes else "none"
@@ -35,8 +36,10 @@ def classes_of(labels: Sequence[str], *, where: object, kind: str) -> tuple[str,
     return classes
 
 
-def expect_utf8(text: str, what: str) -> None:
-    """Raise OptionError for a name that came from bytes that are no UTF-8, which a manifest cannot hold."""
+def expect_name(text: str, what: str) -> None:
+    """Raise OptionError for a name that a manifest cannot hold: too long, or from bytes that are no UTF-8."""
+    if len(text) > MOST_CHARACTERS:
+        raise OptionError(f"{what} must have at most {MOST_CHARACTERS} characters. Given: {len(text)}, {text[:20]}...")
     try:
         text.encode()
     except UnicodeEncodeError as error:

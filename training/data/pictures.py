@@ -22,7 +22,7 @@ from torch import Tensor
 from service.contract.manifest import Fit, ImageInput, Style
 from service.images import decode as images
 from service.problems import Problem
-from training.data.classes import classes_of, expect_utf8, listed
+from training.data.classes import classes_of, expect_name, listed
 from training.data.dataset import Dataset
 from training.errors import OptionError, TrainingError
 
@@ -52,7 +52,7 @@ def folder(split: str, path: Path, *, style: Style = "photo", fit: Fit = "stretc
         OptionError: there is no such folder, its classes will not do, or a file is no picture.
     """
     name = path.resolve().name or "folder"
-    expect_utf8(name, "the name of the folder")
+    expect_name(name, "the name of the folder")
     split_up = _is_split(path)
     found = _found(path / "train" if split_up else path)
     classes = classes_of(

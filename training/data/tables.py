@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from training.data.classes import classes_of, expect_utf8
+from training.data.classes import classes_of, expect_name
 from training.data.dataset import Dataset
 from training.errors import OptionError
 
@@ -32,7 +32,7 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
         OptionError: there is no such file or column, a feature is not a number, a label is missing, or the classes will
             not do.
     """
-    expect_utf8(path.stem, "the name of the file")
+    expect_name(path.stem, "the name of the file")
     header, rows = _read(path)
     column = header.index(label) if label in header else len(header) - 1
     if label is not None and label not in header:
@@ -41,6 +41,8 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
         raise OptionError(
             f"{path} must have a column of classes and one or more of numbers. Given: {header[0]!r} alone"
         )
+    for name in header:
+        expect_name(name, f"the name of a column in {path}")
     features, labels = [], []
     for number, row in rows:
         *values, name = row[:column] + row[column + 1 :] + [row[column].strip()]

@@ -395,6 +395,16 @@ CSV = "simple_net --data csv:t.csv"
         (rows("x,kind\n1," + "a" * 200_000 + "\n"), CSV, r"CSV file .*Given: field larger than field limit"),
         (rows(b"x,kind\n1,caf\xe9\n"), CSV, r"in UTF-8\. Given: .*can't decode byte 0xe9"),
         (rows(b"x,kind\n1,\0\n"), CSV, r"t\.csv must"),
+        (
+            rows("x,kind\n" + "".join(f"{i},{'ab'[i % 2] * 1001}\n" for i in range(60))),
+            CSV,
+            r"the name of a class in t\.csv must have at most 1000 characters\. Given: 1001, aaaa",
+        ),
+        (
+            rows("x" * 1001 + ",kind\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(60))),
+            CSV,
+            r"the name of a column in t\.csv must have at most 1000 characters\. Given: 1001, xxxx",
+        ),
         (rows("x,kind\n"), CSV, r"a header and rows\. Given: 1 row"),
         (rows(""), CSV, r"a header and rows\. Given: 0 rows"),
         # folders to write to
