@@ -40,6 +40,11 @@ class Start(Protocol):
         """Mean and deviation of each channel or feature, as it was trained with."""
         ...
 
+    @property
+    def activation(self) -> str:
+        """The hyper-parameter of the run that trained it."""
+        ...
+
     def expect(self, data: Dataset, hyper: HyperParameters) -> None:
         """Raise OptionError if a run on `data` with `hyper` cannot go on from here."""
         ...
@@ -152,6 +157,7 @@ class Recipe:
         hyper = self.hyper
         gentler: dict[str, object] = {
             "pretrained": start.name,
+            "activation": start.activation,
             "epochs": max(1, hyper.epochs // 4),
             "lr": hyper.lr / 4,
             "lr_schedule": "constant" if hyper.lr_schedule == "constant" else "linear",

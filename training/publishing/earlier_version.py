@@ -84,6 +84,11 @@ class EarlierVersion:
         mean = torch.zeros_like(deviation) if shift is None else shift.double().flatten() * deviation
         return tuple(mean.tolist()), tuple(deviation.tolist())
 
+    @property
+    def activation(self) -> str:
+        """The activation that took the place of the network's own, or "own"."""
+        return str(self.manifest.provenance.hyper_parameters.get("activation", "own"))
+
     def expect(self, data: Dataset, hyper: HyperParameters) -> None:
         """Raise OptionError if a run on `data` cannot go on from this version, or would be measured on what it learnt.
 

@@ -69,14 +69,18 @@ def test_a_full_disk_costs_curves_and_not_the_run(
 ) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    opened, flush, real = iter(range(99)), SummaryWriter.flush, SummaryWriter._get_file_writer
+    opened = iter(range(99))
 
-    def full(*_: object) -> None:
-        if next(opened) >= full_from:
-            raise OSError(28, "No space left on device")
+    def until_full(act: Any) -> Any:
+        def acted(writer: SummaryWriter) -> Any:
+            if next(opened) >= full_from:
+                raise OSError(28, "No space left on device")
+            return act(writer)
 
-    monkeypatch.setattr(SummaryWriter, "_get_file_writer", lambda self: full() or real(self))
-    monkeypatch.setattr(SummaryWriter, "flush", lambda self: full() or flush(self))
+        return acted
+
+    monkeypatch.setattr(SummaryWriter, "_get_file_writer", until_full(SummaryWriter._get_file_writer))
+    monkeypatch.setattr(SummaryWriter, "flush", until_full(SummaryWriter.flush))
 
     shown = log(tmp_path, [1, 2, 3])
     log_measurements(tmp_path, {"test/accuracy": 0.75}, epoch=3)

@@ -240,6 +240,22 @@ def test_a_run_goes_on_from_a_version_in_smaller_steps(
     assert "--pretrained" not in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_the_activation_of_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_pictures: None
+) -> None:
+    del plain_pictures
+    monkeypatch.chdir(tmp_path)
+    first = ["train", "net", "--data", "digits", "--activation", "tanh", "--epochs", "1", "--publish", "--force"]
+    assert main(first) == 0
+
+    on = ["train", "net", "--data", "digits", "--pretrained", "my-models/net-digits/1", "--publish", "--force"]
+    assert main(on) == 0
+
+    registry = Registry("my-models")
+    assert registry.manifest("net-digits", 2).provenance.hyper_parameters["activation"] == "tanh"
+    assert "each activation replaced by tanh" in registry.file("net-digits", 2, "card.md").decode()
+
+
 def test_a_run_that_goes_on_keeps_a_share_of_the_version_s_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_pictures: None
 ) -> None:
