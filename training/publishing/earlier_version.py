@@ -105,7 +105,10 @@ class EarlierVersion:
             )
         origin = self.manifest.provenance
         if origin.dataset_digest != data.digest:
-            logger.warning("%s may have been trained on examples that this run holds out", self.name)
+            logger.warning(
+                "%s may have been trained on examples that this run holds out or tests on: figures may be too good",
+                self.name,
+            )
             return
         held_out = origin.hyper_parameters.get("held_out", 0.0)
         if hyper.held_out and hyper.held_out != held_out:
