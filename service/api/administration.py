@@ -21,7 +21,6 @@ from service.contract.model_folder import open_registry
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry, RegistryError
 from service.contract.signatures import TrustedKeys
 from service.engine.dispatcher import Dispatcher
-from service.http.content_encoding import decoded_body
 from service.http.messages import Request, Response
 from service.problems import Conflict, DeadlineExceeded, NotFound, Unavailable, Unprocessable
 from service.rollout.unloaded import Unloaded
@@ -105,7 +104,7 @@ class Administration:
 
     async def _promote(self, request: Request) -> Response:
         name = request.parameters["name"]
-        wanted = _version_in(decoded_body(request))
+        wanted = _version_in(request.body)
 
         def promote(registry: Registry) -> list[int]:
             version = registry.resolve(name, wanted)
@@ -117,7 +116,7 @@ class Administration:
 
     async def _rollback(self, request: Request) -> Response:
         name = request.parameters["name"]
-        json_body.parse_object(decoded_body(request), _BODY_VALUES)  # no key of it means anything
+        json_body.parse_object(request.body, _BODY_VALUES)  # no key of it means anything
 
         def roll_back(registry: Registry) -> list[int]:
             registry.rollback(name)

@@ -13,7 +13,6 @@ from service.api.response import json_response
 from service.api.router import Route
 from service.contract.manifest import ModelManifest
 from service.engine.served_models import ServedModel
-from service.http.content_encoding import decoded_body
 from service.http.messages import Request, Response
 from service.problems import Conflict, Unavailable, Unprocessable
 from service.settings import Settings
@@ -82,7 +81,7 @@ class Feedback:
             )
 
     async def _tell(self, request: Request) -> Response:
-        truth = _parse(decoded_body(request))
+        truth = _parse(request.body)
         assert self._recent is not None  # noqa: S101 - `_check` saw to it
         self._recent.know(self._served())
         prediction = self._recent.find(truth.request_id, truth.position)

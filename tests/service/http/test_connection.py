@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from service.http import connection
 from service.http.acceptor import Balance
+from service.http.content_encoding import decoded_body
 from service.http.limits import Limits
 from service.http.messages import Later, Request, Response, problem_response
 from service.http.server import HTTPServer
@@ -343,6 +347,116 @@ def test_a_large_body_is_refused_while_other_bodies_fill_the_process_and_a_small
         assert "retry-after" in refused[1]
         assert answered[0] == 200
         assert freed[0] == 200
+
+    run(scenario)
+
+
+def packed(path: bytes, size: int) -> bytes:
+    """Return a request whose body is so many zeros, compressed."""
+    body = gzip.compress(bytes(size), mtime=0)
+    return (POST % (path, len(body)))[:-2] + b"Content-Encoding: gzip\r\n\r\n" + body
+
+
+def test_a_compressed_body_arrives_decompressed(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        echo.go.set()
+        async with serving(echo) as (connect, _):
+            client = await connect()
+            await client.send(*(packed(path, size) for size in (10, 200_000) for path in (b"a", later)))
+            bodies = [(await client.answer())[2].rpartition(b" ")[2] for _ in range(4)]
+
+        assert [len(body) for body in bodies] == [10, 10, 200_000, 200_000]
+        assert not any(map(any, bodies))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("most", [50_000, 100_000])
+def test_a_compressed_body_over_the_limit_or_damaged_is_refused_and_the_next_is_not(most: int) -> None:
+    async def scenario() -> None:
+        async with serving(Echo(), max_body_bytes=most) as (connect, _):
+            client = await connect()
+            await client.send(packed(b"a", 200_000), packed(b"a", most).replace(b"\x1f\x8b", b"no"), packed(b"a", 9))
+            answers = [await client.answer() for _ in range(3)]
+
+        assert [status for status, *_ in answers] == [413, 400, 200]
+        assert "x-of: /a" in answers[1][1]
+
+    run(scenario)
+
+
+def test_large_bodies_are_decompressed_on_threads_two_at_a_time_and_small_ones_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+    go = threading.Event()
+
+    def wait(request: Request) -> bytes:
+        begun.append(threading.get_ident())
+        assert go.wait(WITHIN)
+        return decoded_body(request)
+
+    monkeypatch.setattr(connection, "decoded_body", wait)
+
+    async def scenario() -> None:
+        async with serving(Echo()) as (connect, _):
+            clients = [await connect() for _ in range(6)]
+            for client in clients[:5]:
+                await client.send(packed(b"a", 200_000))
+            await clients[5].send(packed(b"a", 10))
+            assert (await clients[5].answer())[0] == 200
+            async with asyncio.timeout(WITHIN):
+                while len(begun) < 2:
+                    await asyncio.sleep(0.01)
+            assert len(begun) == 2
+            go.set()
+
+            assert [(await client.answer())[0] for client in clients[:5]] == [200] * 5
+
+        assert threading.get_ident() not in begun
+
+    run(scenario)
+
+
+def test_decompressed_bodies_that_fill_the_process_are_refused(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo, max_bodies_bytes=300_000) as (connect, _):
+            first, second, third = [await connect() for _ in range(3)]
+            await first.send(packed(later, 200_000))
+            await echo.waiting.wait()
+            await second.send(packed(b"a", 200_000))
+            await third.send(packed(b"a", 50_000))
+            refused, answered = await second.answer(), await third.answer()
+            echo.go.set()
+            await first.answer()
+            await second.send(packed(b"a", 200_000))
+
+            assert [refused[0], answered[0], (await second.answer())[0]] == [503, 200, 200]
+
+    run(scenario)
+
+
+def test_a_body_that_is_not_decompressed_in_time_is_refused_and_one_whose_client_leaves_is_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(connection, "decoded_body", lambda _: go.wait(WITHIN))
+
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo, body_seconds=0.5) as (connect, _):
+            stays, leaves = await connect(), await connect()
+            await stays.send(packed(b"stays", 200_000))
+            await leaves.send(packed(b"leaves", 200_000))
+            await asyncio.sleep(0.1)
+            leaves.writer.close()
+            status, *_ = await stays.answer()
+            go.set()
+
+        assert status == 503
+        assert echo.was_left == ["/leaves"]
 
     run(scenario)
 
