@@ -158,18 +158,18 @@ class Connection(asyncio.Protocol):
         if self._is_lingering or self._refusal:
             return
         reader = self._reader
-        was_answering, was_in_head = self._answering is not None, reader.in_head
+        was_behind, was_in_head = self._is_behind, reader.in_head
         try:
             reader.feed(data)
         except Refused as refused:
             self._refuse(refused.problem)
             return
-        if self._answering is None:
+        if not self._is_behind:
             if reader.in_body:
                 self._body_has_grown()
-            elif reader.in_head and not was_in_head:
+            elif reader.in_head and not was_in_head and not self._writing_is_paused:
                 self._set_deadline()
-        elif (was_answering or self._waiting) and not self._reading_is_paused:
+        elif (was_behind or self._waiting) and not self._reading_is_paused:
             # A client that sends ahead is not read on: what waits is bounded by what one read brought.
             self._reading_is_paused = True
             self._transport.pause_reading()
@@ -186,12 +186,17 @@ class Connection(asyncio.Protocol):
         self._writing_is_paused = False
         self._go_on()
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether requests that were read are not answered: that one waits, or those before it are not taken."""
+        return self._answering is not None or bool(self._waiting)
+
     # What the reader calls
 
     def _head_is_read(self, request: Request) -> None:
         self._head = request
         self._application.check(request)
-        if self._answering is None:
+        if not self._is_behind and not self._writing_is_paused:
             self.deadline = self._loop.time() + self._limits.body_seconds
 
     def _request_is_read(self, request: Request, keeps_alive: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -51,8 +51,10 @@ class Echo:
         self.cancelled = asyncio.Event()
         self.large = b""
         self.was_left: list[str] = []
+        self.checked = 0
 
     def check(self, request: Request) -> None:
+        self.checked += 1
         if request.path == "/no":
             raise NotFound("the path must be another. Given: /no")
         if request.path == "/small":
@@ -113,7 +115,7 @@ class Client:
             return await self.reader.read()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(
     application: Echo, *, shutdown_seconds: float = 5.0, **limits: Any
 ) -> AsyncIterator[tuple[Callable[[], Coroutine[Any, Any, Client]], asyncio.Event]]:
@@ -291,6 +293,23 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
 
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await client.answer()
+
+    run(scenario)
+
+
+def test_a_client_that_takes_no_answer_is_not_read_on_and_cut_off_though_it_goes_on_sending() -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        echo.large = bytes(32 << 20)  # more than the system's buffers take
+        async with serving(echo, write_seconds=0.5) as (connect, _):
+            client = await connect()
+            await client.send(GET % b"large")
+            async with asyncio.timeout(WITHIN):
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await client.send((POST % (b"a", 1000) + bytes(1000)) * 10)
+
+        assert echo.checked < 5000  # what one read brings, and not 8 MB a second until there is no memory left
 
     run(scenario)
 
