@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
 
@@ -23,6 +24,10 @@ _NEVER = float("inf")
 
 _SMALL_BODY_BYTES = 64 * 1024
 """A body up to this size is read however much other clients send."""
+
+_TURN_SECONDS = 0.05
+"""For which requests that have come together are answered in one go; then timers, and with them the heartbeat, have
+their turn. 2,500 drawings that came together kept a process from it for 5 s, and it was killed."""
 
 _DECOMPRESSED_AT_A_TIME = 2
 """Large bodies, on threads: what is more waits compressed. 16 KB can be 16 MB, which take 47 ms."""
@@ -68,6 +73,8 @@ class Connections:
         self.on_change: Callable[[], None] = lambda: None
         """Called when there is one more or one less."""
         self.decompressing = asyncio.Semaphore(_DECOMPRESSED_AT_A_TIME)
+        self._turn_ends = 0.0  # on time.monotonic()'s clock; 0 before the first answer since the loop turned
+        self._due: dict[Connection, None] = {}  # what must wait until it turns again, in their order
         self._open: set[Connection] = set()
 
     def __len__(self) -> int:
@@ -84,6 +91,24 @@ class Connections:
     def closed(self, connection: Connection) -> None:
         self._open.discard(connection)
         self.on_change()
+
+    def may_answer(self, connection: Connection) -> bool:
+        """Return whether a connection may have a request answered now; if not, it is told to go on soon."""
+        now = time.monotonic()
+        if not self._turn_ends:
+            self._turn_ends = now + _TURN_SECONDS
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        elif now >= self._turn_ends:
+            self._due[connection] = None
+            return False
+        return True
+
+    def _next_turn(self) -> None:
+        self._turn_ends = 0.0
+        if self._due:
+            due, self._due = self._due, {}
+            for connection in due:
+                connection.go_on()
 
     def sweep(self, now: float) -> None:
         """End what is over its time at `now`, on the loop's clock; to be called a few times a second.
@@ -184,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_is_paused = False
-        self._go_on()
+        self.go_on()
 
     @property
     def _is_behind(self) -> bool:
@@ -203,7 +228,7 @@ class Connection(asyncio.Protocol):
         self._head = None
         self._waiting.append((request, keeps_alive))
         if self._answering is None:
-            self._go_on()
+            self.go_on()
 
     def _body_has_grown(self) -> None:
         size = self._reader.body_bytes
@@ -225,11 +250,13 @@ class Connection(asyncio.Protocol):
 
     # Answering
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Answer what waits, as far as that needs no waiting; then read on."""
         while self._answering is None and not self._writing_is_paused and not self.disconnected:
             if not self._waiting:
                 self._read_on()
+                return
+            if not self._connections.may_answer(self):
                 return
             request, self._keeps_alive = self._waiting.popleft()
             self._hold(len(request.body))
@@ -291,7 +318,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._send(request, response)
-        self._go_on()
+        self.go_on()
 
     def _send(self, request: Request, response: Response) -> None:
         connections = self._connections

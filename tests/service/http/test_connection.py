@@ -314,6 +314,38 @@ def test_a_client_that_takes_no_answer_is_not_read_on_and_cut_off_though_it_goes
     run(scenario)
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_the_loop_turns_between_requests_that_come_together(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(connection, "_TURN_SECONDS", 0.0)
+    turns = 0
+    began: list[tuple[str, int]] = []
+
+    class Turned(Echo):
+        def answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+            began.append((request.path, turns))
+            return super().answer(request)
+
+    async def scenario() -> None:
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with serving(Turned()) as (connect, _):
+            clients = [await connect() for _ in range(10)]
+            counting = asyncio.create_task(count())
+            for number, client in enumerate(clients):
+                client.writer.write(b"".join(GET % b"%d-%d" % (number, place) for place in range(together)))
+            for client in clients:
+                assert [(await client.answer())[0] for _ in range(together)] == [200] * together
+            counting.cancel()
+
+    run(scenario)
+    assert len({turn for _, turn in began}) == len(began) == 10 * together
+    assert [path for path, _ in began if path.endswith("-0")] == [f"/{number}-0" for number in range(10)]
+
+
 def test_the_work_for_a_client_that_leaves_is_cancelled(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
