@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +64,8 @@ class Feedback:
         self._remembers = settings.feedback_predictions
         kept = Path(settings.feedback_dir) if settings.feedback_dir else folder / "feedback"
         self._pairs = Pairs(kept, keeps_inputs=bool(settings.feedback_dir), image_bytes=settings.feedback_bytes)
-        self._turn = asyncio.Lock()
+        # One after the other, also when a client leaves while the disk is slow: its truth is still being written then.
+        self._thread = ThreadPoolExecutor(1, "feedback")  # which starts with the first task, after the fork
         self._lock = SharedLock(folder / "feedback.lock")
 
     def routes(self) -> list[Route]:
@@ -86,9 +88,9 @@ class Feedback:
         self._recent.know(self._served())
         prediction = self._recent.find(truth.request_id, truth.position)
         class_id = _class_id(truth, prediction.model.manifest)
-        async with self._turn:
-            told = await asyncio.to_thread(self._record, self._recent, truth.request_id, prediction, class_id)
-        return json_response(told)
+        on_thread = asyncio.get_running_loop().run_in_executor
+        about = truth.request_id, prediction, class_id
+        return json_response(await on_thread(self._thread, self._record, self._recent, *about))
 
     def _record(self, recent: Recent, request_id: str, prediction: Remembered, class_id: int) -> dict[str, Any]:
         """Write a truth down and count it, once.
