@@ -78,6 +78,7 @@ class Administration:
         Raises:
             NotFound: nobody knows such a model.
             Conflict: it is the last one that is served.
+            DeadlineExceeded: it is still served, because the workers have not heard of it.
         """
         served = self._dispatcher.served
         if name not in {model.name for model in served.models()} | {absent.name for absent in served.absent()}:
@@ -88,7 +89,12 @@ class Administration:
                 raise Conflict(f"a service must serve some model. Given: {name} is the last; stop the service instead")
 
         await asyncio.to_thread(self._unloaded.unload, name, may=check_not_last)
+        asked = time.monotonic()
         while any(model.name == name for model in served.models()):
+            if time.monotonic() - asked > self._load_seconds:
+                raise DeadlineExceeded(
+                    f"{name} must be unloaded within {self._load_seconds:g} s. Given: it is still served"
+                )
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_served(self, name: str, version: int) -> bool:
