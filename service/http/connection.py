@@ -70,6 +70,7 @@ class Connections:
         self.bodies_bytes = 0
         """Bytes of bodies that are being read or answered."""
         self.is_closing = False
+        """Whether every answer is its connection's last."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when there is one more or one less."""
         self.decompressing = asyncio.Semaphore(_DECOMPRESSED_AT_A_TIME)
@@ -119,9 +120,8 @@ class Connections:
         for connection in [late for late in self._open if late.deadline <= now]:
             connection.time_is_up()
 
-    def close(self) -> None:
-        """Take no further requests: idle connections close now, the others once they have answered."""
-        self.is_closing = True
+    def close_idle(self) -> None:
+        """Close the connections on which no request has begun."""
         for connection in list(self._open):
             connection.close_when_idle()
 

@@ -535,6 +535,31 @@ def test_stopping_finishes_what_has_begun_and_closes_what_is_idle(later: bytes) 
     run(scenario)
 
 
+def test_stopping_answers_those_who_are_connected_and_about_to_ask() -> None:
+    async def scenario() -> None:
+        async with serving(Echo()) as (connect, stop):
+            idle = await connect()
+            await idle.send(GET % b"a")
+            await idle.answer()
+            address = idle.writer.get_extra_info("peername")
+            waiting = [socket.create_connection(address) for _ in range(20)]  # which the server has not accepted yet
+            stop.set()
+            await asyncio.sleep(0)
+            for one in waiting:
+                one.sendall(GET % b"new")
+            await idle.send(GET % b"last")
+            clients = [idle, *[Client(*await asyncio.open_connection(sock=one)) for one in waiting]]
+            answers = [await client.rest() for client in clients]
+            for client in clients[1:]:
+                client.writer.close()
+
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+        assert all(answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer for answer in answers)
+
+    run(scenario)
+
+
 def test_stopping_does_not_wait_for_ever(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
