@@ -70,7 +70,7 @@ class Connections:
         self.bodies_bytes = 0
         """Bytes of bodies that are being read or answered."""
         self.is_closing = False
-        """Whether every answer is its connection's last."""
+        """Whether connections end with the answers to what was read."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when there is one more or one less."""
         self.decompressing = asyncio.Semaphore(_DECOMPRESSED_AT_A_TIME)
@@ -322,11 +322,10 @@ class Connection(asyncio.Protocol):
 
     def _send(self, request: Request, response: Response) -> None:
         connections = self._connections
-        closes = not self._keeps_alive or connections.is_closing
+        closes = not self._keeps_alive or (connections.is_closing and not (self._waiting or self._refusal))
         head_only = request.method == "HEAD"
         self._transport.write(connections.writer.serialise(response, closes=closes, head_only=head_only))
         if closes:
-            self._waiting.clear()
             self._transport.close()
             self.disconnected = True
 

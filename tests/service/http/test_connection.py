@@ -560,6 +560,25 @@ def test_stopping_answers_those_who_are_connected_and_about_to_ask() -> None:
     run(scenario)
 
 
+def test_stopping_answers_all_of_a_pipeline_that_was_read(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo) as (connect, stop):
+            client = await connect()
+            await client.send(GET % later + GET % b"a" + GET % later + GET % b"b")
+            await echo.waiting.wait()
+            stop.set()
+            await asyncio.sleep(0.2)
+            echo.go.set()
+            answers = [await client.answer() for _ in range(4)]
+            assert await client.rest() == b""
+
+        assert [status for status, *_ in answers] == [200] * 4
+        assert ["connection: close" in head for _, head, _ in answers] == [False, False, False, True]
+
+    run(scenario)
+
+
 def test_stopping_does_not_wait_for_ever(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
