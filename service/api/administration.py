@@ -21,7 +21,6 @@ from service.contract.model_folder import open_registry
 from service.contract.registry import CorruptVersionError, NotInRegistryError, Registry, RegistryError
 from service.contract.signatures import TrustedKeys
 from service.engine.dispatcher import Dispatcher
-from service.http.content_encoding import decoded_body
 from service.http.messages import Request, Response
 from service.problems import Conflict, DeadlineExceeded, NotFound, Unavailable, Unprocessable
 from service.rollout.unloaded import Unloaded
@@ -79,6 +78,7 @@ class Administration:
         Raises:
             NotFound: nobody knows such a model.
             Conflict: it is the last one that is served.
+            DeadlineExceeded: it is still served, because the workers have not heard of it.
         """
         served = self._dispatcher.served
         if name not in {model.name for model in served.models()} | {absent.name for absent in served.absent()}:
@@ -89,7 +89,12 @@ class Administration:
                 raise Conflict(f"a service must serve some model. Given: {name} is the last; stop the service instead")
 
         await asyncio.to_thread(self._unloaded.unload, name, may=check_not_last)
+        asked = time.monotonic()
         while any(model.name == name for model in served.models()):
+            if time.monotonic() - asked > self._load_seconds:
+                raise DeadlineExceeded(
+                    f"{name} must be unloaded within {self._load_seconds:g} s. Given: it is still served"
+                )
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_served(self, name: str, version: int) -> bool:
@@ -105,7 +110,7 @@ class Administration:
 
     async def _promote(self, request: Request) -> Response:
         name = request.parameters["name"]
-        wanted = _version_in(decoded_body(request))
+        wanted = _version_in(request.body)
 
         def promote(registry: Registry) -> list[int]:
             version = registry.resolve(name, wanted)
@@ -117,7 +122,7 @@ class Administration:
 
     async def _rollback(self, request: Request) -> Response:
         name = request.parameters["name"]
-        json_body.parse_object(decoded_body(request), _BODY_VALUES)  # no key of it means anything
+        json_body.parse_object(request.body, _BODY_VALUES)  # no key of it means anything
 
         def roll_back(registry: Registry) -> list[int]:
             registry.rollback(name)

@@ -16,7 +16,6 @@ from service.api.request import Query, timeout_seconds
 from service.api.response import computed_headers, model_headers
 from service.engine.queues import Part
 from service.engine.served_models import ServedModel
-from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Later, Request, Response
 from service.problems import ClientGone, Problem
 from service.telemetry.feedback.recent import Recent
@@ -117,7 +116,7 @@ class Exchange:
         """Answer a request that has begun and whose body is there: at once, by a call, or as a coroutine."""
         read_at = time.monotonic()
         try:
-            found = front_end.find(request.context.ask, request, decoded_body(request))
+            found = front_end.find(request.context.ask, request, request.body)
             if not isinstance(found, Inputs) or not 0 < found.size <= self._inference.chunk_size:
                 return self._run(front_end, request, read_at, found)
             later = _Later(self, front_end, request, read_at, found)
@@ -134,7 +133,7 @@ class Exchange:
         """
         read_at = time.monotonic()
         try:
-            found = front_end.find(request.context.ask, request, decoded_body(request))
+            found = front_end.find(request.context.ask, request, request.body)
         except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
             return self.fail(front_end, request, error)
         return await self._run(front_end, request, read_at, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from service.api.response import json_response
 from service.api.router import Route
 from service.contract.manifest import ModelManifest
 from service.engine.served_models import ServedModel
-from service.http.content_encoding import decoded_body
 from service.http.messages import Request, Response
 from service.problems import Conflict, Unavailable, Unprocessable
 from service.settings import Settings
@@ -64,7 +64,8 @@ class Feedback:
         self._remembers = settings.feedback_predictions
         kept = Path(settings.feedback_dir) if settings.feedback_dir else folder / "feedback"
         self._pairs = Pairs(kept, keeps_inputs=bool(settings.feedback_dir), image_bytes=settings.feedback_bytes)
-        self._turn = asyncio.Lock()
+        # One after the other, also when a client leaves while the disk is slow: its truth is still being written then.
+        self._thread = ThreadPoolExecutor(1, "feedback")  # which starts with the first task, after the fork
         self._lock = SharedLock(folder / "feedback.lock")
 
     def routes(self) -> list[Route]:
@@ -82,14 +83,14 @@ class Feedback:
             )
 
     async def _tell(self, request: Request) -> Response:
-        truth = _parse(decoded_body(request))
+        truth = _parse(request.body)
         assert self._recent is not None  # noqa: S101 - `_check` saw to it
         self._recent.know(self._served())
         prediction = self._recent.find(truth.request_id, truth.position)
         class_id = _class_id(truth, prediction.model.manifest)
-        async with self._turn:
-            told = await asyncio.to_thread(self._record, self._recent, truth.request_id, prediction, class_id)
-        return json_response(told)
+        on_thread = asyncio.get_running_loop().run_in_executor
+        about = truth.request_id, prediction, class_id
+        return json_response(await on_thread(self._thread, self._record, self._recent, *about))
 
     def _record(self, recent: Recent, request_id: str, prediction: Remembered, class_id: int) -> dict[str, Any]:
         """Write a truth down and count it, once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,6 +24,33 @@ from service.telemetry.metrics.recorder import Stages
 
 TURN_SECONDS = 0.005
 """For which a request of many images may hold the loop, while other requests wait."""
+
+
+class Turns:
+    """The turns of requests that hold the event loop: one each time it goes round, who came first having the first."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    async def take(self) -> None:
+        """Wait for the caller's turn, which ends when it awaits something."""
+        loop = asyncio.get_running_loop()
+        if not self._is_taken:
+            self._is_taken = True
+            loop.call_soon(self._next)
+            return
+        self._waiting.append(loop.create_future())
+        await self._waiting[-1]
+
+    def _next(self) -> None:
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():
+                first.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._is_taken = False
 
 
 class Ask(NamedTuple):
@@ -85,6 +113,7 @@ class Inference:
         self.settings = settings
         self._pool = pool
         self._quotas = quotas
+        self._turns = Turns()
         self._turn_seconds = turn_seconds
         self._max_pixels = settings.max_pixels
 
@@ -129,10 +158,10 @@ class Inference:
             DeadlineExceeded, ClientGone: as `DecodePool.decode`, and there is no time for the others either.
         """
         decoded = []
-        turn_ends = time.monotonic() + self._turn_seconds
+        turn_ends = 0.0
         for image in found:
             if time.monotonic() >= turn_ends:
-                await asyncio.sleep(0)
+                await self._turns.take()
                 if time.monotonic() >= ask.deadline:
                     raise DeadlineExceeded("the images must decode before the request's deadline. Given: they did not")
                 turn_ends = time.monotonic() + self._turn_seconds

@@ -82,15 +82,20 @@ class TorchServe:
                 version = whole
         return Query(request.parameters["model"], version, _TOP)
 
-    def find(self, ask: Ask, request: Request, body: bytes) -> Awaitable[Inputs[bytes]]:
+    def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[bytes] | Awaitable[Inputs[bytes]]:
         spec = ask.model.manifest.input
         if not isinstance(spec, ImageInput):
             raise Unprocessable(f"the model must take images here. Given: {ask.model.name}, which takes features")
-        return self._find(ask, request.context.query, spec, _image(request, body))
+        image = _image(request, body)
+        encode = partial(self._encode, ask.model, request.context.query)
+        if (data := self._inference.decode_at_once(image, spec)) is not None:
+            return Inputs(data, 1, encode)
+        return self._find_elsewhere(ask, encode, spec, image)
 
-    async def _find(self, ask: Ask, query: Query, spec: ImageInput, image: bytes) -> Inputs[bytes]:
-        data = await self._inference.decode(image, spec, ask)
-        return Inputs(data, 1, partial(self._encode, ask.model, query))
+    async def _find_elsewhere(
+        self, ask: Ask, encode: Callable[[Computed], bytes], spec: ImageInput, image: bytes
+    ) -> Inputs[bytes]:
+        return Inputs(await self._inference.decode(image, spec, ask), 1, encode)
 
     def _encode(self, model: ServedModel, query: Query, computed: Computed) -> bytes:
         (entry,) = prediction_entries(model, computed.parts[0], query)

@@ -215,7 +215,7 @@ def pairs() -> Dialog[list[dict[str, Any]]]:
     if response.status_code != 200:
         raise error_in(response)
     try:
-        return [json.loads(line) for line in response.text.splitlines()]
+        return [json.loads(line) for line in response.content.splitlines()]  # of text, U+2028 ends one, too
     except ValueError as error:
         raise not_the_service(response) from error
 

@@ -19,7 +19,7 @@ from service.engine.admission import Admission
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Chunk, Client, Part, Queue, Queues, Receiver
 from service.engine.retries import Retries, SentBlock
-from service.engine.served_models import Absent, Key, ServedModel, ServedModels, quarantined
+from service.engine.served_models import Absent, Key, ServedModel, ServedModels
 from service.engine.worker_link import WorkerLink
 from service.engine.workers import Worker, Workers
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable
@@ -127,7 +127,11 @@ class Dispatcher:
 
         Each future gives its part or raises ModelFailed, DeadlineExceeded, Unavailable or ClientGone; it does so by a
         moment after `deadline`, which is on time.monotonic()'s clock.
+
+        Raises:
+            Unavailable: the model is served no more. It was when the request's head came, and bodies take time.
         """
+        self._expect_served(model.key)
         step = self.chunk_size
         backlog = self.admission.backlog(model.key)
         futures: list[asyncio.Future[Part]] = []
@@ -154,10 +158,19 @@ class Dispatcher:
         *,
         bulk: bool = False,
     ) -> None:
-        """Queue inputs likewise that are one chunk, at most `chunk_size`; `receiver` is told as a future is."""
+        """Queue inputs likewise that are one chunk, at most `chunk_size`; `receiver` is told as a future is.
+
+        Raises:
+            Unavailable: as `submit`.
+        """
+        self._expect_served(model.key)
         chunk = Chunk(data, size, deadline, client, receiver, self.admission.backlog(model.key))
         self._chunks.add(chunk)
         self._queue(model.key, chunk, size, bulk=bulk)
+
+    def _expect_served(self, key: Key) -> None:
+        if refusal := self.served.withdrawal(key):
+            raise refusal
 
     def _queue(self, key: Key, chunk: Chunk, size: int, *, bulk: bool) -> None:
         """Queue a chunk and those that follow it, together `size` inputs."""
@@ -255,17 +268,20 @@ class Dispatcher:
         self._announced.set()
         self.served.replace(self._workers.models(), self._workers.absent(), all_groups=self._workers.all_groups_spoke)
         self.admission.keep(self.served.has)
-        for chunk in self._queues.remove(lambda key: not self.served.has(key)):
-            self._finish(chunk, Unavailable("the version must still be served. Given: it was withdrawn; ask again"))
+        self._answer_withdrawn()
         self._flush_soon()
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
         """Compute the versions with these identities no more, and answer those who wait for them."""
         self.served.quarantine(reasons)
-        for absent in self.served.in_quarantine():
-            key = (absent.name, absent.version)
-            for chunk in self._queues.remove(key.__eq__):
-                self._finish(chunk, quarantined(absent))
+        self._answer_withdrawn()
+
+    def _answer_withdrawn(self) -> None:
+        """Answer those who wait for versions that are served no more."""
+        for key in {queue.key for queue in self._queues.in_turn()}:
+            if refusal := self.served.withdrawal(key):
+                for chunk in self._queues.remove(key.__eq__):
+                    self._finish(chunk, refusal)
 
     def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
         block = self._workers[link].blocks.pop(block_id)
@@ -299,11 +315,11 @@ class Dispatcher:
         self._flush_soon()
 
     def _put_back(self, block: SentBlock) -> None:
-        """Return a block to the head of its queue, except what too many workers have died with."""
-        absent = next((a for a in self.served.in_quarantine() if (a.name, a.version) == block.model.key), None)
+        """Return a block to the head of its queue, except what nobody serves or too many workers have died with."""
+        refusal = self.served.withdrawal(block.model.key)
         for chunk in reversed(block.chunks):
-            if absent:
-                self._finish(chunk, quarantined(absent))
+            if refusal:
+                self._finish(chunk, refusal)
             elif chunk.attempts < MAX_ATTEMPTS:
                 self._queues.queue(block.queue.key, bulk=block.queue.bulk).put_back(chunk)
             else:

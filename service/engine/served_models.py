@@ -128,6 +128,15 @@ class ServedModels:
     def has(self, key: Key) -> bool:
         return key in self._models
 
+    def withdrawal(self, key: Key) -> Unavailable | None:
+        """Return the answer to who waits for a version that was served; None if it still is."""
+        if key in self._models:
+            return None
+        absent = self._absent.get(key)
+        if absent and absent.state == "quarantined":
+            return quarantined(absent)
+        return Unavailable("the version must still be served. Given: it was withdrawn; ask again")
+
     def default_name(self) -> str | None:
         """Return the model that is meant when none is named: the configured one, or the only one in the registry.
 

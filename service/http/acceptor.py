@@ -24,6 +24,9 @@ _STEP_ASIDE_SECONDS = 0.001
 _AT_ONCE = 4
 """Clients that it takes then, before it steps aside again."""
 
+_AT_THE_END = 4096
+"""Clients that it takes before it accepts no more, lest those who go on coming keep it from its end."""
+
 _SHORTAGE_SECONDS = 1.0
 """After which a process that has too many open files tries again; asyncio waits as long."""
 
@@ -66,21 +69,26 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Accept no more, and close this process's copy of the listening socket."""
+        """Accept what waits already, which would be cut off else, and close this process's copy of the socket."""
+        for _ in range(_AT_THE_END):
+            if not self._accept_one():
+                break
         if self._returns:
             self._returns.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
-    def _held(self) -> int:
+    @property
+    def held(self) -> int:
+        """How many clients this process holds."""
         return len(self._connections) + self._opening
 
     def _tell(self) -> None:
-        self._balance.tell(self._number, self._held())
+        self._balance.tell(self._number, self.held)
 
     def _accept(self) -> None:
         """Accept what waits, until it is another process's turn."""
-        while not self._balance.is_ahead(self._number, self._held()):
+        while not self._balance.is_ahead(self._number, self.held):
             if not self._accept_one():
                 return
         self._rest(_STEP_ASIDE_SECONDS)

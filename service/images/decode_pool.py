@@ -206,8 +206,8 @@ class _Process:
 
     def kill(self) -> None:
         self.stop_clock()
-        self._channel.close()
         self._process.kill()
+        self._channel.close()
 
     def wait(self) -> None:
         self._process.wait()

@@ -51,7 +51,10 @@ def serve(channel: socket.socket) -> None:
         work = decode_signs if request["signs"] else decode
         good, answer = _answer(work, bytes(data), ImageInput(**request["spec"]), request["max_pixels"])
         del data
-        channel.sendall(ANSWER.pack(good, len(answer)) + answer)
+        try:
+            channel.sendall(ANSWER.pack(good, len(answer)) + answer)
+        except (BrokenPipeError, ConnectionResetError):  # nobody waits any more, and this process is about to be killed
+            return
 
 
 def main(descriptor: str) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +95,8 @@ class HTTPProcess:
         )
         self._pool = DecodePool()
         self._keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+        # Of its own: those of asyncio may all wait for a registry that hangs, and heartbeats must not wait with them.
+        self._keys_thread = ThreadPoolExecutor(1, "keys")  # which starts with the first task, after the fork
         quotas = Quotas(run_dir) if self._keys else None
         self._auth = ApiKeyAuth(self._keys, quotas) if self._keys and quotas else None
         self._inference = Inference(self._dispatcher, settings, self._pool, quotas)
@@ -221,5 +224,5 @@ class HTTPProcess:
                 self._dispatcher.quarantine(found)
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             if self._keys and self._keys.has_news():
-                await asyncio.to_thread(self._keys.refresh)
+                await asyncio.get_running_loop().run_in_executor(self._keys_thread, self._keys.refresh)
             self._observer.flush(self._dispatcher)

@@ -134,6 +134,19 @@ class Catalogue:
             logger.error("the registry cannot be read, and the local copy lacks some of its models: %s", error)
             return found
 
+    def without_unloaded(self, line_up: LineUp) -> LineUp:
+        """Return a line-up without the models that were unloaded since; for a registry that cannot be read."""
+        names = self._unloaded()
+        told = {absent.name for absent in line_up.absent if absent.state == "unloaded"}
+        defaults = [entry.model.manifest for entry in line_up.served if entry.default]
+        return LineUp(
+            tuple(entry for entry in line_up.served if entry.model.manifest.name not in names),
+            (
+                *(absent for absent in line_up.absent if absent.name not in names - told),
+                *(_unloaded_version(found.name, found.version) for found in defaults if found.name in names),
+            ),
+        )
+
     def _restored_after(self, error: RegistryError) -> LineUp:
         """Load what was last known in place of a registry that cannot be read for the reason given."""
         listings = self._mirror.last_known()
@@ -172,7 +185,10 @@ class Catalogue:
     def _begin(self, listings: Listings) -> None:
         """Take a listing over: forget models that are gone or unloaded, and log what is wrong with others' files."""
         unloaded = self._unloaded()
-        self._left_out = [_unloaded_version(name, listings[name]) for name in listings if name in unloaded]
+        left_out = [(name, listing) for name, listing in listings.items() if name in unloaded]
+        self._left_out = [
+            _unloaded_version(name, listing.production() if listing.versions else 0) for name, listing in left_out
+        ]
         names = [name for name in listings if name not in unloaded]
         listings = {name: listings[name] for name in (self._choose(names) if self._choose else names)}
         self._listings = listings
@@ -326,6 +342,5 @@ class Catalogue:
         return found
 
 
-def _unloaded_version(name: str, listing: ModelListing) -> Absent:
-    version = listing.production() if listing.versions else 0
+def _unloaded_version(name: str, version: int) -> Absent:
     return Absent(name=name, version=version, state="unloaded", reason="an administrator unloaded the model")

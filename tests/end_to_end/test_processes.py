@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from service.api.keys import make
 from service.contract.registry import Registry
+from service.engine.quarantine import Quarantine
+from service.processes.http_process import HTTPProcess, Paths
+from service.settings import Settings
 from tests import pictures
 from tests.processes import still_running
 from tests.registries import Slow, publish
@@ -126,6 +134,40 @@ def test_a_killed_http_process_is_replaced_and_its_counts_stay(registry: Path) -
         service.client = httpx.Client(base_url=service.url, timeout=30)
         assert service.wait_for_metric(before + 1, "inference_requests_total", code="200") == before + 1
         assert len(service.processes("http")) == 2
+
+
+def test_an_http_process_shows_life_while_every_thread_waits_for_a_registry_that_hangs(tmp_path: Path) -> None:
+    class Beats:
+        def __init__(self) -> None:
+            self.number = 0
+
+        def other_beat(self, _number: int, _now: float) -> None:
+            self.number += 1
+
+    heartbeats, keys = Beats(), tmp_path / "keys"
+    keys.write_text("none\n")
+    settings = Settings(api_keys_file=str(keys), http_processes=1)
+    paths = Paths([], [], "")
+    (tmp_path / "run").mkdir()
+    observer: Any = SimpleNamespace(block_answered=None, drift=None, flush=lambda _: None)
+    process = HTTPProcess(settings, heartbeats, observer, Quarantine(tmp_path / "deaths"), paths, tmp_path / "run")  # type: ignore[arg-type]
+    go = threading.Event()
+
+    async def story() -> None:
+        reading = [asyncio.create_task(asyncio.to_thread(go.wait, 30)) for _ in range(40)]
+        housekeeping = asyncio.create_task(process._keep_house())
+        keys.write_text(f"{make('ci', frozenset({'predict'}))[1]}\n")
+        async with asyncio.timeout(20):
+            while heartbeats.number < 5:
+                await asyncio.sleep(0.05)
+        housekeeping.cancel()
+        go.set()
+        await asyncio.gather(*reading)
+
+    try:
+        asyncio.run(story())
+    finally:
+        go.set()
 
 
 def test_children_end_when_the_supervisor_is_killed(registry: Path) -> None:

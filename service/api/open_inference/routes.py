@@ -18,7 +18,6 @@ from service.api.request import Query
 from service.api.response import json_response
 from service.api.router import Route
 from service.engine.served_models import ServedModel
-from service.http.content_encoding import decoded_body
 from service.http.messages import Header, Later, Request, Response, problem_headers
 from service.problems import Problem, Unavailable, Unprocessable
 from service.telemetry.drift import Drift
@@ -79,7 +78,7 @@ class OpenInference:
         return json_response({"ready": ready}, 200 if ready else 503)
 
     def _index(self, request: Request) -> Response:
-        ready_only = _asks_for_ready(decoded_body(request))
+        ready_only = _asks_for_ready(request.body)
         return json_response(metadata.index(self._dispatcher.served, ready_only=ready_only))
 
     def _metadata(self, request: Request) -> Response:
@@ -102,7 +101,7 @@ class OpenInference:
         return json_response({"model_stats": await self._statistics(models)})
 
     async def _load(self, request: Request) -> Response:
-        parameters = _object(decoded_body(request)).get("parameters")
+        parameters = _object(request.body).get("parameters")
         if parameters:
             raise Unprocessable(
                 "parameters must be empty, because a version is in the registry as it is served. "
@@ -112,7 +111,7 @@ class OpenInference:
         return json_response({})
 
     async def _unload(self, request: Request) -> Response:
-        _object(decoded_body(request))  # it may say whether to unload dependents, which no model has
+        _object(request.body)  # it may say whether to unload dependents, which no model has
         await self._administration.unload(request.parameters["model"])
         return json_response({})
 

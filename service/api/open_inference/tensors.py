@@ -16,6 +16,8 @@ from service.problems import BadRequest, Unprocessable
 
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 
+MOST_NAME = 1000
+"""Characters of the name of a tensor, or of a datatype; every one that a model has is shorter."""
 
 Parameters = dict[str, Any]
 
@@ -25,9 +27,9 @@ class InputTensor(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    name: str
+    name: str = Field(max_length=MOST_NAME)  # refusals quote it
     shape: list[int] = Field(min_length=1, max_length=8)
-    datatype: str
+    datatype: str = Field(max_length=MOST_NAME)
     parameters: Parameters | None = None
     data: Any = None  # `read_numbers` looks at it; a list would be copied
 
@@ -59,17 +61,22 @@ def read_bytes(tensor: InputTensor, binary: Binary) -> list[bytes]:
     """Return the elements of a BYTES tensor of shape [N].
 
     Raises:
-        BadRequest: its data is not of its own shape, or JSON of something else than strings.
+        BadRequest: its data is not of its own shape, or JSON.
+        Unprocessable: it is of another datatype, or of another shape.
     """
     name, shape = tensor.name, tensor.shape
+    if tensor.datatype != "BYTES":
+        raise Unprocessable(f"input {name!r} must be BYTES. Given: {tensor.datatype}")
     if len(shape) != 1 or shape[0] < 1:
         raise Unprocessable(f"input {name!r} must be of shape [-1], N at least 1. Given: {shape}")
     data = binary.take(tensor)
     if data is None:
         raise BadRequest(f"input {name!r} of BYTES must come as binary data. Given: JSON")
-    elements = list(_split(data, name))
+    # No more than are wanted: 16 MB of lengths are four million elements, which take 2 s.
+    elements = list(itertools.islice(_split(data, name), shape[0] + 1))
     if len(elements) != shape[0]:
-        raise BadRequest(f"input {name!r} must hold {shape[0]} elements. Given: {len(elements)}")
+        given = "more" if len(elements) > shape[0] else len(elements)
+        raise BadRequest(f"input {name!r} must hold {shape[0]} elements. Given: {given}")
     return elements
 
 

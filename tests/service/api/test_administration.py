@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,8 @@ from service.api.administration import Administration
 from service.api.keys import make
 from service.contract.registry import Registry
 from service.engine.dispatcher import Dispatcher
-from service.problems import Conflict
+from service.engine.served_models import ServedModel, ServedModels
+from service.problems import Conflict, DeadlineExceeded
 from service.rollout.unloaded import Unloaded
 from service.settings import Settings
 from tests import pictures
@@ -98,6 +100,17 @@ def test_a_load_of_what_cannot_serve_says_why(root: Path, client: Any) -> None:
         client.load_model("nope", headers=HEADERS)
     with pytest.raises(triton.InferenceServerException, match="model must be one of"):
         client.unload_model("nope", headers=HEADERS)
+
+
+def test_an_unload_that_no_worker_hears_of_is_answered_at_its_deadline(tmp_path: Path) -> None:
+    dispatcher: Any = SimpleNamespace(served=ServedModels("rows"))
+    models = [ServedModel(publish(tmp_path, name), default=True) for name in ("rows", "other")]
+    dispatcher.served.replace(models)
+    settings = Settings(registry=str(tmp_path), startup_seconds=0.2)
+    administration = Administration(dispatcher, Unloaded(tmp_path), settings)
+
+    with pytest.raises(DeadlineExceeded, match=r"other must be unloaded within 0\.2 s\. Given: it is still served"):
+        asyncio.run(asyncio.wait_for(administration.unload("other"), 30))
 
 
 def test_a_version_is_promoted_and_rolled_back(root: Path, service: Service) -> None:

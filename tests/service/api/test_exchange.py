@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -190,15 +189,6 @@ def test_an_answer_names_the_trace_that_its_request_belongs_to(exchange: Exchang
 
     assert b"traceresponse" in headers
     assert asked.trace.trace_id == "0af7651916cd43dd8448eb211c80319c"
-
-
-def test_a_compressed_body_is_decompressed(exchange: Exchange) -> None:
-    asked = request(content_encoding="gzip")
-    asked.body = gzip.compress(b"packed")
-
-    content, _ = asyncio.run(answer(exchange, FrontEnd(), asked))
-
-    assert content == b"PACKED"
 
 
 @pytest.mark.parametrize("failure", [RequestTimeout, TooLarge, ClientGone])

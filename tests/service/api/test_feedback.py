@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ from service.problems import Conflict, Problem, Unavailable, Unprocessable
 from service.settings import Settings
 from service.shared_lock import SharedLock
 from service.telemetry.feedback.accuracy import wilson
+from service.telemetry.feedback.pairs import Pairs
 from service.telemetry.feedback.recent import Recent
 from service.telemetry.metrics.totals import Totals
 from tests import pictures
@@ -327,17 +329,17 @@ def made(recent: Recent | None, folder: Path, *models: ServedModel) -> Feedback:
     return Feedback(recent, folder, lambda: models, totals, Observed(), Settings())  # type: ignore[arg-type]
 
 
-def told(feedback: Feedback, body: bytes) -> dict[str, Any]:
+async def tell_without_a_service(feedback: Feedback, body: bytes) -> dict[str, Any]:
     asked = request("POST", "/feedback")
     asked.body = body
     (route,) = [route for route in feedback.routes() if route.method == "POST"]
-
-    async def answer() -> bytes:
-        response: Any = await route.answer(asked)  # type: ignore[misc]
-        return bytes(response.body)
-
-    found: dict[str, Any] = json.loads(asyncio.run(answer()))
+    response: Any = await route.answer(asked)  # type: ignore[misc]
+    found: dict[str, Any] = json.loads(response.body)
     return found
+
+
+def told(feedback: Feedback, body: bytes) -> dict[str, Any]:
+    return asyncio.run(tell_without_a_service(feedback, body))
 
 
 @pytest.mark.parametrize(
@@ -375,6 +377,33 @@ def test_a_folder_that_cannot_be_written_to_costs_the_feedback_and_not_its_next_
     (tmp_path / "feedback").unlink()
 
     assert told(feedback, b'{"request_id": "id", "label": "7"}')["known_before"] is False
+
+
+def test_a_truth_told_again_by_a_client_that_did_not_wait_for_a_slow_disk_counts_once(
+    feedback: Feedback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    add = Pairs.add
+
+    def slowly(pairs: Pairs, *about: Any) -> dict[str, Any]:
+        begun.set()
+        go.wait(10)
+        return add(pairs, *about)
+
+    monkeypatch.setattr(Pairs, "add", slowly)
+
+    async def story() -> dict[str, Any]:
+        first = asyncio.create_task(tell_without_a_service(feedback, b'{"request_id": "id", "label": "7"}'))
+        await asyncio.to_thread(begun.wait, 10)
+        first.cancel()  # as when its client leaves
+        await asyncio.wait([first])
+        again = asyncio.create_task(tell_without_a_service(feedback, b'{"request_id": "id", "label": "7"}'))
+        await asyncio.sleep(0.05)
+        go.set()
+        return await again
+
+    assert asyncio.run(story())["known_before"] is True
+    assert len((tmp_path / "feedback" / "pairs.jsonl").read_bytes().splitlines()) == 1
 
 
 def test_a_process_that_stopped_with_the_lock_keeps_nobody_waiting_for_ever(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -297,3 +298,11 @@ def test_importing_the_client_loads_no_framework() -> None:
 def test_every_error_is_a_client_error() -> None:
     assert issubclass(Refused, ClientError)
     assert issubclass(Failed, ClientError)
+
+
+def test_pairs_whose_labels_hold_what_unicode_takes_for_the_end_of_a_line_are_whole() -> None:
+    pairs = [{"truth": "first\u2028second"}, {"truth": "next\u0085line"}]
+    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+
+    with answering(httpx.Response(200, text=lines)) as client:
+        assert client.pairs() == pairs

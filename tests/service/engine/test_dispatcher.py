@@ -504,6 +504,50 @@ def test_what_waits_for_a_version_is_answered_when_it_comes_into_quarantine(
     run(story)
 
 
+@pytest.mark.parametrize("images", [1, CHUNK + 1])
+def test_what_is_asked_of_a_version_that_went_while_the_body_came_is_refused_at_once(
+    run: Run, announced: dict[int, ServedModel], images: int
+) -> None:
+    async def story(house: House) -> None:
+        dispatcher = house.dispatcher
+        rows, photos = (dispatcher.served.resolve(name) for name in ("rows", "photos"))
+
+        def ask(model: ServedModel) -> None:
+            data, deadline = bytes(images * model.input_bytes), time.monotonic() + 60
+            dispatcher.submit(model, data, images, deadline, Caller())
+            dispatcher.submit_chunk(model, data[: model.input_bytes], 1, deadline, Caller(), asyncio.Future())
+
+        dispatcher.quarantine({rows.identity: "it ended 3 processes"})
+        with pytest.raises(Unavailable, match=r"rows@1 must not be in quarantine\. Given: it ended 3 processes"):
+            ask(rows)
+        house.worker.announce({0: announced[0]})
+        await until(lambda: not dispatcher.served.has(photos.key))
+        with pytest.raises(Unavailable, match="it was withdrawn; ask again"):
+            ask(photos)
+
+        assert dispatcher.admission.depth == 0
+
+    run(story)
+
+
+def test_what_a_worker_held_of_a_version_that_went_is_answered_when_it_dies(
+    run: Run, announced: dict[int, ServedModel]
+) -> None:
+    async def story(house: House) -> None:
+        (held,) = house.ask(1)
+        await house.worker.block()
+        house.worker.announce({1: announced[1]})
+        await until(lambda: not house.dispatcher.served.has(ROWS))
+        house.worker.send(messages.pack(messages.Kind.GOODBYE, 0, b""))
+
+        failure = await outcome(held)
+
+        assert isinstance(failure, Unavailable)
+        assert "it was withdrawn; ask again" in failure.detail
+
+    run(story)
+
+
 # Deadlines, limits, and those who leave
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from service.http import connection
 from service.http.acceptor import Balance
+from service.http.content_encoding import decoded_body
 from service.http.limits import Limits
 from service.http.messages import Later, Request, Response, problem_response
 from service.http.server import HTTPServer
@@ -47,8 +51,10 @@ class Echo:
         self.cancelled = asyncio.Event()
         self.large = b""
         self.was_left: list[str] = []
+        self.checked = 0
 
     def check(self, request: Request) -> None:
+        self.checked += 1
         if request.path == "/no":
             raise NotFound("the path must be another. Given: /no")
         if request.path == "/small":
@@ -109,7 +115,7 @@ class Client:
             return await self.reader.read()
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(
     application: Echo, *, shutdown_seconds: float = 5.0, **limits: Any
 ) -> AsyncIterator[tuple[Callable[[], Coroutine[Any, Any, Client]], asyncio.Event]]:
@@ -291,6 +297,55 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     run(scenario)
 
 
+def test_a_client_that_takes_no_answer_is_not_read_on_and_cut_off_though_it_goes_on_sending() -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        echo.large = bytes(32 << 20)  # more than the system's buffers take
+        async with serving(echo, write_seconds=0.5) as (connect, _):
+            client = await connect()
+            await client.send(GET % b"large")
+            async with asyncio.timeout(WITHIN):
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await client.send((POST % (b"a", 1000) + bytes(1000)) * 10)
+
+        assert echo.checked < 5000  # what one read brings, and not 8 MB a second until there is no memory left
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_the_loop_turns_between_requests_that_come_together(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(connection, "_TURN_SECONDS", 0.0)
+    turns = 0
+    began: list[tuple[str, int]] = []
+
+    class Turned(Echo):
+        def answer(self, request: Request) -> Response | Later | Coroutine[Any, Any, Response]:
+            began.append((request.path, turns))
+            return super().answer(request)
+
+    async def scenario() -> None:
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with serving(Turned()) as (connect, _):
+            clients = [await connect() for _ in range(10)]
+            counting = asyncio.create_task(count())
+            for number, client in enumerate(clients):
+                client.writer.write(b"".join(GET % b"%d-%d" % (number, place) for place in range(together)))
+            for client in clients:
+                assert [(await client.answer())[0] for _ in range(together)] == [200] * together
+            counting.cancel()
+
+    run(scenario)
+    assert len({turn for _, turn in began}) == len(began) == 10 * together
+    assert [path for path, _ in began if path.endswith("-0")] == [f"/{number}-0" for number in range(10)]
+
+
 def test_the_work_for_a_client_that_leaves_is_cancelled(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
@@ -347,6 +402,116 @@ def test_a_large_body_is_refused_while_other_bodies_fill_the_process_and_a_small
     run(scenario)
 
 
+def packed(path: bytes, size: int) -> bytes:
+    """Return a request whose body is so many zeros, compressed."""
+    body = gzip.compress(bytes(size), mtime=0)
+    return (POST % (path, len(body)))[:-2] + b"Content-Encoding: gzip\r\n\r\n" + body
+
+
+def test_a_compressed_body_arrives_decompressed(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        echo.go.set()
+        async with serving(echo) as (connect, _):
+            client = await connect()
+            await client.send(*(packed(path, size) for size in (10, 200_000) for path in (b"a", later)))
+            bodies = [(await client.answer())[2].rpartition(b" ")[2] for _ in range(4)]
+
+        assert [len(body) for body in bodies] == [10, 10, 200_000, 200_000]
+        assert not any(map(any, bodies))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("most", [50_000, 100_000])
+def test_a_compressed_body_over_the_limit_or_damaged_is_refused_and_the_next_is_not(most: int) -> None:
+    async def scenario() -> None:
+        async with serving(Echo(), max_body_bytes=most) as (connect, _):
+            client = await connect()
+            await client.send(packed(b"a", 200_000), packed(b"a", most).replace(b"\x1f\x8b", b"no"), packed(b"a", 9))
+            answers = [await client.answer() for _ in range(3)]
+
+        assert [status for status, *_ in answers] == [413, 400, 200]
+        assert "x-of: /a" in answers[1][1]
+
+    run(scenario)
+
+
+def test_large_bodies_are_decompressed_on_threads_two_at_a_time_and_small_ones_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+    go = threading.Event()
+
+    def wait(request: Request) -> bytes:
+        begun.append(threading.get_ident())
+        assert go.wait(WITHIN)
+        return decoded_body(request)
+
+    monkeypatch.setattr(connection, "decoded_body", wait)
+
+    async def scenario() -> None:
+        async with serving(Echo()) as (connect, _):
+            clients = [await connect() for _ in range(6)]
+            for client in clients[:5]:
+                await client.send(packed(b"a", 200_000))
+            await clients[5].send(packed(b"a", 10))
+            assert (await clients[5].answer())[0] == 200
+            async with asyncio.timeout(WITHIN):
+                while len(begun) < 2:
+                    await asyncio.sleep(0.01)
+            assert len(begun) == 2
+            go.set()
+
+            assert [(await client.answer())[0] for client in clients[:5]] == [200] * 5
+
+        assert threading.get_ident() not in begun
+
+    run(scenario)
+
+
+def test_decompressed_bodies_that_fill_the_process_are_refused(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo, max_bodies_bytes=300_000) as (connect, _):
+            first, second, third = [await connect() for _ in range(3)]
+            await first.send(packed(later, 200_000))
+            await echo.waiting.wait()
+            await second.send(packed(b"a", 200_000))
+            await third.send(packed(b"a", 50_000))
+            refused, answered = await second.answer(), await third.answer()
+            echo.go.set()
+            await first.answer()
+            await second.send(packed(b"a", 200_000))
+
+            assert [refused[0], answered[0], (await second.answer())[0]] == [503, 200, 200]
+
+    run(scenario)
+
+
+def test_a_body_that_is_not_decompressed_in_time_is_refused_and_one_whose_client_leaves_is_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(connection, "decoded_body", lambda _: go.wait(WITHIN))
+
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo, body_seconds=0.5) as (connect, _):
+            stays, leaves = await connect(), await connect()
+            await stays.send(packed(b"stays", 200_000))
+            await leaves.send(packed(b"leaves", 200_000))
+            await asyncio.sleep(0.1)
+            leaves.writer.close()
+            status, *_ = await stays.answer()
+            go.set()
+
+        assert status == 503
+        assert echo.was_left == ["/leaves"]
+
+    run(scenario)
+
+
 def test_stopping_finishes_what_has_begun_and_closes_what_is_idle(later: bytes) -> None:
     async def scenario() -> None:
         echo = Echo()
@@ -366,6 +531,50 @@ def test_stopping_finishes_what_has_begun_and_closes_what_is_idle(later: bytes) 
             answers = [await busy.rest(), await late.rest()]
 
         assert all(answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer for answer in answers)
+
+    run(scenario)
+
+
+def test_stopping_answers_those_who_are_connected_and_about_to_ask() -> None:
+    async def scenario() -> None:
+        async with serving(Echo()) as (connect, stop):
+            idle = await connect()
+            await idle.send(GET % b"a")
+            await idle.answer()
+            address = idle.writer.get_extra_info("peername")
+            waiting = [socket.create_connection(address) for _ in range(20)]  # which the server has not accepted yet
+            stop.set()
+            await asyncio.sleep(0)
+            for one in waiting:
+                one.sendall(GET % b"new")
+            await idle.send(GET % b"last")
+            clients = [idle, *[Client(*await asyncio.open_connection(sock=one)) for one in waiting]]
+            answers = [await client.rest() for client in clients]
+            for client in clients[1:]:
+                client.writer.close()
+
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+        assert all(answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer for answer in answers)
+
+    run(scenario)
+
+
+def test_stopping_answers_all_of_a_pipeline_that_was_read(later: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        async with serving(echo) as (connect, stop):
+            client = await connect()
+            await client.send(GET % later + GET % b"a" + GET % later + GET % b"b")
+            await echo.waiting.wait()
+            stop.set()
+            await asyncio.sleep(0.2)
+            echo.go.set()
+            answers = [await client.answer() for _ in range(4)]
+            assert await client.rest() == b""
+
+        assert [status for status, *_ in answers] == [200] * 4
+        assert ["connection: close" in head for _, head, _ in answers] == [False, False, False, True]
 
     run(scenario)
 

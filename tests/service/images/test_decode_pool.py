@@ -206,6 +206,17 @@ def test_a_decoder_that_dies_fails_its_own_picture_alone() -> None:
     assert run(story) == images.decode(LARGE, RGB, max_pixels=MAX_PIXELS)
 
 
+def test_a_decoder_that_nobody_listens_to_any_more_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_process, "_allow_cpu_seconds", lambda _: None)
+    ours, theirs = socket.socketpair()
+    description, small = decode_pool._description(RGB, MAX_PIXELS, signs=False), pictures.row_png(3)
+    ours.sendall(decode_process.HEAD.pack(len(description), len(small)) + description + small)
+    ours.close()
+
+    with theirs:
+        decode_process.serve(theirs)
+
+
 def test_an_idle_decoder_that_dies_is_replaced() -> None:
     async def story(pool: DecodePool) -> bytes:
         before = children()

@@ -48,7 +48,10 @@ class Watched:
 
     def __init__(self, registry: MoodyRegistry) -> None:
         self.offers: list[LineUp] = []
-        catalogue = Catalogue(Mirror(registry), lambda m, a: Model(m, a), keep_versions=0)
+        self.unloaded: set[str] = set()
+        catalogue = Catalogue(
+            Mirror(registry), lambda m, a: Model(m, a), keep_versions=0, unloaded=lambda: frozenset(self.unloaded)
+        )
         self._watcher = Watcher(catalogue, catalogue.line_up(), self.offers.append)
         self._looking: threading.Thread
 
@@ -120,6 +123,21 @@ def test_a_registry_that_is_gone_is_logged_once_and_watched_again_when_it_is_bac
     assert while_gone == []
     assert caplog.text.count("the registry cannot be read; what is served stays served") == 1
     assert watched.offered()[-1] == ([2], [])
+
+
+def test_what_is_unloaded_while_the_registry_is_gone_is_served_no_more(registry: MoodyRegistry, tmp_path: Path) -> None:
+    publish(tmp_path, "other")
+    watched = Watched(registry)
+    registry.gone = True
+    watched.unloaded.add("other")
+    watched.look()
+    watched.look()
+    while_gone = watched.offered()
+    registry.gone = False
+    watched.look()
+
+    assert watched.offered() == while_gone == [([1], [(1, "unloaded")])]
+    assert watched.offers[0].served[0].model.manifest.name == "rows"
 
 
 def test_a_thread_looks_again_and_again(registry: MoodyRegistry, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.api.open_inference.tensors import Binary, InputTensor, read_bytes
+from service.problems import BadRequest
 from tests import pictures
 from tests.running import Service
 from tests.waiting import wait_until
@@ -191,6 +193,9 @@ WRONG = {
     "two inputs": ({"inputs": [IMAGE, IMAGE]}, 400),
     "an unknown input": ({"inputs": [{**IMAGE, "name": "picture"}]}, 422),
     "another datatype": ({"inputs": [{**IMAGE, "datatype": "FP32"}]}, 422),
+    "files of another datatype": ({"inputs": [{**IMAGE, "name": "files", "shape": [1]}]}, 422),
+    "a name of a megabyte": ({"inputs": [{**IMAGE, "name": "n" * 2**20}]}, 400),
+    "a datatype of a megabyte": ({"inputs": [{**IMAGE, "datatype": "n" * 2**20}]}, 400),
     "another shape": ({"inputs": [{**IMAGE, "shape": [1, 3, 28, 28]}]}, 422),
     "no image at all": ({"inputs": [{**IMAGE, "shape": [0, 1, 28, 28], "data": []}]}, 422),
     "a negative shape": ({"inputs": [{**IMAGE, "shape": [-1, 1, 28, 28]}]}, 422),
@@ -234,6 +239,7 @@ def test_a_wrong_request_is_refused_in_the_protocols_shape(service: Service, doc
 
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
+    assert len(answer.content) < 1000
     assert "Given: " in answer.json()["error"] or "alone" in answer.json()["error"]
 
 
@@ -259,6 +265,23 @@ def test_bytes_that_no_input_takes_are_refused(service: Service) -> None:
     )
 
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        (bytes(4), "1"),
+        (bytes(12), "more"),
+        (bytes(16 * 2**20 - 2), "more"),  # before all of them are taken apart, and it is seen that the last is cut off
+        (bytes(4) + b"\1\0\0\0", "one cut off"),
+    ],
+    ids=["too few", "too many", "millions", "cut off"],
+)
+def test_files_are_as_many_as_their_shape_says(data: bytes, given: str) -> None:
+    tensor = InputTensor(name="files", shape=[2], datatype="BYTES", parameters={"binary_data_size": len(data)})
+
+    with pytest.raises(BadRequest, match=f"Given: {given}$"):
+        read_bytes(tensor, Binary(data))
 
 
 def test_inference_requests_are_counted_with_the_others(service: Service, client: Any) -> None:
