@@ -125,6 +125,8 @@ export class FileTable {
     const [, , answer, share] = element.children;
     element.dataset.bad = String(Boolean(error));
     answer.textContent = error ?? (blank ? "blank" : outlier ? `${label} (an outlier)` : (label ?? "…"));
+    answer.colSpan = error ? 2 : 1; // the reason is long
+    share.hidden = Boolean(error);
     share.textContent = probability === undefined ? "" : `${(100 * probability).toFixed(2)} %`;
   }
 

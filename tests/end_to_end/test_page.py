@@ -675,6 +675,18 @@ def test_several_files_make_a_table_that_is_sorted_and_downloaded(visit: Open, g
 
 
 @pytest.mark.browser
+def test_the_table_of_pictures_is_readable_on_a_phone(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="?model=photos", viewport={"width": 320, "height": 640})
+
+    page.page.set_input_files("#chooser", files_of(("a-rather-long-name.png", colour_row(2)), ("c.txt", b"hello")))
+    page.wait_for("#files-progress", "2 pictures, 1 refused")
+    widths = page.page.evaluate("[...document.querySelectorAll('#rows tr > :nth-child(3)')].map((e) => e.offsetWidth)")
+
+    assert min(widths) >= 60
+    assert page.page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.table'))") == 0
+
+
+@pytest.mark.browser
 def test_another_model_answers_for_every_file_again(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="?model=photos")
     page.page.set_input_files("#chooser", files_of(("two.png", colour_row(2)), ("nine.png", colour_row(9))))
