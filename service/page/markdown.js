@@ -74,10 +74,15 @@ function table(lines, imageFor) {
 function inline(text, imageFor) {
   const parts = text.split(/(`[^`]+`|\*\*[^*]+\*\*|!?\[[^\]]*\]\([^)]*\))/);
   return parts.map((part) => {
-    if (part.startsWith("`")) return make("code", {}, part.slice(1, -1));
+    if (part.startsWith("`")) return make("code", {}, breakable(part.slice(1, -1)));
     if (part.startsWith("**")) return make("b", {}, part.slice(2, -2));
     const link = part.match(/^(!?)\[([^\]]*)\]\(([^)]*)\)$/);
-    if (!link) return part;
+    if (!link) return breakable(part);
     return link[1] ? imageFor(link[3], link[2]) : link[2];
   });
+}
+
+// Words that may be cut wherever a line ends if they are as long as a digest. Numbers and names stay whole.
+function breakable(text) {
+  return text.split(/(\S{25,})/).map((part, i) => (i % 2 ? make("span", { class: "long" }, part) : part));
 }

@@ -772,6 +772,24 @@ def test_the_models_page_shows_versions_and_a_card_with_its_plots(visit: Open, g
 
 
 @pytest.mark.browser
+def test_a_card_is_readable_on_a_phone(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="page/models.html", ready=False, viewport={"width": 320, "height": 640})
+    page.page.wait_for_selector("text=neural_net, version")
+
+    broken = page.page.evaluate(
+        """() => [...document.querySelectorAll("#card td")].filter((cell) => {
+          const range = document.createRange();
+          range.selectNodeContents(cell);
+          const lines = new Set([...range.getClientRects()].map(({ top }) => top));
+          return /^[-\\d.,]+%?$/.test(cell.innerText) && lines.size > 1;
+        }).map((cell) => cell.innerText)"""
+    )
+
+    assert broken == []  # numbers
+    assert page.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.browser
 def test_the_metrics_page_draws_what_happens(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="page/metrics.html", ready=False)
     page.page.wait_for_selector(".chart polyline[points]:not([points=''])", state="attached")
