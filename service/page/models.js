@@ -104,7 +104,9 @@ function production(name, versions) {
   if (!apiKey()) return "";
   const current = versions.find((each) => each.default);
   const field = make("input", { type: "number", min: "1", step: "1", required: "", "aria-label": "Version" });
-  field.value = String(versions.find((each) => each.version && each !== current)?.version ?? "");
+  field.value = String(
+    versions.find((each) => each.version && each !== current && each.state !== "refused")?.version ?? "",
+  );
   const back = make("button", { type: "button" }, "Roll back");
   const form = make(
     "form",

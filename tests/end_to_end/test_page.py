@@ -534,6 +534,14 @@ def test_an_administrator_promotes_a_version_and_rolls_it_back(visit: Open, tmp_
         page.page.fill("#key", "boss")
         page.page.keyboard.press("Enter")
         page.wait_for("#changed", "rows 1 is in production.")
+        page.page.set_viewport_size({"width": 360, "height": 200})
+        top = (
+            "() => { scrollTo(0, document.body.scrollHeight);"
+            " return [scrollY, document.getElementById('changed').getBoundingClientRect().top]; }"
+        )
+        scrolled, seen_at = page.page.evaluate(top)
+        assert scrolled > 0
+        assert 0 <= seen_at < 200
         page.page.wait_for_function(
             "() => document.querySelector('tbody td:last-child').innerText === 'production, ready'"
         )
@@ -546,6 +554,17 @@ def test_an_administrator_promotes_a_version_and_rolls_it_back(visit: Open, tmp_
         page.page.wait_for_function("() => document.querySelector('tbody td').innerText === 'production, ready'")
 
         assert page.page.is_hidden("#problem")
+
+        page.page.route("**/models", with_a_refused_version)
+        page.page.reload()
+        page.page.wait_for_selector("text=refused: no reason")
+        assert page.page.get_by_label("Version").input_value() == "1"
+
+
+def with_a_refused_version(route: Route) -> None:
+    document = route.fetch().json()
+    document["absent"].append({"name": "rows", "version": 3, "state": "refused", "reason": "no reason"})
+    route.fulfill(json=document)
 
 
 @pytest.mark.browser
