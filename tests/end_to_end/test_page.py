@@ -595,6 +595,10 @@ def test_the_documentation_shows_every_operation_and_loads_nothing_from_elsewher
     assert set(shown) == operations
     assert len(shown) == len(operations)
     assert page.page.is_visible("#post-predict table >> text=Add this many of the most probable classes")
+    heights = page.page.eval_on_selector_all(
+        "#post-predict .fields :is(input, select)", "all => all.map((one) => one.offsetHeight)"
+    )
+    assert set(heights) == {40}
     assert "[object" not in page.page.inner_text("#operations")
     page.page.click("#post-v2-models-model-infer summary")
     assert '"datatype": string' in page.text("#post-v2-models-model-infer")
