@@ -24,7 +24,7 @@ export class Chart {
     this.#points = points;
     this.#lines = lines.map((name, i) => ({
       values: [],
-      path: shape("polyline", { class: "line", "data-line": i, fill: "none", "vector-effect": "non-scaling-stroke" }),
+      path: shape("path", { class: "line", "data-line": i, fill: "none", "vector-effect": "non-scaling-stroke" }),
       label: make("b", {}, "–"),
       name,
     }));
@@ -51,19 +51,21 @@ export class Chart {
     });
     const highest = Math.max(...this.#lines.flatMap(({ values: all }) => all.map((value) => value ?? 0)));
     this.#top.textContent = highest > 0 ? this.#write(highest) : "";
-    for (const line of this.#lines) line.path.setAttribute("points", this.#points2d(line.values, highest || 1));
+    for (const line of this.#lines) line.path.setAttribute("d", this.#outline(line.values, highest || 1));
   }
 
-  #points2d(values, highest) {
+  // The line as an SVG path. It is interrupted at gaps; a value between two of them is a dot.
+  #outline(values, highest) {
     const step = WIDTH / (this.#points - 1);
     const left = WIDTH - (values.length - 1) * step;
+    const at = (value, i) =>
+      `${(left + i * step).toFixed(1)},${(HEIGHT - 2 - (value / highest) * (HEIGHT - 8)).toFixed(1)}`;
     return values
-      .map((value, i) =>
-        value === null
-          ? ""
-          : `${(left + i * step).toFixed(1)},${(HEIGHT - 2 - (value / highest) * (HEIGHT - 8)).toFixed(1)}`,
-      )
-      .filter(Boolean)
-      .join(" ");
+      .map((value, i) => {
+        if (value === null) return "";
+        const goesOn = (values[i - 1] ?? null) !== null;
+        return goesOn ? `L${at(value, i)}` : `M${at(value, i)}h0`;
+      })
+      .join("");
   }
 }

@@ -815,7 +815,7 @@ def test_a_card_is_readable_on_a_phone(visit: Open, gallery: Service) -> None:
 @pytest.mark.browser
 def test_the_metrics_page_draws_what_happens(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="page/metrics.html", ready=False)
-    page.page.wait_for_selector(".chart polyline[points]:not([points=''])", state="attached")
+    page.page.wait_for_selector(".chart path[d]:not([d=''])", state="attached")
 
     for _ in range(20):
         gallery.predict(colour_row(4), query="?model=photos")
@@ -826,6 +826,27 @@ def test_the_metrics_page_draws_what_happens(visit: Open, gallery: Service) -> N
     )
     assert page.page.locator(".chart").count() == 6
     assert page.page.locator(".chart", has_text="Processes").locator("b").all_inner_texts()[:2] == ["1", "1"]
+    overlaps = (
+        "[...document.querySelectorAll('.plot')].filter((plot) => plot.querySelector('.top-value')"
+        ".getBoundingClientRect().bottom > plot.getBoundingClientRect().top + 1).length"
+    )
+    assert page.page.evaluate(overlaps) == 0  # the highest value is not written over the newest ones
+
+
+@pytest.mark.browser
+def test_a_line_of_a_chart_is_interrupted_where_there_is_no_value(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="page/metrics.html", ready=False)
+
+    outline = page.page.evaluate(
+        """async () => {
+          const { Chart } = await import("./chart.js");
+          const chart = new Chart({ title: "", lines: ["one"], write: String, points: 9 });
+          for (const value of [1, 2, null, null, 1, 2]) chart.add([value]);
+          return chart.element.querySelector("path").getAttribute("d");
+        }"""
+    )
+
+    assert (outline.count("M"), outline.count("L")) == (2, 2)
 
 
 @pytest.mark.browser
