@@ -66,7 +66,8 @@ export class AnswerView {
     by("seen-image").hidden = !input;
     by("seen-blank").hidden = Boolean(input);
     for (const [i, element] of this.#rows.entries()) {
-      fill(element, probabilities[i] ?? 0, percent(probabilities[i] ?? 0), i === best);
+      const share = probabilities[i] ?? 0;
+      fill(element, share, blank ? "–" : percent(share), i === best);
     }
     if (by("bars").dataset.many === "true") this.#sort(probabilities);
     this.#showTimes(milliseconds);

@@ -73,6 +73,7 @@ async function ask() {
     const given = await input();
     if (signal.aborted) return;
     if (!given) {
+      hideProblem();
       view.clear();
       snippets.show(null);
       return;

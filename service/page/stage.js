@@ -26,6 +26,9 @@ export class Stage {
       this.stopCamera();
       by("camera").focus();
     });
+    by("picture").addEventListener("load", ({ target }) => {
+      target.dataset.wide = String(target.naturalWidth >= target.naturalHeight);
+    });
     by("picture").addEventListener("error", () => {
       if (!this.#picture) return;
       by("picture").hidden = true;

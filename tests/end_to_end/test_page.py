@@ -408,6 +408,39 @@ def test_a_bad_file_is_answered_in_the_words_of_the_service(visit: Open, gallery
 
 
 @pytest.mark.browser
+def test_a_problem_goes_with_the_input_that_caused_it(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, query="?model=sign")
+
+    page.page.fill("#features input >> nth=0", "1e300")
+    page.page.wait_for_selector("#problem:not([hidden])")
+    page.page.fill("#features input >> nth=0", "")
+
+    page.page.wait_for_selector("#problem", state="hidden")
+
+
+@pytest.mark.browser
+def test_what_is_see_through_is_shown_over_white_in_the_dark(visit: Open, gallery: Service) -> None:
+    page = visit(gallery, color_scheme="dark")
+    page.give("drop", "clear.png", "image/png", pictures.encode(Image.new("RGBA", (40, 20))))
+    page.page.wait_for_selector("#picture[data-wide=true]")
+
+    shown = Image.open(io.BytesIO(page.page.locator("#picture").screenshot())).convert("L")
+
+    assert shown.width == pytest.approx(2 * shown.height, abs=2)  # and no wider or higher than the picture
+    assert shown.getpixel((shown.width // 2, shown.height // 2)) == 255
+
+
+@pytest.mark.browser
+def test_a_blank_picture_has_no_probabilities(visit: Open, gallery: Service) -> None:
+    page = visit(gallery)
+
+    page.give("drop", "blank.png", "image/png", pictures.encode(Image.new("L", (40, 40), 255)))
+    page.wait_for("#best-share", "A blank picture")
+
+    assert set(page.page.locator("#bars .share").all_inner_texts()) == {"–"}
+
+
+@pytest.mark.browser
 def test_a_frame_of_the_camera_is_a_picture(visit: Open, gallery: Service) -> None:
     page = visit(gallery, query="?model=photos")
 
