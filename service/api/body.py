@@ -51,7 +51,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
     if kind == JSON:
         return _from_json(json_body.parse(body, _VALUES_PER_IMAGE * max_images + _VALUES_AROUND), max_images)
     raise UnsupportedMediaType(
-        f"content-type must be one of {', '.join(sorted(RAW_TYPES))}, {FORM} or {JSON}. Given: {content_type!r}"
+        f"content-type must be one of {', '.join(sorted(RAW_TYPES))}, {FORM} or {JSON}. Given: {_shown(content_type)}"
     )
 
 
@@ -65,7 +65,7 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
         UnsupportedMediaType: it does not claim to be JSON.
     """
     if media_type(content_type) != JSON:
-        raise UnsupportedMediaType(f"a model of features takes {JSON}. Given: {content_type!r}")
+        raise UnsupportedMediaType(f"a model of features takes {JSON}. Given: {_shown(content_type)}")
     most = json_body.most_values(max_images, spec.shape) + _VALUES_AROUND
     rows = _only_key(json_body.parse(body, most), "features")
     width = spec.shape[0]
@@ -86,7 +86,7 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
 def _from_json(document: Any, max_images: int) -> list[Image]:
     if isinstance(document, dict) and "image" in document:
         return [_decode_base64(_only_key(document, "image"))]
-    images = _only_key(document, "images")
+    images = _only_key(document, "images", '"image" or "images"')
     if not (isinstance(images, list) and images):
         raise Unprocessable(f'"images" must be a list of base64 strings, at least one. Given: {describe(images)}')
     _check_count(len(images), max_images)
@@ -101,14 +101,19 @@ def _decode_base64(text: Any) -> Image:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        return BadRequest(f"an image must be base64. Given: {error}")
+        return BadRequest(f"an image must be base64, or a data URL with it. Given: {describe(text)} ({error})")
 
 
-def _only_key(document: Any, key: str) -> Any:
+def _only_key(document: Any, key: str, keys: str = "") -> Any:
     if not isinstance(document, dict) or set(document) != {key}:
+        keys = keys or f'"{key}"'
         given = f"the keys {describe(sorted(document))}" if isinstance(document, dict) else describe(document)
-        raise Unprocessable(f'the body must be a JSON object with "{key}" alone. Given: {given}')
+        raise Unprocessable(f"the body must be a JSON object with {keys} alone. Given: {given}")
     return document[key]
+
+
+def _shown(content_type: str) -> str:
+    return repr(content_type) if content_type else "none"
 
 
 def _check_count(count: int, max_images: int) -> None:

@@ -213,6 +213,8 @@ def _decode(header: Header, spec: ImageInput, prepared: Callable[[Image.Image, I
         raise
     except MemoryError as error:
         raise TooLarge("the image must decode in less memory. Given: one that takes more than is allowed") from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(header.data, ()) from error
     except Exception as error:  # Pillow lets through whatever its parsers meet
         raise BadRequest(f"the image must decode. Given: a damaged {header.format} ({error})") from error
 
@@ -232,6 +234,8 @@ def _decode_any(data: bytes, spec: ImageInput, max_pixels: int, more_formats: tu
 
 
 def _unidentified(data: bytes, more_formats: tuple[str, ...]) -> BadRequest:
+    if name := recognise(data):  # its first bytes are right, and its header is not
+        return BadRequest(f"the image must decode. Given: a damaged {name}")
     taken = ", ".join((*formats.FORMATS, *more_formats))
     return BadRequest(f"the image must be one of {taken}. Given: {formats.describe(data)}")
 

@@ -30,6 +30,7 @@ _BOXES = {
 """Brands of the ISO media file format; every other brand is a video."""
 
 _OTHERS = (
+    (b"\x89PNG", "a PNG whose line ends were changed on the way; curl sends a file as it is with --data-binary"),
     (b"II*\0", "a TIFF image"),
     (b"MM\0*", "a TIFF image"),
     (b"II+\0", "a TIFF image"),

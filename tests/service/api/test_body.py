@@ -133,6 +133,7 @@ DEEP = b"[" * 25 + b"]" * 25
 
 BAD_IMAGES = {
     "no type": ("", b"x", UnsupportedMediaType, "content-type must be one of application/octet-stream, image/bmp"),
+    "no type, in its own words": ("", b"x", UnsupportedMediaType, "application/json. Given: none"),
     "another type": ("text/html", b"x", UnsupportedMediaType, "Given: 'text/html'"),
     "an image type that is not taken": ("image/tiff", b"x", UnsupportedMediaType, "Given: 'image/tiff'"),
     "an empty body as JSON": (JSON, b"", BadRequest, "the body must be JSON. Given: "),
@@ -144,7 +145,7 @@ BAD_IMAGES = {
         BadRequest,
         "of at most 32 arrays or objects in each other. Given: more",
     ),
-    "a list": (JSON, b"[]", Unprocessable, 'a JSON object with "images" alone. Given: []'),
+    "a list": (JSON, b"[]", Unprocessable, 'a JSON object with "image" or "images" alone. Given: []'),
     "lists in each other": (JSON, DEEP, Unprocessable, "Given: [[[["),
     "another key": (JSON, b'{"picture": ""}', Unprocessable, "Given: the keys ['picture']"),
     "no key": (JSON, b"{}", Unprocessable, "Given: the keys []"),
@@ -180,14 +181,16 @@ def test_a_bad_body_is_refused(content_type: str, body: bytes, kind: type[Proble
     assert_grammar(refusal.value)
 
 
+BASE64 = "an image must be base64, or a data URL with it. Given: "
+
 BAD_ENTRIES = {
     "a number": ("7", Unprocessable, "an image must be a base64 string. Given: 7"),
     "null": ("null", Unprocessable, "an image must be a base64 string. Given: None"),
     "an object": ('{"b64": ""}', Unprocessable, "an image must be a base64 string. Given: {'b64': ''}"),
     "lists in each other": (DEEP.decode(), Unprocessable, "an image must be a base64 string. Given: [[[["),
-    "other characters": ('"%%%"', BadRequest, "an image must be base64. Given: "),
-    "letters beyond ASCII": ('"é"', BadRequest, "an image must be base64. Given: "),
-    "wrong padding": ('"abc"', BadRequest, "an image must be base64. Given: "),
+    "other characters": ('"%%%"', BadRequest, BASE64 + "'%%%' ("),
+    "letters beyond ASCII": ('"é"', BadRequest, BASE64 + "'é' ("),
+    "wrong padding": ('"abc"', BadRequest, BASE64 + "'abc' ("),
 }
 
 

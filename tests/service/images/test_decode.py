@@ -256,6 +256,7 @@ def test_an_empty_file_is_refused(spec: ImageInput) -> None:
     ("data", "words"),
     [
         (b"hello", "that look like text"),
+        (b"\x89PNG\x1a\rIHDR", "that look like a PNG whose line ends were changed.*--data-binary"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "that look like an SVG drawing"),
         (b"<?xml version='1.0'?><svg/>", "that look like an SVG drawing"),
         (b"<!DOCTYPE html><p>", "that look like an HTML page"),
@@ -277,6 +278,16 @@ def test_what_is_no_image_is_refused_in_words(data: bytes, words: str) -> None:
         BadRequest, match=rf"must be one of PNG, JPEG, WebP, GIF, BMP\. Given: {len(data)} bytes {words}"
     ):
         decode(data, GREY)
+
+
+def test_a_png_whose_header_is_damaged_is_called_so() -> None:
+    damaged = bytearray(pictures.encode(Image.new("L", (40, 40))))
+    damaged[29] ^= 1  # the header's checksum
+
+    for read in (lambda data: decode(data, GREY), images.describe):
+        with pytest.raises(BadRequest) as refusal:
+            read(bytes(damaged))
+        assert refusal.value.detail == "the image must decode. Given: a damaged PNG"
 
 
 def test_an_image_of_a_format_that_is_not_taken_is_refused() -> None:
