@@ -55,7 +55,7 @@ class Source:
         """List the images, in the same order each time.
 
         Raises:
-            SourceError: a part of the source cannot be read, or it holds images as well as Parquet.
+            SourceError: a part of the source cannot be read, it holds images as well as Parquet, or a list is no text.
         """
         try:
             if self.kind == "list":
@@ -89,6 +89,11 @@ class Source:
     def _lines(self) -> Iterator[Entry]:
         with self.fs.open(self._path, "rb") as file:
             for line in file:
+                if b"\0" in line:  # a picture, say
+                    raise SourceError(
+                        "SOURCE must be a folder, Parquet, or a text file with a path or URL a line. "
+                        f"Given: {self._path}, which is no text"
+                    )
                 if path := line.strip(b"\r\n"):
                     yield Entry(path)
 

@@ -55,9 +55,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _score(options: argparse.Namespace, settings: Settings) -> int:
     from service.bulk.run import finish, prepare
-    from service.contract.registry import Registry, RegistryError
+    from service.contract.registries import open_registry
+    from service.contract.registry import RegistryError
 
-    registry = Registry(settings.registry)
+    registry = open_registry(settings.registry).holder(options.model)
+    settings = settings.model_copy(update={"registry": registry.url})
     manifest = registry.manifest(options.model, registry.resolve(options.model, options.version))
     if manifest.input.kind != "image":
         raise RegistryError(f"--model must be one of images. Given: {manifest.name}, which takes features")

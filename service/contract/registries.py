@@ -66,18 +66,18 @@ class Registries(Registry):
         self._holders = {name: registry for registry in reversed(self._registries) for name in registry.models()}
         return sorted(self._holders)
 
-    def _of(self, model: str) -> Registry:
+    def holder(self, model: str) -> Registry:
         """Return the first registry that has versions of `model`, else the last one."""
         known = self._holders.get(model)
         return known or next((one for one in self._registries if one.versions(model)), self._registries[-1])
 
     def versions(self, model: str) -> list[int]:
         """Return the versions of `model`, oldest first; empty when there is none."""
-        return self._of(model).versions(model)
+        return self.holder(model).versions(model)
 
     def aliases(self, model: str) -> dict[str, int]:
         """Alias to version, for every alias of `model`."""
-        return self._of(model).aliases(model)
+        return self.holder(model).aliases(model)
 
     def resolve(self, model: str, version: int | str | None = None) -> int:
         """Return the version number that `version` means, as in one registry.
@@ -87,30 +87,30 @@ class Registries(Registry):
         """
         if not self.versions(model):
             raise NotInRegistryError(f"model must be one of {self.models()} in {self.url}. Given: {model!r}")
-        return self._of(model).resolve(model, version)
+        return self.holder(model).resolve(model, version)
 
     def manifest(self, model: str, version: int) -> ModelManifest:
         """Return the manifest of one version."""
-        return self._of(model).manifest(model, version)
+        return self.holder(model).manifest(model, version)
 
     def artifact(self, manifest: ModelManifest) -> bytes:
         """Return the bytes of `model.pt`, which match the manifest's size and sha256."""
-        return self._of(manifest.name).artifact(manifest)
+        return self.holder(manifest.name).artifact(manifest)
 
     def file(self, model: str, version: int, name: str) -> bytes:
         """Return another file of a version."""
-        return self._of(model).file(model, version, name)
+        return self.holder(model).file(model, version, name)
 
     def promote(
         self, model: str, version: int, *, when: Callable[[int], bool] | None = None, verify: bool = True
     ) -> list[int]:
         """Make `version` production in the registry that has it, and return the history."""
-        return self._of(model).promote(model, version, when=when, verify=verify)
+        return self.holder(model).promote(model, version, when=when, verify=verify)
 
     def rollback(self, model: str) -> tuple[int, int]:
         """Make production what it was before, in the registry that has the model."""
-        return self._of(model).rollback(model)
+        return self.holder(model).rollback(model)
 
     def history(self, model: str) -> list[int]:
         """Return what is and was production, oldest first, the present one last."""
-        return self._of(model).history(model)
+        return self.holder(model).history(model)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.bulk.sources import Entry, Source, SourceError, image_column, walk
+from tests import pictures
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -99,6 +100,13 @@ def test_a_list_gives_its_lines_in_their_order(tmp_path: Path) -> None:
     assert source.kind == "list"
     assert source.root == str(tmp_path)
     assert paths(source) == ["b.png", "/data/a b.png", "s3://bucket/c.jpg"]
+
+
+def test_a_picture_is_not_taken_for_a_list_of_names(tmp_path: Path) -> None:
+    (tmp_path / "digit.png").write_bytes(pictures.row_png(7))
+
+    with pytest.raises(SourceError, match=r"a text file with a path or URL a line\. Given: .*digit\.png, which is no"):
+        list(Source(str(tmp_path / "digit.png")).entries())
 
 
 def test_a_parquet_file_gives_its_row_groups(tmp_path: Path) -> None:

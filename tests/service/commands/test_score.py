@@ -38,6 +38,17 @@ def test_a_folder_is_scored_and_the_summary_counts(
     expect_every_image_once(tmp_path / "out", 45)
 
 
+def test_the_model_may_be_in_any_of_several_registries(
+    images: Path, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "mine", "other")
+    monkeypatch.setenv("SERVICE_REGISTRY", f"{tmp_path / 'mine'},{registry}")
+
+    assert main(["score", str(images), "--out", str(tmp_path / "out"), "--model", "rows"]) == 0
+
+    expect_every_image_once(tmp_path / "out", 45)
+
+
 def test_a_list_of_files_gives_its_rows_in_its_order(images: Path, registry: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("images/00/00003.png\nimages/none.png\nimages/00/00001.png\n")
 
