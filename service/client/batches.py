@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from os import PathLike
 from typing import Any, TypeVar
 
 from service.client.answers import PredictionError
@@ -20,6 +21,8 @@ Encoded = bytes | PredictionError
 
 def cut(images: Iterable[T], most_images: int = MOST_IMAGES) -> Iterator[list[tuple[T, Encoded]]]:
     """Return the images and their files, as many at a time as one request should hold; read only when they are due."""
+    if isinstance(images, (str, bytes, bytearray, PathLike)):
+        raise TypeError(f"images must be several, such as a list of paths. Given: one {type(images).__name__}")
     batch: list[tuple[T, Encoded]] = []
     size = 0
     for image in images:

@@ -142,6 +142,9 @@ def test_images_that_are_all_bad_are_each_told_about_themselves(client: Client) 
 def test_no_images_are_no_request() -> None:
     with answering(httpx.Response(500)) as client:
         assert client.predict_many([]) == []
+        for one in ("digit.png", Path("digit.png"), b"..."):  # not an image for each of its letters
+            with pytest.raises(TypeError, match=r"images must be several.* Given: one (str|PosixPath|bytes)"):
+                client.predict_many(one)  # type: ignore[arg-type]
 
 
 def test_a_model_that_does_not_exist_fails_all_of_many(client: Client) -> None:
