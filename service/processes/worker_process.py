@@ -96,6 +96,7 @@ class Classifier(ls.LitAPI):  # type: ignore[misc]
             loader.load,
             keep_versions=settings.keep_versions,
             choose=self._choice(),
+            required=settings.required_models or frozenset(),
             on_load=self._recorder.load,
             unloaded=self._unloaded.names,
             max_artifact_bytes=settings.trial_memory_bytes,

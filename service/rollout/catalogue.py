@@ -48,7 +48,8 @@ class Catalogue:
     For each model these are its `listing.servable` versions. If production cannot serve, the version before it in the
     history answers by default. `on_load` hears of every attempt to load a version, but not again of one that is refused
     again. An artifact of more than `max_artifact_bytes` is not read. Models that are `unloaded` are left out.
-    `choose` leaves of all models those that this worker serves, which may be none.
+    `choose` leaves of all models those that this worker serves, which may be none. A warning names the `required`
+    models that the registry lacks.
 
     A version that answered by default and should serve no more stays for `grace_seconds`, because requests that named
     no version may be waiting for it.
@@ -61,6 +62,7 @@ class Catalogue:
         *,
         keep_versions: int,
         choose: Callable[[list[str]], list[str]] | None = None,
+        required: Set[str] = frozenset(),
         on_load: OnLoad = _ignore,
         unloaded: Callable[[], Set[str]] = frozenset,
         max_artifact_bytes: int = 2**63,
@@ -71,6 +73,8 @@ class Catalogue:
         self._keep_versions = keep_versions
         self._on_load = on_load
         self._choose = choose
+        self._required = required
+        self._missing: Set[str] = frozenset()
         self._unloaded = unloaded
         self._left_out: list[Absent] = []  # of the models that are unloaded
         self._max_artifact_bytes = max_artifact_bytes
@@ -184,6 +188,13 @@ class Catalogue:
 
     def _begin(self, listings: Listings) -> None:
         """Take a listing over: forget models that are gone or unloaded, and log what is wrong with others' files."""
+        if (missing := self._required - listings.keys()) != self._missing:
+            self._missing = missing
+            if missing:
+                lacking = ", ".join(sorted(missing))
+                logger.warning(
+                    "required models must be in the registry, or the service is not ready. Missing: %s", lacking
+                )
         unloaded = self._unloaded()
         left_out = [(name, listing) for name, listing in listings.items() if name in unloaded]
         self._left_out = [

@@ -52,6 +52,19 @@ def served(root: Path) -> dict[str, tuple[int, tuple[str, ...]]]:
     return said_of(catalogue(root).line_up())
 
 
+def test_a_required_model_that_the_registry_lacks_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, "rows")
+    followed = catalogue(tmp_path, required={"rows", "rowss"})
+
+    for _ in range(2):
+        followed.line_up()
+
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["required models must be in the registry, or the service is not ready. Missing: rowss"]
+
+
 def test_the_newest_version_of_every_model_is_served(tmp_path: Path) -> None:
     for name in ("b", "a", "b"):
         publish(tmp_path, name)
