@@ -100,7 +100,7 @@ def _parser() -> Parser:
     for what in ("requests", "images"):
         parser.add_argument(
             f"--{what}-per-second",
-            type=number(float, 0),
+            type=number(float, 0.001),
             default=0.0,
             metavar="N",
             help=f"Most {what} a second for a new key; beyond it the answer is 429. Default: no limit",

@@ -90,6 +90,18 @@ def test_a_list_of_keys_says_whose_they_are_and_what_for(tmp_path: Path, capsys:
     )
 
 
+@pytest.mark.parametrize("what", ["requests", "images"])
+def test_a_quota_of_nothing_is_refused_rather_than_no_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["keys", "make", "x", f"--{what}-per-second", "0", "--file", str(tmp_path / "keys")])
+
+    assert exited.value.code == 2
+    assert "must be a number of at least 0.001. Given: '0'" in capsys.readouterr().err
+    assert not (tmp_path / "keys").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "detail"),
     [
