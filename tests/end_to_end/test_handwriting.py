@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,18 @@ SHEETS: dict[str, tuple[Draw, str]] = {
     "squared paper": (on_squared_paper, "JPEG"),
     "a dark desk in the frame": (beside_a_dark_desk, "JPEG"),
 }
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/clients.md"])
+def test_the_documentation_shows_what_the_served_version_answers(mnist: Model, page: str) -> None:
+    shown = re.findall(r"^(docs/\w+\.png) +(\d) +([\d.]+)%", (ROOT / page).read_text(), re.MULTILINE)
+    inputs = b"".join(decode((ROOT / file).read_bytes(), mnist) for file, _, _ in shown)
+
+    found = mnist.run(mnist.batch(bytearray(inputs)))
+
+    assert len(shown) == 2
+    assert [int(label) for _, label, _ in shown] == found.class_ids.tolist()
+    assert [float(share) for _, _, share in shown] == pytest.approx(100 * found.confidences, abs=0.006)
 
 
 def test_handwriting_is_read_whatever_it_is_on(mnist: Model) -> None:
