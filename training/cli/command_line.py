@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,10 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a class or a folder may not fit the terminal
     try:
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
         command: Callable[[argparse.Namespace], int] = arguments.run
-        return command(arguments)
+        try:
+            return command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

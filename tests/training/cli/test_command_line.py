@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -52,6 +53,28 @@ def test_list_shows_every_recipe_with_what_to_expect(capsys: pytest.CaptureFixtu
         assert column in shown
     for recipe in RECIPES.values():
         assert recipe.name in shown
+
+
+def test_names_that_do_not_fit_the_terminal_are_shown_by_their_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "registry", "rows", classes=tuple("012345678ü"))
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
+
+    code = main(["show", "rows", "--registry", str(tmp_path / "registry")])
+
+    assert code == 0
+    assert b"8, \\xfc" in shown.getvalue()
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as output:
+        monkeypatch.setattr(sys, "stdout", output)
+
+        assert main(quick()) == 1
 
 
 def test_training_shows_an_epoch_a_line_then_the_result_and_how_to_publish(
