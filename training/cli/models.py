@@ -19,4 +19,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the models of the registry."""
-    return print_table(listing.models(registry_from(arguments)))
+    registry = registry_from(arguments)
+    table = listing.models(registry)
+    if table.row_count:
+        return print_table(table)
+    print(f"{registry.url} holds no model. Name another registry with --registry, such as the shipped one, models.")
+    return 0

@@ -55,6 +55,13 @@ def test_list_shows_every_recipe_with_what_to_expect(capsys: pytest.CaptureFixtu
         assert recipe.name in shown
 
 
+def test_a_registry_without_models_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my-models").mkdir()
+
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.startswith("my-models holds no model. Name another registry")
+
+
 def test_names_that_do_not_fit_the_terminal_are_shown_by_their_codes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
