@@ -10,7 +10,7 @@ import numpy as np
 
 from service.api import json_body, multipart
 from service.api.json_body import describe
-from service.api.request import media_type
+from service.api.request import PARAMETERS, media_type
 from service.contract.manifest import FeatureInput
 from service.problems import BadRequest, Problem, TooLarge, Unprocessable, UnsupportedMediaType
 
@@ -43,7 +43,7 @@ def find_images(content_type: str, body: bytes, max_images: int) -> list[Image]:
     if content_type in RAW_TYPES or (kind := media_type(content_type)) in RAW_TYPES:
         return [body]
     if kind == FORM:
-        found = multipart.files(content_type, body, max_parts=_PARTS_PER_IMAGE * max_images)
+        found = multipart.files(content_type, body, max_parts=_PARTS_PER_IMAGE * max_images, parameters=PARAMETERS)
         if not found:
             raise Unprocessable("the form must hold at least one file. Given: none")
         _check_count(len(found), max_images)

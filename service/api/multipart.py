@@ -7,6 +7,7 @@ streams takes 32.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from service.problems import BadRequest, TooLarge
 
@@ -15,11 +16,11 @@ _DISPOSITION = re.compile(rb"^content-disposition:[ \t]*form-data(?=[ \t]*;)", r
 _PARAMETER = re.compile(rb';[ \t]*([\w*]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
-def files(content_type: str, body: bytes, max_parts: int) -> list[bytes]:
+def files(content_type: str, body: bytes, max_parts: int, parameters: Collection[str] = ()) -> list[bytes]:
     """Return the contents of the files, in the form's order; its other fields are left.
 
     Raises:
-        BadRequest: it is not a form, or not whole.
+        BadRequest: it is not a form, is not whole, or has a field that is one of the URL's `parameters`.
         TooLarge: it has more than `max_parts` files and fields.
     """
     boundary = _BOUNDARY.search(content_type)
@@ -41,16 +42,18 @@ def files(content_type: str, body: bytes, max_parts: int) -> list[bytes]:
             raise _malformed("a part without a name")
         if b"filename" in names or b"filename*" in names:
             found.append(content)
+        elif (name := names[b"name"].strip(b' "').decode("latin-1")) in parameters:
+            raise BadRequest(f"{name} must be in the URL, as ?{name}=... Given: a field of the form")
     raise _malformed("one that is cut off")
 
 
-def _parameters(head: bytes) -> set[bytes]:
-    """Return the names of what a part's Content-Disposition says."""
+def _parameters(head: bytes) -> dict[bytes, bytes]:
+    """Return what a part's Content-Disposition says: names in lower case, and values as they stand there."""
     found = _DISPOSITION.search(head)
     if found is None:
-        return set()
+        return {}
     line = head[found.end() :].partition(b"\r\n")[0]
-    return {match[1].lower() for match in _PARAMETER.finditer(line)}
+    return {match[1].lower(): match[2] for match in _PARAMETER.finditer(line)}
 
 
 def _malformed(given: str) -> BadRequest:

@@ -13,7 +13,7 @@ from service.problems import BadRequest
 
 PRIORITIES = ("normal", "bulk")
 
-_PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "abstain", "coverage", "split", "priority")
+PARAMETERS = ("model", "version", "top_k", "probabilities", "show_input", "abstain", "coverage", "split", "priority")
 _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -56,9 +56,9 @@ def parse_query(raw_query: bytes) -> Query:
 def _parse(raw_query: bytes) -> Query:
     pairs = parse_qsl(raw_query.decode("latin-1"), keep_blank_values=True)
     given = dict(pairs)
-    if len(given) != len(pairs) or not set(given) <= set(_PARAMETERS):
+    if len(given) != len(pairs) or not set(given) <= set(PARAMETERS):
         names = [name for name, _ in pairs]
-        raise BadRequest(f"query parameters must be of {', '.join(_PARAMETERS)}, each at most once. Given: {names}")
+        raise BadRequest(f"query parameters must be of {', '.join(PARAMETERS)}, each at most once. Given: {names}")
     if given.get("priority", "normal") not in PRIORITIES:
         raise BadRequest(f"priority must be one of {', '.join(PRIORITIES)}. Given: {given['priority']!r}")
     return Query(

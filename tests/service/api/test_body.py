@@ -166,6 +166,12 @@ BAD_IMAGES = {
     "a form with a file between boundaries": (FORM, part(b"x") + b"--cutter\r\n" + END, BadRequest, "without a head"),
     "a part that is no form's": (FORM, part(b"x").replace(b"form-data", b"attachment") + END, BadRequest, "a name"),
     "a nameless part": (FORM, b"--cut\r\n\r\nx\r\n" + END, BadRequest, "the form must be well-formed"),
+    "a parameter as a field": (
+        FORM,
+        part(b"x") + part(b"mnist", name="model", filename=None) + END,
+        BadRequest,
+        "model must be in the URL, as ?model=... Given: a field of the form",
+    ),
     "a file too many": (FORM, part(b"x") * 4 + END, TooLarge, "at most 3 inputs. Given: 4"),
     "many files too many": (FORM, part(b"x") * 50 + END, TooLarge, "at most 6 parts. Given: more"),
     "many fields": (FORM, part(b"x", filename=None) * 9 + part(b"x") + END, TooLarge, "at most 6 parts. Given: more"),
