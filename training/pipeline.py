@@ -33,7 +33,7 @@ from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance, same_held_out
 from training.publishing.publish import golden_sample, input_spec, publish, published
-from training.publishing.quality_gate import refusal, too_few_to_tell
+from training.publishing.quality_gate import has_floor, refusal, too_few_to_tell
 from training.publishing.report import Report, command, example
 from training.publishing.robustness import Robustness, robustness
 from training.publishing.sharpening import fit as sharpening_for
@@ -157,7 +157,7 @@ def run(
     trouble = diverged(history[-1].loss, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
     own = sources.is_own(data or "")
-    expected = recipe.expected if evaluation.data == recipe.measured_on and not own else None
+    expected = recipe.expected if has_floor(recipe, evaluation.data, own=own) else None
     outcome = Outcome(hyper, history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
     if world.leads:
         log_measurements(folder, _scalars(outcome.evaluations), epoch=history[-1].epoch)

@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
         answer = application.answer(request)
         if isinstance(answer, Response):
             return answer
-        return await (_awaited(answer) if isinstance(answer, Later) else answer)
+        return await (answer.wait() if isinstance(answer, Later) else answer)
 
     def _answered(self, task: asyncio.Task[Response]) -> None:
         gone = task.cancelled() or isinstance(task.exception(), ClientGone)
@@ -399,21 +399,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection off."""
         self._transport.abort()
-
-
-async def _awaited(later: Later) -> Response:
-    """Return the answer that will come by a call.
-
-    Raises:
-        ClientGone: nobody can be answered any more.
-    """
-    coming: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
-    later.reply = coming.set_result
-    try:
-        response = await coming
-    except asyncio.CancelledError:
-        later.cancel()
-        raise
-    if response is None:
-        raise ClientGone
-    return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import os
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from service.problems import MEDIA_TYPE, Problem
+from service.problems import MEDIA_TYPE, ClientGone, Problem
 
 Header = tuple[bytes, bytes]
 
@@ -130,6 +131,23 @@ class Later:
     def cancel(self) -> None:
         """Take note that nobody waits any more: `reply` must not be called."""
         raise NotImplementedError
+
+    async def wait(self) -> Response:
+        """Return the answer to who awaits it, in place of `reply`.
+
+        Raises:
+            ClientGone: nobody can be answered any more.
+        """
+        coming: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self.reply = coming.set_result
+        try:
+            response = await coming
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if response is None:
+            raise ClientGone
+        return response
 
 
 class Response(NamedTuple):

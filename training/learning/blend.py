@@ -25,8 +25,8 @@ class Blend:
 
         Return whether that changed them. The averages of batch norms belong to neither and must be measured again.
         """
+        now = self._network.state_dict()
         for name, start in self._start.items():
-            value = self._network.state_dict()[name]
-            if value.is_floating_point():
-                value.lerp_(start, self._share)
+            if start.is_floating_point():
+                now[name].lerp_(start, self._share)
         return bool(self._start)

@@ -43,7 +43,7 @@ def refusal(
     binomial test at the level `SIGNIFICANT`.
     """
     given = f"Given: {evaluation.accuracy:.2%}"
-    usual = evaluation.data == recipe.measured_on and not own
+    usual = has_floor(recipe, evaluation.data, own=own)
     if usual and evaluation.accuracy < recipe.expected:
         return (
             f"accuracy on {evaluation.data} must be at least {recipe.expected:.2%}, the floor of {recipe.name}. {given}"
@@ -79,6 +79,11 @@ def refusal(
                 f"{production.name}@{production.version} in production. Given: {found:.2%}"
             )
     return None
+
+
+def has_floor(recipe: Recipe, data: str, *, own: bool) -> bool:
+    """Return whether the recipe's floors hold on `data`, and not on the user's `own` by the same name."""
+    return data == recipe.measured_on and not own
 
 
 def binomial_tail(right: int, n: int, share: float) -> float:

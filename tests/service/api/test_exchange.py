@@ -148,21 +148,13 @@ async def answer(exchange: Exchange, front_end: FrontEnd, asked: Request) -> tup
     try:
         exchange.begin(front_end, asked)
     except Problem as problem:
-        response: Response | None = front_end.refuse(problem, (b"x-request-id", asked.id.encode()))
+        response = front_end.refuse(problem, (b"x-request-id", asked.id.encode()))
     else:
         found = exchange.answer(front_end, asked)
-        if isinstance(found, Later):
-            reply: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
-            found.reply = reply.set_result
-            try:
-                response = await reply
-            except asyncio.CancelledError:
-                found.cancel()
-                raise
+        if isinstance(found, Response):
+            response = found
         else:
-            response = found if isinstance(found, Response) else await found
-    if response is None:
-        raise ClientGone
+            response = await (found.wait() if isinstance(found, Later) else found)
     return response.body, [name for name, _ in response.headers]
 
 
