@@ -234,7 +234,6 @@ def test_importing_the_contract_loads_neither_torch_nor_a_server_nor_training() 
 
 
 def test_the_command_line_of_training_loads_no_server_no_plots_and_no_torchvision() -> None:
-    # torch.optim brings torch's compiler along: 1.3 s once a run, for a training loop that reads like anybody's.
     loaded = modules_loaded_by("import training.cli.command_line")
 
     assert not loaded & {"litserve", "fastapi", "uvicorn", "torchvision", "sklearn", "matplotlib"}

@@ -6,8 +6,8 @@ import sys
 
 def main() -> int:
     """Run one command and return its exit code; start quickly."""
-    # Imports leave many objects behind for good. Scanning them for garbage takes 0.2 s while torch is imported, 0.2 s
-    # when torch.optim imports torch's compiler later, and 0.3 s when Python exits.
+    # Imports leave many objects behind for good. Scanning them for garbage takes 0.2 s while torch is imported, and
+    # 0.3 s when Python exits.
     gc.disable()
     from training.cli.command_line import main as run
 

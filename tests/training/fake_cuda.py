@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training import fake_graphs
+from training.learning import torch_optimisers
 
 FREE_BYTES = 80 * 2**30
 aten = torch.ops.aten
@@ -133,7 +134,7 @@ def _to(module: nn.Module, device: torch.device | None = None, **options: Any) -
 def cuda() -> Iterator[None]:
     """A machine with one free CUDA device, whose tensors, and those on the CPU too, are fake inside the block."""
     trained: list[nn.Parameter] = []
-    zero_grad = torch.optim.Optimizer.zero_grad
+    zero_grad = torch_optimisers.Optimizer.zero_grad
 
     def zeroed(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
         trained[:] = [weight for group in self.param_groups for weight in group["params"]]
@@ -167,7 +168,7 @@ def cuda() -> Iterator[None]:
         patch.setattr(FakeTensor, "contiguous", _contiguous, raising=False)
         patch.setattr(FakeTensor, "__invert__", lambda self: torch.bitwise_not(self), raising=False)
         patch.setattr(Tensor, "backward", backward)
-        patch.setattr(torch.optim.Optimizer, "zero_grad", zeroed)
+        patch.setattr(torch_optimisers.Optimizer, "zero_grad", zeroed)
         patch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", -1)  # one-element tensors would be computed on the device
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Values():  # type: ignore[no-untyped-call]
             yield

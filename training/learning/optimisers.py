@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import ASGD, LBFGS, SGD, Adam, Optimizer, RAdam
 
 from training.hyper_parameters import HyperParameters
+from training.learning.torch_optimisers import ASGD, LBFGS, SGD, Adam, Optimizer, RAdam
 
 WARM_UP = 0.2
 """Share of the steps over which `one_cycle` raises the learning rate."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
+from training.learning.torch_optimisers import LBFGS
 from training.publishing.calibrate import calibration, fit_temperature
 
 LEAST_HELD_OUT = 1_000
@@ -60,7 +61,7 @@ def fit_sharpening(logits: Tensor, labels: Tensor) -> Sharpening:
     margin = (first[:, :1] - first[:, 1:]).clamp(max=widest)
     start = -torch.tensor(fit_temperature(logits, labels), dtype=torch.float64).log()
     numbers = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)]).requires_grad_()
-    optimiser = torch.optim.LBFGS([numbers], max_iter=300, line_search_fn="strong_wolfe")
+    optimiser = LBFGS([numbers], max_iter=300, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
