@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from service.api.auth import over_quota
 from service.api.keys import Key
 from service.api.quotas import Quotas
+from service.api.turns import Turns
 from service.contract.manifest import ImageInput
 from service.engine.dispatcher import Dispatcher
 from service.engine.queues import Client, Part, Receiver
@@ -24,33 +24,6 @@ from service.telemetry.metrics.recorder import Stages
 
 TURN_SECONDS = 0.005
 """For which a request of many images may hold the loop, while other requests wait."""
-
-
-class Turns:
-    """The turns of requests that hold the event loop: one each time it goes round, who came first having the first."""
-
-    def __init__(self) -> None:
-        self._is_taken = False
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
-
-    async def take(self) -> None:
-        """Wait for the caller's turn, which ends when it awaits something."""
-        loop = asyncio.get_running_loop()
-        if not self._is_taken:
-            self._is_taken = True
-            loop.call_soon(self._next)
-            return
-        self._waiting.append(loop.create_future())
-        await self._waiting[-1]
-
-    def _next(self) -> None:
-        while self._waiting:
-            first = self._waiting.popleft()
-            if not first.done():
-                first.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._is_taken = False
 
 
 class Ask(NamedTuple):

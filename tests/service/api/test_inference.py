@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from service.api.inference import TURN_SECONDS, Ask, Inference, Turns
+from service.api.inference import TURN_SECONDS, Ask, Inference
 from service.engine.dispatcher import Dispatcher
 from service.engine.served_models import ServedModel
 from service.images.decode_pool import DecodePool
@@ -53,38 +53,6 @@ def test_many_images_let_other_requests_have_their_turns() -> None:
 
     assert len(set(decoded)) == 1
     assert rounds >= 20
-
-
-def test_requests_of_many_images_have_a_turn_each_time_the_loop_goes_round() -> None:
-    def story() -> list[tuple[int, str]]:
-        turns, rounds = Turns(), 0
-        had: list[tuple[int, str]] = []
-
-        async def count() -> None:
-            nonlocal rounds
-            while True:
-                rounds += 1
-                await asyncio.sleep(0)
-
-        async def ask(name: str) -> None:
-            for _ in range(3):
-                await turns.take()
-                had.append((rounds, name))
-
-        async def everybody() -> None:
-            counting = asyncio.create_task(count())
-            leaves, *others = [asyncio.create_task(ask(name)) for name in "xabc"]
-            await asyncio.sleep(0)
-            leaves.cancel()
-            await asyncio.gather(*others)
-            counting.cancel()
-
-        asyncio.run(everybody())
-        return had
-
-    rounds, names = zip(*story(), strict=True)
-    assert len(set(rounds)) == len(rounds)
-    assert "".join(names) == "xabcabcabc"
 
 
 def test_each_image_is_decoded_or_its_problem_in_its_place() -> None:
