@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,13 @@ def parse(body: bytes, max_values: int) -> Any:
         BadRequest: it is no JSON, or goes deeper than MAX_DEPTH.
         TooLarge: it holds more than `max_values` numbers, strings, arrays and objects.
     """
-    values = 1 + body.count(b",") + body.count(b"[") + body.count(b"{")  # or a few more: strings hold commas, too
-    if values > max_values:
-        raise TooLarge(f"JSON must hold at most {max_values:,} numbers, strings, arrays and objects. Given: {values:,}")
-    if _goes_too_deep(body):
+    brackets = body.count(b"[") + body.count(b"{")
+    if len(body) > max_values:  # a value takes a byte or more
+        values = 1 + body.count(b",") + brackets  # or a few more: strings hold commas, too
+        if values > max_values:
+            most = f"{max_values:,} numbers, strings, arrays and objects"
+            raise TooLarge(f"JSON must hold at most {most}. Given: {values:,}")
+    if brackets > MAX_DEPTH and _goes_too_deep(body):  # nearly no body has so many
         raise BadRequest(f"the body must be JSON of at most {MAX_DEPTH} arrays or objects in each other. Given: more")
     try:
         return orjson.loads(body)
@@ -57,6 +61,7 @@ def parse_object(body: bytes, max_values: int) -> dict[str, Any]:
     return document
 
 
+@lru_cache(maxsize=256)
 def most_values(count: int, shape: tuple[int, ...]) -> int:
     """Return how many values `count` inputs of `shape` make as JSON, with an array for each dimension."""
     arrays = sum(math.prod(shape[:depth]) for depth in range(len(shape)))
@@ -70,8 +75,6 @@ def describe(value: Any) -> str:
 
 
 def _goes_too_deep(body: bytes) -> bool:
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return False  # nearly every body
     # Without a loop or a regular expression, either of which takes seconds for millions of small strings.
     unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     steps = np.frombuffer(unescaped.translate(_STEPS, _THE_REST), np.int8)

@@ -128,7 +128,7 @@ class Predict:
                 entry["input"] = _data_url(data[start : start + model.input_bytes], spec)
         if len(decoded) > size:
             predicted = list(_with_others(predicted, decoded, query, spec))
-        if query.abstain or model.blank_is_outlier:
+        if query.abstain or decoded:  # what is blank is among those
             self._count_abstentions(model, predicted, query)
         return orjson.dumps({"model": model.name, "version": model.version, "predictions": predicted})
 

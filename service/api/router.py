@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.api.auth import ApiKeyAuth
@@ -19,6 +20,9 @@ Answer = Callable[[Request], Response | Later | Awaitable[Response]]
 
 Refuse = Callable[..., Response]
 """Shapes a problem, and headers behind it, as an answer."""
+
+_REMEMBERED_PATHS, _REMEMBERED_CHARACTERS = 1024, 256
+"""What matched a pattern is remembered for so many paths of that length: paths are few, but clients choose them."""
 
 
 class Route(NamedTuple):
@@ -62,6 +66,7 @@ class Router:
         self._observer = observer
         self._refuse = refuse
         self._refuse_below = refuse_below
+        self._remembered_match = lru_cache(_REMEMBERED_PATHS)(self._match)
 
     # Application
 
@@ -140,10 +145,10 @@ class Router:
             NotFound, MethodNotAllowed: there is none.
         """
         path, method = request.path, "GET" if request.method == "HEAD" else request.method
-        for pattern, route in self._patterns.get(method, ()):
-            if found := pattern.fullmatch(path):
-                request.parameters = found.groupdict()
-                return route
+        match = self._remembered_match if len(path) <= _REMEMBERED_CHARACTERS else self._match
+        if found := match(method, path):
+            route, request.parameters = found
+            return route
         allowed = {known for known, own in self._routes if own == path}
         for known, patterns in self._patterns.items():
             if any(pattern.fullmatch(path) for pattern, _ in patterns):
@@ -151,6 +156,13 @@ class Router:
         if not allowed:
             raise NotFound(f"the path must be one that /docs lists. Given: {path[:200]!r}")
         raise MethodNotAllowed(path, request.method, sorted(allowed))
+
+    def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+        """Return the route whose pattern a path matches, and the path's parameters."""
+        for pattern, route in self._patterns.get(method, ()):
+            if found := pattern.fullmatch(path):
+                return route, found.groupdict()
+        return None
 
 
 def _id_header(request: Request) -> Header:

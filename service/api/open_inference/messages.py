@@ -148,24 +148,19 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest, blank: 
         ModelFailed: the model cannot compute one of the inputs.
         Unprocessable: one cannot be classified so.
     """
-    found_ids, logits = _gather(computed, len(model.classes))
-    if min(found_ids) < 0:
-        first = next(i for i, class_id in enumerate(found_ids) if class_id < 0)
-        fault = "ends its process" if found_ids[first] == CRASHED else "fails"
+    class_ids = [k for answer, start, size in computed.parts for k in answer.class_ids[start : start + size]]
+    if min(class_ids) < 0:
+        first = next(i for i, class_id in enumerate(class_ids) if class_id < 0)
+        fault = "ends its process" if class_ids[first] == CRASHED else "fails"
         raise ModelFailed(f"the model must compute every input. Given: it {fault} on input {first}")
-    class_ids = np.asarray(found_ids, np.int32)
-    scores = _scores(computed, blank)
     binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
     found = []
     for output in asked.outputs or _EVERY_OUTPUT[: len(output_names(model))]:
         parameters = output.parameters or {}
-        values: npt.NDArray[Any] = class_ids if output.name == "class_ids" else logits
-        if output.name == "probabilities":
-            values = softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
-        elif output.name == "outliers" and model.outliers is not None:
-            values = ~(scores <= model.outliers.threshold)  # so that NaN is one
-        elif output.name == "outlier_percentiles" and model.outliers is not None:
-            values = np.asarray([model.outliers.percentile(score) for score in scores], np.float32)
+        if output.name == "class_ids":
+            values: npt.NDArray[Any] = np.asarray(class_ids, np.int32)
+        else:
+            values = _values(model, computed, output.name, blank)
         top = parameters.get("classification")
         if top is not None:
             tensor = _classification(model, output.name, values, top)
@@ -180,22 +175,34 @@ def output_names(model: ServedModel) -> tuple[str, ...]:
     return OUTPUTS if model.outliers is None else OUTPUTS + OUTLIER_OUTPUTS
 
 
+def _values(model: ServedModel, computed: Computed, name: str, blank: Sequence[bool]) -> npt.NDArray[Any]:
+    """Return an output other than the class ids."""
+    if name in OUTLIER_OUTPUTS and model.outliers is not None:
+        scores = _scores(computed, blank)
+        if name == "outliers":
+            return np.asarray(~(scores <= model.outliers.threshold))  # so that NaN is one
+        return np.asarray([model.outliers.percentile(score) for score in scores], np.float32)
+    logits = _logits(computed, len(model.classes))
+    if name == "logits":
+        return logits
+    return softmax(logits.astype(np.float64), model.manifest.temperature).astype(np.float32)
+
+
 def _scores(computed: Computed, blank: Sequence[bool]) -> npt.NDArray[np.float64]:
-    """Return the outlier scores of all parts, float64 [N], if there are any; without end for inputs that are blank."""
+    """Return the outlier scores of all parts, float64 [N], without end for inputs that are blank."""
     scores = [score for part in computed.parts for score in part.answer.scores[part.start : part.start + part.size]]
     found = np.asarray(scores, np.float64)
     found[np.flatnonzero(blank)] = np.inf
     return found
 
 
-def _gather(computed: Computed, classes: int) -> tuple[list[int], npt.NDArray[np.float32]]:
-    """Return the N class ids and float32 [N, K] logits of all parts."""
-    class_ids: list[int] = []
-    logits = []
-    for answer, start, size in computed.parts:
-        class_ids += answer.class_ids[start : start + size]
-        logits.append(np.asarray(answer.logits[start * classes : (start + size) * classes], np.float32))
-    return class_ids, (logits[0] if len(logits) == 1 else np.concatenate(logits)).reshape(-1, classes)
+def _logits(computed: Computed, classes: int) -> npt.NDArray[np.float32]:
+    """Return the logits of all parts, float32 [N, K]."""
+    parts = [
+        np.asarray(answer.logits[start * classes : (start + size) * classes], np.float32)
+        for answer, start, size in computed.parts
+    ]
+    return np.concatenate(parts).reshape(-1, classes)
 
 
 def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top: Any) -> Tensor:

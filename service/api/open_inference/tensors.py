@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import json_body
@@ -124,18 +125,19 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
         values = list(itertools.chain.from_iterable(values))
     if len(values) != count:
         raise BadRequest(f"input {name!r} must hold {count} elements. Given: {len(values)}")
-    kinds = set(map(type, values))
     if dtype.kind != "u":
-        if not kinds <= {int, float}:
+        if not set(map(type, values)) <= {int, float}:
             raise Unprocessable(f"input {name!r} must hold numbers alone")
         with np.errstate(over="ignore"):
             return np.array(values, np.float64).astype(dtype).tobytes()
     try:
-        if kinds == {int}:
-            return bytes(values)
-    except ValueError:
-        pass
-    raise Unprocessable(f"input {name!r} must hold whole numbers from 0 to 255 alone")
+        data = bytes(values)
+    except (TypeError, ValueError):
+        data = b""
+    # It takes true for 1. Their JSON shows that in 4 us for 784 numbers, their types in 17.
+    if not data or b"e" in orjson.dumps(values):
+        raise Unprocessable(f"input {name!r} must hold whole numbers from 0 to 255 alone")
+    return data
 
 
 def _split(data: bytes, name: str) -> Iterator[bytes]:

@@ -144,7 +144,7 @@ def test_a_version_is_promoted_and_rolled_back(root: Path, service: Service) -> 
         ("/models/nope/promote", b'{"version": 1}', 404, "model must be one of"),
         ("/models/rows/promote", b'{"version": true}', 422, 'the body must be {"version": a number or an alias}'),
         ("/models/rows/promote", b"", 400, "the body must be JSON"),
-        ("/models/third/rollback", b"", 404, "a rollback of third must have a version to return to"),
+        ("/models/other/rollback", b"", 404, "a rollback of other must have a version to return to"),
         ("/models/rows/rollback", b"[2]", 422, "the body must be empty or a JSON object. Given: [2]"),
         ("/models/rows/rollback", b"2.", 400, "the body must be JSON"),
     ],

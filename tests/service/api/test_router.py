@@ -93,6 +93,15 @@ def test_a_request_reaches_its_handler(method: str, path: str, parameters: dict[
     assert answer(router(), method, path).body == repr((path, parameters)).encode()
 
 
+def test_a_path_that_was_asked_for_before_has_its_own_parameters_again() -> None:
+    subject = router()
+    names = ["m", "n", "m", "n" * 300]
+
+    found = [answer(subject, "GET", f"/v2/models/{name}").body for name in names]
+
+    assert found == [repr((f"/v2/models/{name}", {"model": name})).encode() for name in names]
+
+
 @pytest.mark.parametrize("path", ["/", "/a/", "/a/b", "/v3", "/v22"])
 def test_an_unknown_path_is_a_problem(path: str) -> None:
     response = answer(router(), "GET", path)

@@ -204,6 +204,7 @@ WRONG = {
     "numbers beyond a byte": ({"inputs": [{**IMAGE, "data": [256] * 784}]}, 422),
     "fractions": ({"inputs": [{**IMAGE, "data": [0.5] * 784}]}, 422),
     "truths for numbers": ({"inputs": [{**IMAGE, "data": [True] * 784}]}, 422),
+    "a truth among numbers": ({"inputs": [{**IMAGE, "data": [0] * 783 + [False]}]}, 422),
     "too many images": ({"inputs": [{**IMAGE, "shape": [1025, 1, 28, 28]}]}, 413),
     "more bytes than there are": (
         {
