@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from service.api.administration import Administration
 from service.api.auth import ApiKeyAuth, require_admin
@@ -18,7 +17,8 @@ from service.api.exchange import Exchange, Inputs
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
-from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message
+from service.api.open_inference.grpc.reception import Reception
+from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message, parse
 from service.api.open_inference.metadata import Document
 from service.api.open_inference.tensor_inference import TensorInference
 from service.api.request import Query
@@ -34,6 +34,7 @@ _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     409: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,6 +78,7 @@ class Servicer:
         self._statistics = statistics
         self._auth = auth
         self._observer = observer
+        self._reception = Reception(self._settings.timeout_seconds)
 
     def handler(self) -> Any:
         """Return the methods in the form that a gRPC server takes."""
@@ -94,9 +96,10 @@ class Servicer:
             "ModelInfer": self._infer,
         }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                # Without a deserializer: a message is parsed only once its caller has shown a key.
-                partial(self._answer, f"/{SERVICE}/{name}", handle, CLASSES[f"{name}Request"].FromString),
+            # As if of a stream of messages, and without a deserializer: a message is received and parsed only once its
+            # caller has shown a key and there is room for it.
+            name: grpc.stream_unary_rpc_method_handler(
+                partial(self._answer, f"/{SERVICE}/{name}", handle, partial(parse, f"{name}Request")),
                 response_serializer=CLASSES[f"{name}Response"].SerializeToString,
             )
             for name, handle in methods.items()
@@ -104,30 +107,39 @@ class Servicer:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _answer(
-        self, path: str, handle: Handle, parse: Callable[[bytes], Message], data: bytes, context: Context
+        self,
+        path: str,
+        handle: Handle,
+        parse: Callable[[bytes], Message],
+        _messages: AsyncIterator[bytes],
+        context: Context,
     ) -> Message:
         """Return the answer of `handle`, or abort the call with the status of the problem that it raises."""
         request = _request_of(path, context)
         request_id = request.id
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
-            if self._auth and (refusal := self._auth.refusal(request)):
-                self._observer.turned_away(request, refusal)
-                raise refusal
-            try:
-                message = parse(data)
-            except DecodeError:
-                raise BadRequest(f"the message must be of {path}. Given: one that does not parse") from None
-            return await handle(message, request, context)
-        except Problem as error:
-            problem = error
+            return await self._answer_to_caller(request, handle, parse, context)
+        except Problem as problem:
+            # Its traceback leads to frames that hold it and the message: a cycle, which would wait for the collector.
+            problem.__traceback__ = None
+            status, detail, headers = problem.status, problem.detail, problem.headers
         except Exception:
             logger.exception("request %s to %s met a bug", request_id, path)
-            problem = Problem(f"this is a bug; the log has it as {request_id}")
-        code = _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
-        trailing = (("x-request-id", request_id), *problem.headers.items())
-        await context.abort(code, problem.detail[:_MAX_DETAIL_CHARACTERS], trailing)
+            status, detail, headers = 500, f"this is a bug; the log has it as {request_id}", {}
+        code = _CODES.get(status, grpc.StatusCode.INTERNAL)
+        trailing = (("x-request-id", request_id), *headers.items())
+        await context.abort(code, detail[:_MAX_DETAIL_CHARACTERS], trailing)
         raise AssertionError("abort raises")
+
+    async def _answer_to_caller(
+        self, request: Request, handle: Handle, parse: Callable[[bytes], Message], context: Context
+    ) -> Message:
+        if self._auth and (refusal := self._auth.refusal(request)):
+            self._observer.turned_away(request, refusal)
+            raise refusal
+        async with self._reception.place() as place:
+            return await handle(parse(await place.receive(context)), request, context)
 
     # What is served
 
@@ -180,6 +192,7 @@ class Servicer:
 
     async def _infer(self, message: Message, request: Request, context: Context) -> Message:
         call = _InferCall(self._tensors, message, context, self._settings.max_images)
+        del message  # which the call holds as long as it is needed
         self._exchange.begin(call, request)
         try:
             return await self._exchange.run(call, request)
@@ -203,6 +216,7 @@ class _InferCall:
     def find(self, ask: Ask, _request: Request, _body: bytes) -> Inputs[Message] | Awaitable[Inputs[Message]]:
         most = messages.most_values(ask.model, self._max_images)
         asked, binary = translation.parse(self._message, most)
+        self._message = None
         return self._tensors.find(ask, asked, binary, translation.answer)
 
     def answer(self, content: Message, own: tuple[Header, ...], shared: tuple[Header, ...]) -> Message:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import gc
 import socket
+import threading
+import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +18,9 @@ import pytest
 
 from service.api.keys import make
 from service.contract.manifest import FeatureInput
+from service.problems import BadRequest
 from service.processes.sockets import reserve
+from service.settings import Settings
 from tests import pictures
 from tests.ports import free_port
 from tests.registries import FirstFeature, Slow, publish
@@ -22,6 +29,8 @@ from tests.waiting import wait_until
 
 pytest.importorskip("grpc", reason="needs grpcio and protobuf; pip install argmax[grpc]")
 triton = pytest.importorskip("tritonclient.grpc", reason="needs tritonclient")
+
+from service.api.open_inference.grpc.servicer import Servicer  # noqa: E402
 
 KEY, LINE = make("ci", frozenset({"predict", "feedback"}))
 ADMIN_KEY, ADMIN_LINE = make("admin", frozenset({"admin"}))
@@ -289,6 +298,92 @@ def test_a_message_that_does_not_parse_is_refused_after_its_key_was_looked_at(
 
     assert refused.value.code().name == code
     assert "Traceback" not in calling.service.text
+
+
+def test_a_compressed_message_is_refused_in_words(client: Any) -> None:
+    with pytest.raises(triton.InferenceServerException, match="'gzip' is disabled") as refused:
+        client.infer("rows", [images(1)], compression_algorithm="gzip")
+
+    assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_a_caller_without_a_key_is_refused_before_its_message_comes(calling: Calling) -> None:
+    released = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        released.wait(30)
+        yield b""
+
+    with triton.grpc.insecure_channel(calling.address) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer", bytes, bytes)
+        try:
+            with pytest.raises(triton.grpc.RpcError) as refused:
+                call(messages(), timeout=20)
+        finally:
+            released.set()
+
+    assert refused.value.code() is triton.grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_call_without_a_message_is_refused(calling: Calling) -> None:
+    with triton.grpc.insecure_channel(calling.address) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer", bytes, bytes)
+        with pytest.raises(triton.grpc.RpcError, match="a call must have a message") as refused:
+            call(iter(()), timeout=20, metadata=(("x-api-key", KEY),))
+
+    assert refused.value.code() is triton.grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_refused_message_is_not_held_until_garbage_is_collected() -> None:
+    class Held:
+        pass
+
+    class Context:
+        def __init__(self) -> None:
+            self.held_at_the_end = True
+
+        def invocation_metadata(self) -> None:
+            pass
+
+        def time_remaining(self) -> None:
+            pass
+
+        def set_trailing_metadata(self, _: Any) -> None:
+            pass
+
+        async def read(self) -> bytes:
+            return b"a message"
+
+        async def abort(self, *_: Any) -> None:
+            self.held_at_the_end = message() is not None
+            raise triton.grpc.aio.AbortError
+
+    async def refuse(held: Held, *_: Any) -> Any:
+        problem = BadRequest("it is wrong")  # as `Exchange.fail` has it, under a name in a frame of the traceback
+        raise problem
+
+    async def answer() -> None:
+        inference: Any = SimpleNamespace(dispatcher=None, settings=Settings())
+        nothing: Any = None
+        servicer = Servicer(nothing, inference, nothing, nothing, nothing, None, nothing)
+        with pytest.raises(triton.grpc.aio.AbortError):
+            await servicer._answer("/ModelInfer", refuse, parse, nothing, context)
+
+    def parse(_: bytes) -> Held:
+        nonlocal message
+        held = Held()
+        message = weakref.ref(held)
+        return held
+
+    message: Any = None
+    context = Context()
+    gc.disable()
+    try:
+        asyncio.run(answer())
+    finally:
+        gc.enable()
+
+    assert not context.held_at_the_end
 
 
 def test_calls_are_counted_with_the_others(calling: Calling, client: Any) -> None:
