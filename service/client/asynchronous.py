@@ -18,7 +18,7 @@ from service.client.dialogs import Dialog, Options, PredictOptions, Request
 from service.client.inputs import encode, rows_of
 from service.client.retries import Retries
 from service.client.streams import map_concurrently
-from service.client.wire import DEFAULT_URL, TIMEOUT_SECONDS, Attempts, http_options, http_request
+from service.client.wire import DEFAULT_URL, TIMEOUT_SECONDS, Attempts, http_options, http_request, opening
 
 if TYPE_CHECKING:
     from service.client.inputs import Features, ImageLike
@@ -39,7 +39,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retries = retries or Retries()
-        self._http = httpx.AsyncClient(transport=transport, **http_options(url, api_key, timeout_seconds))
+        options = http_options(url, api_key, timeout_seconds)
+        with opening():
+            self._http = httpx.AsyncClient(transport=transport, **options)
 
     async def predict(self, image: ImageLike, **options: Unpack[PredictOptions]) -> Prediction:
         """Do as `Client.predict`."""
@@ -132,7 +134,7 @@ class AsyncClient:
         while True:
             try:
                 response = await self._http.request(**http_request(request))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 wait = attempts.after_error(error)
             else:
                 final = attempts.after_response(response)

@@ -15,7 +15,7 @@ from service.client.batches import cut
 from service.client.dialogs import Dialog, Options, PredictOptions, Request
 from service.client.inputs import encode, rows_of
 from service.client.retries import Retries
-from service.client.wire import DEFAULT_URL, TIMEOUT_SECONDS, Attempts, http_options, http_request
+from service.client.wire import DEFAULT_URL, TIMEOUT_SECONDS, Attempts, http_options, http_request, opening
 
 if TYPE_CHECKING:
     from service.client.inputs import Features, ImageLike
@@ -40,7 +40,9 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retries = retries or Retries()
-        self._http = httpx.Client(transport=transport, **http_options(url, api_key, timeout_seconds))
+        options = http_options(url, api_key, timeout_seconds)
+        with opening():
+            self._http = httpx.Client(transport=transport, **options)
 
     def predict(self, image: ImageLike, **options: Unpack[PredictOptions]) -> Prediction:
         """Classify one image: a path, bytes, a file, a PIL image, uint8 [H, W] or [H, W, 3], or a tensor."""
@@ -105,7 +107,7 @@ class Client:
         while True:
             try:
                 response = self._http.request(**http_request(request))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 wait = attempts.after_error(error)
             else:
                 final = attempts.after_response(response)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 RETRIED_STATUSES = frozenset({429, 503})
@@ -19,6 +20,8 @@ class Retries:
     total_seconds: float = 30.0
     first_wait_seconds: float = 0.1
     longest_wait_seconds: float = 5.0
+    on_outage: Callable[[str], None] | None = None
+    """Hears why before each wait for a service that does not answer or is not ready; to be busy (429) is ordinary."""
 
     def wait_seconds(self, attempt: int, elapsed_seconds: float, retry_after: str | None = None) -> float | None:
         """Return how long to wait after the `attempt`th failure, or None to give up.

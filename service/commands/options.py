@@ -89,7 +89,9 @@ def url(text: str) -> str:
     try:
         parts = urlsplit(text)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
+        is_good = is_good and not (parts.query or parts.fragment)
+        (parts.hostname or "").encode("idna")  # as the resolver will have it
+    except ValueError:  # a port that is no number, a bracket that is not closed, a part of the name that is too long
         is_good = False
     if not is_good:
         raise argparse.ArgumentTypeError(f"must be an address as http://host:8000. Given: {text!r}")
@@ -102,9 +104,12 @@ def api_key(path: str) -> str:
         lines = Path(path).read_text(encoding="ascii").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"must be a readable text file. Given: {path}: {error}") from error
-    if not lines[0].strip():
-        raise argparse.ArgumentTypeError(f"must hold the key in its first line. Given: {path}, whose first is empty")
-    return lines[0].strip()
+    key = lines[0].strip()
+    if not (key and key.isprintable()):
+        raise argparse.ArgumentTypeError(
+            f"must hold the key in its first line. Given: {path}, whose first {'cannot be one' if key else 'is empty'}"
+        )
+    return key
 
 
 def file(path: str) -> bytes:

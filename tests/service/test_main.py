@@ -87,6 +87,8 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(capsys: pyt
         (["predict", "x", "--probabilities"], "--probabilities must come with --json"),
         (["predict", "x", "--url", "localhost:80"], "--url: must be an address as http://host:8000. Given: 'localh"),
         (["predict", "x", "--url", "http://host:port"], "--url: must be an address"),
+        (["health", "--url", "http://a..b"], "--url: must be an address"),
+        (["models", "--url", "http://host/?model=mnist"], "--url: must be an address"),
         (["predict", "x", "--timeout-seconds", "0"], "--timeout-seconds: must be a number of at least 0.001"),
         (["predict", "x", "--retry-seconds", "nan"], "--retry-seconds: must be a number of at least 0. Given: 'nan'"),
         (["predict", "x", "--api-key-file", "nowhere"], "--api-key-file: must be a readable text file. Given: nowhere"),
@@ -125,6 +127,10 @@ def test_an_empty_key_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_pa
 
     assert "must hold the key in its first line" in refusal(capsys, "models", "--api-key-file", str(tmp_path / "key"))
 
+    (tmp_path / "key").write_bytes(b"sec\x01ret\n")
+
+    assert "whose first cannot be one" in refusal(capsys, "models", "--api-key-file", str(tmp_path / "key"))
+
 
 @pytest.mark.parametrize("arguments", [["predict", __file__], ["models"], ["bench", "--seconds", "1"]])
 def test_a_service_that_is_not_there_is_an_error_of_one_line(
@@ -136,6 +142,21 @@ def test_a_service_that_is_not_there_is_an_error_of_one_line(
     assert code == 1
     assert captured.out == ""
     assert re.fullmatch(r"error: http://127.0.0.1:1 must answer. Given: .*\n", captured.err)
+
+
+def test_who_waits_for_a_service_is_told_so_at_once_and_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"a picture")
+    one_by_one = ["--batch-size", "1", "--concurrency", "3", "--out", str(tmp_path / "out.csv")]
+
+    main(["classify", str(tmp_path), *one_by_one, "--url", "http://127.0.0.1:1", "--retry-seconds", "0.3"])
+
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("http://127.0.0.1:1 must answer. Given: ")
+    assert said[0].endswith(". Trying again for 0.3 s (--retry-seconds)")
+    assert [line for line in said if "Trying again" in line] == said[:1]
 
 
 def test_the_address_comes_from_the_environment_unless_it_is_given(

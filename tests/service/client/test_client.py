@@ -21,6 +21,7 @@ from service.client import (
     Client,
     ClientError,
     Failed,
+    NoAnswer,
     NotAllowed,
     NotFound,
     Prediction,
@@ -207,6 +208,33 @@ def test_models_are_listed(client: Client) -> None:
 
 
 # How it is sent
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"url": "localhost:8000"}, "url must be an address as http://host:8000. Given: 'localhost:8000'"),
+        ({"url": "http://a..b"}, "url must be an address"),
+        ({"url": "http://host/?model=mnist"}, "url must be an address"),
+        ({"url": "http://host\n"}, "url must be an address"),
+        ({"api_key": "schlüssel"}, "api_key must be printable ASCII. Given: other characters"),
+        ({"timeout_seconds": 0}, "timeout_seconds must be more than 0. Given: 0"),
+    ],
+    ids=str,
+)
+def test_a_client_that_could_not_ask_anything_is_refused(
+    kind: Callable[..., Any], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**options)
+
+
+def test_a_proxy_that_cannot_be_used_is_an_error_of_the_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:70")
+
+    with pytest.raises(NoAnswer, match="the proxy in the environment must be one that httpx can use"):
+        Client("http://host")
 
 
 def test_an_api_key_goes_into_the_header() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
+import errno
+import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -147,6 +150,59 @@ def test_connection_errors_end_with_what_was_tried(ask: Ask, waits: list[float])
         ask(script, retries=Retries(attempts=3))
 
     assert len(waits) == 2
+
+
+def not_trusted(_: httpx.Request) -> httpx.Response:
+    try:
+        raise ssl.SSLError(1, "certificate verify failed")
+    except ssl.SSLError as error:
+        raise httpx.ConnectError("certificate verify failed") from error
+
+
+def not_gzip(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
+
+
+@pytest.mark.parametrize("answer", [not_trusted, not_gzip])
+def test_what_would_happen_again_is_not_tried_again(
+    answer: Callable[[httpx.Request], httpx.Response], waits: list[float]
+) -> None:
+    with (
+        Client("http://service", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(NoAnswer, match=r"http://service must answer\. Given: .*, after one try"),
+    ):
+        client.models()
+
+    assert waits == []
+
+
+@both
+def test_an_outage_is_told_before_each_wait_and_what_is_ordinary_is_not(ask: Ask, waits: list[float]) -> None:
+    said: list[str] = []
+    script = Script(httpx.ConnectError("refused"), 503, 429, httpx.Response(200, json=GOOD))
+
+    ask(script, retries=Retries(on_outage=said.append))
+
+    assert len(waits) == 3
+    assert said == [
+        "http://service must answer. Given: refused",
+        "http://service must be ready. Given: the queue must have room. Given: a full one",
+    ]
+
+
+def test_a_refused_connection_is_told_in_the_systems_words_by_both_clients() -> None:
+    async def ask() -> None:
+        async with AsyncClient("http://me:secret@127.0.0.1:1", retries=Retries(attempts=1)) as client:
+            await client.models()
+
+    expected = rf"^http://127\.0\.0\.1:1 must answer\. Given: {os.strerror(errno.ECONNREFUSED)}, after one try$"
+    with pytest.raises(NoAnswer, match=expected):
+        asyncio.run(ask())
+    with (
+        Client("http://me:secret@127.0.0.1:1", retries=Retries(attempts=1)) as client,
+        pytest.raises(NoAnswer, match=expected),
+    ):
+        client.models()
 
 
 @both
