@@ -12,6 +12,7 @@ from service.api import json_body, multipart
 from service.api.json_body import describe
 from service.api.request import PARAMETERS, media_type
 from service.contract.manifest import FeatureInput
+from service.counting import counted
 from service.problems import BadRequest, Problem, TooLarge, Unprocessable, UnsupportedMediaType
 
 RAW_TYPES = frozenset(
@@ -69,7 +70,7 @@ def find_features(content_type: str, body: bytes, spec: FeatureInput, max_images
     most = json_body.most_values(max_images, spec.shape) + _VALUES_AROUND
     rows = _only_key(json_body.parse(body, most), "features")
     width = spec.shape[0]
-    required = f'"features" must be a list of lists of {width} numbers'
+    required = f'"features" must be a list of lists of {counted(width, "number")}'
     if not (isinstance(rows, list) and rows):
         raise Unprocessable(f"{required}. Given: {describe(rows)}")
     _check_count(len(rows), max_images)
@@ -118,4 +119,4 @@ def _shown(content_type: str) -> str:
 
 def _check_count(count: int, max_images: int) -> None:
     if count > max_images:
-        raise TooLarge(f"a request must hold at most {max_images} inputs. Given: {count}")
+        raise TooLarge(f"a request must hold at most {counted(max_images, 'input')}. Given: {count}")

@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from service.counting import counted
+
 logger = logging.getLogger(__name__)
 
 SCOPES = frozenset({"predict", "feedback", "admin"})
@@ -110,7 +112,7 @@ class Keys:
                 self._next = found
         elif self._next is not None and time.monotonic() - self._changed_at >= SETTLE_SECONDS:
             self._known, self._next = self._next, None
-            logger.info("read %d API key(s) from %s", len(self._known), self._path)
+            logger.info("read %s from %s", counted(len(self._known), "API key"), self._path)
 
     def _look(self) -> tuple[int, int, int]:
         """Return what changes with the file: a mounted secret is replaced through a link, so its inode does."""

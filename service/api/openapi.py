@@ -10,6 +10,7 @@ from service import problems
 from service.api.body import JSON, RAW_TYPES
 from service.api.open_inference.messages import InferRequest
 from service.api.request import PRIORITIES
+from service.counting import counted
 from service.settings import Settings
 
 FILE = Path(__file__).with_suffix(".json")
@@ -34,7 +35,7 @@ def document(version: str, settings: Settings) -> Document:
 
 def _fill_predict(found: Document, settings: Settings) -> None:
     body = found["paths"]["/predict"]["post"]["requestBody"]
-    body["description"] = f"At most {settings.max_body_bytes:,} bytes and {settings.max_images:,} inputs."
+    body["description"] = f"At most {settings.max_body_bytes:,} bytes and {counted(settings.max_images, 'input')}."
     body["content"] = dict.fromkeys(sorted(RAW_TYPES), _BYTES) | body["content"]
     components = found["components"]
     components["parameters"]["priority"]["schema"]["enum"] = list(PRIORITIES)

@@ -17,6 +17,7 @@ from service.api.request import Query, parse_query
 from service.api.response import check_answer_size
 from service.api.router import Route
 from service.contract.manifest import ImageInput, InputSpec
+from service.counting import counted
 from service.engine.served_models import ServedModel
 from service.http.messages import Header, Later, Request, Response, problem_response
 from service.images import decode as images
@@ -89,7 +90,7 @@ class Predict:
         data = await self._inference.decode_signs(image, spec, ask)
         size = len(data) // ask.model.input_bytes
         if size > self._max_images:
-            raise TooLarge(f"the picture must show at most {self._max_images} signs. Given: {size}")
+            raise TooLarge(f"the picture must show at most {counted(self._max_images, 'sign')}. Given: {size}")
         if size == 1:
             return self._one(ask.model, query, spec, data)
         check_answer_size(size * entry_bytes(ask.model, query))

@@ -31,10 +31,14 @@ def part_name(shard: int) -> str:
 
 
 class Destination:
-    """A folder, or any fsspec URL. Every method raises OSError when the store cannot be read or written."""
+    """A folder, or any fsspec URL. All of it raises OSError when the store cannot be read or written."""
 
     def __init__(self, url: str) -> None:
-        self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False)
+        try:
+            self._fs, root = fsspec.url_to_fs(url, use_listings_cache=False)
+            self._fs.exists(root)
+        except Exception as error:  # no such protocol, its package, credentials: each store has errors of its own
+            raise OSError(f"--out must be a folder or a URL that can be written to. Given: {url}: {error}") from error
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._fs, LocalFileSystem)
         self.url: str = self._fs.unstrip_protocol(self._root) if not self._is_local else self._root

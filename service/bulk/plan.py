@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.bulk.destination import PLAN, Destination
 from service.bulk.sources import Entry, Kind, Source
 from service.contract.manifest import ModelManifest
+from service.counting import counted
 
 SHARD_SIZE = 8192
 _SHARDS_PER_FILE = 128
@@ -95,13 +96,13 @@ def agree(destination: Destination, source: Source, terms: Terms) -> Plan:
     if found is None:
         return _write(destination, source, terms)
     _expect_same(destination, found, terms)
-    counted = _Counted(terms)
+    now = _Counted(terms)
     for entries in _shards(source.entries(), terms.shard_size):
-        counted.add(entries)
-    if counted.sha256 != found.sha256:
+        now.add(entries)
+    if now.sha256 != found.sha256:
         raise PlanError(
-            f"SOURCE must hold the {found.images:,} images that {destination.url} was begun with. "
-            f"Given: {counted.images:,} images, or others. Name another --out"
+            f"SOURCE must hold what {destination.url} was begun with, {counted(found.images, 'image')}. "
+            f"Given: {counted(now.images, 'image')}, or others. Name another --out"
         )
     return found
 
@@ -125,7 +126,7 @@ class _Counted:
 
 def _write(destination: Destination, source: Source, terms: Terms) -> Plan:
     folder = uuid.uuid4().hex  # of this process's own: another may be planning too
-    counted = _Counted(terms)
+    planned = _Counted(terms)
     shards = _shards(source.entries(), terms.shard_size)
     for number in itertools.count():
         some = itertools.islice(shards, _SHARDS_PER_FILE)
@@ -137,11 +138,11 @@ def _write(destination: Destination, source: Source, terms: Terms) -> Plan:
             parquet.ParquetWriter(file, _SCHEMA, compression="zstd") as writer,
         ):
             for entries in itertools.chain([first], some):
-                counted.add(entries)
+                planned.add(entries)
                 writer.write_table(_table(entries), row_group_size=len(entries))
-    if not counted.images:
+    if not planned.images:
         raise PlanError(f"SOURCE must hold images. Given: none in {source.url}")
-    plan = Plan(terms=terms, images=counted.images, shards=counted.shards, sha256=counted.sha256, folder=folder)
+    plan = Plan(terms=terms, images=planned.images, shards=planned.shards, sha256=planned.sha256, folder=folder)
     if destination.claim(plan.model_dump_json(indent=1).encode(), PLAN, _DESCRIPTION):
         return plan
     destination.remove(PLAN, folder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import fsspec
 
 from service.bulk.destination import PLAN, SUCCESS, Destination
-from service.bulk.plan import Plan, Terms, agree
+from service.bulk.plan import Plan, PlanError, Terms, agree
 from service.bulk.scoring import TRYING, Job, Report
 from service.bulk.sources import Source
 from service.contract.manifest import ModelManifest
@@ -19,10 +20,11 @@ Engine = Callable[[Job, Iterable[int], Callable[[int], None]], Iterator[Report]]
 
 
 class Work(NamedTuple):
-    """A plan, and which of its shards have no part yet."""
+    """A plan, which of its shards have no part yet, and the endings of the files that are in no plan."""
 
     job: Job
     missing: list[int]
+    passed_over: Counter[str]
 
     @property
     def plan(self) -> Plan:
@@ -45,6 +47,8 @@ def prepare(source: str, destination: str, manifest: ModelManifest, settings: Se
         PlanError, SourceError, OSError: see `plan.agree`.
     """
     images, results = Source(source), Destination(destination)
+    if images.holds(results.url):
+        raise PlanError(f"--out must lie outside SOURCE, which it would change. Given: {destination}, in {source}")
     terms = Terms(
         source=images.url,
         kind=images.kind,
@@ -60,7 +64,7 @@ def prepare(source: str, destination: str, manifest: ModelManifest, settings: Se
     # Absolute, all three: a process on another machine starts in another folder.
     places = {"source": images.url, "destination": results.url, "registry": fs.unstrip_protocol(registry)}
     job = Job(plan=plan, settings=settings, **places)
-    return Work(job, _missing(results, plan))
+    return Work(job, _missing(results, plan), images.passed_over)
 
 
 def finish(work: Work, engine: Engine, advance: Callable[[int], None]) -> Result:

@@ -7,13 +7,14 @@ images are decoded or where results go.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from service.images.formats import SUFFIXES
+from service.images.formats import SUFFIXES, other_endings
 
 Kind = Literal["files", "list", "parquet"]
 
@@ -38,16 +39,20 @@ class Source:
     """
 
     def __init__(self, url: str) -> None:
-        self.fs, path = fsspec.url_to_fs(url, use_listings_cache=False)
-        self._path: str = path.rstrip("/")
-        self.url: str = self.fs.unstrip_protocol(self._path)
         try:
+            self.fs, path = fsspec.url_to_fs(url, use_listings_cache=False)
+            self._path: str = path.rstrip("/")
+            self.url: str = self.fs.unstrip_protocol(self._path)
             is_folder = self.fs.isdir(self._path)
             if not is_folder and not self.fs.isfile(self._path):
                 raise SourceError(f"SOURCE must exist, also on each node that scores. Given: {url}")
             self.kind: Kind = self._kind(is_folder)
-        except OSError as error:
+        except SourceError:
+            raise
+        except Exception as error:  # no such protocol, its package, credentials: each store has errors of its own
             raise SourceError(f"SOURCE must be readable. Given: {url}: {error}") from error
+        self.passed_over: Counter[str] = Counter()
+        """The files that `entries` passed over, by how their names end."""
         self.root = self._path if is_folder else self._path.rpartition("/")[0]
         self._is_folder = is_folder
 
@@ -68,6 +73,16 @@ class Source:
         except OSError as error:
             raise SourceError(f"SOURCE must be readable. Given: {self.url}: {error}") from error
 
+    def holds(self, url: str) -> bool:
+        """Return whether what is written to `url` would be found by `entries`."""
+        fs, path = fsspec.url_to_fs(url)
+        if not self._is_folder or type(fs) is not type(self.fs):
+            return False
+        here, there = (
+            os.path.realpath(each) if isinstance(fs, LocalFileSystem) else each for each in (self._path, path)
+        )
+        return f"{there.rstrip('/')}/".startswith(f"{here.rstrip('/')}/")
+
     def _kind(self, is_folder: bool) -> Kind:
         if not is_folder:
             return "parquet" if self._path.endswith(".parquet") else "list"
@@ -80,11 +95,14 @@ class Source:
         if not self._is_folder:
             yield self._path
             return
+        self.passed_over.clear()
         for path in walk(self.fs, self._path):
             if _is_image(path) if self.kind == "files" else _is_table(path):
                 yield path
             elif _is_image(path) or _is_table(path):
                 raise SourceError(f"SOURCE must hold either images or Parquet. Given: both, such as {path}")
+            else:
+                self.passed_over.update(other_endings([path]))
 
     def _lines(self) -> Iterator[Entry]:
         with self.fs.open(self._path, "rb") as file:

@@ -25,7 +25,10 @@ def read_predictions(response: httpx.Response, count: int) -> list[Answer]:
     except (KeyError, TypeError) as error:
         raise not_the_service(response) from error
     if len(answers) != count:
-        raise Failed(f"the service must give {count} answers. Given: {len(answers)}", request_id=_request_id(response))
+        raise Failed(
+            f"the service must answer as often as it was asked, {count} times. Given: {len(answers)}",
+            request_id=_request_id(response),
+        )
     return answers
 
 

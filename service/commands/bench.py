@@ -19,6 +19,7 @@ from service.commands.bench_report import document_of, print_report
 from service.commands.load import Address, Load, Report, close, fast_runner, read_answer
 from service.commands.options import Parser, add_choice, add_connection, file, number
 from service.commands.output import fail
+from service.counting import counted
 
 PREDICT = "/predict"
 _PICTURES = 32
@@ -79,7 +80,7 @@ def _requests(address: Address, options: argparse.Namespace) -> tuple[str, list[
     path = f"{options.path}{'?' if given else ''}{given}"
     if options.files:
         contents = options.files
-        what, content_type = f"POST {options.url}{path}, {len(contents)} files", "application/octet-stream"
+        what, content_type = f"POST {options.url}{path}, {counted(len(contents), 'file')}", "application/octet-stream"
     elif options.path != PREDICT:
         return f"GET {options.url}{path}", [address.request("GET", path)]
     else:

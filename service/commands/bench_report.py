@@ -9,6 +9,7 @@ from typing import Any
 
 from service.commands.load import Report
 from service.commands.output import bold
+from service.counting import counted
 
 _BUSY_SHARE = 0.9
 
@@ -16,7 +17,7 @@ _BUSY_SHARE = 0.9
 def print_report(report: Report, what: str, options: argparse.Namespace) -> None:
     """Print what came of asking for `what`, and what makes it less than it seems."""
     how = f"due at {options.rate:g}/s" if options.rate else "each waiting for its answer"
-    print(f"{what}\n{options.connections} connections, {how}, {report.elapsed_seconds:.1f} s")
+    print(f"{what}\n{counted(options.connections, 'connection')}, {how}, {report.elapsed_seconds:.1f} s")
     names = {50: "p50", 90: "p90", 99: "p99", 100: "longest"}
     latencies = "   ".join(f"{name} {report.percentile(percent) * 1000:.2f} ms" for percent, name in names.items())
     print(f"{bold('answers', sys.stdout)}  {len(report.seconds):,} ({report.rate():,.1f}/s)")
@@ -37,8 +38,9 @@ def _doubts(report: Report, options: argparse.Namespace) -> list[str]:
         )
     if report.unsent:
         doubts.append(
-            f"{report.unsent:,} requests that were due were never sent: {options.connections} connections do not "
-            f"bear {options.rate:g}/s. Latencies tell of an overload; lower --rate or raise --connections."
+            f"{counted(report.unsent, 'request')} due but never sent: {options.rate:g}/s are too many for "
+            f"{counted(options.connections, 'connection')}. Latencies tell of an overload; lower --rate or raise "
+            "--connections."
         )
     return doubts
 

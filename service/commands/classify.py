@@ -7,17 +7,20 @@ import asyncio
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from service.client import AsyncClient, ClientError
 from service.client.batches import MOST_IMAGES
 from service.commands.asking import client_options
 from service.commands.options import EXIT_CODES, Parser, add_choice, add_connection, number
-from service.commands.output import fail
+from service.commands.output import fail, passed_over, say_passed_over
 from service.commands.progress import showing
 from service.commands.results import Results, ResultsError
-from service.images.formats import SUFFIXES
+from service.counting import counted
+from service.images.formats import SUFFIXES, other_endings
 
 RESULT_SUFFIXES = (".csv", ".parquet")
 
@@ -38,21 +41,40 @@ def main(arguments: Sequence[str]) -> int:
         return fail(error)
 
 
-def images_under(folder: Path) -> Iterator[str]:
-    """Return the path, from `folder` on, of each image under it, in the same order each time."""
-    for where, folders, files in os.walk(folder):
+def images_under(folder: Path, others: Counter[str] | None = None) -> Iterator[str]:
+    """Return the path, from `folder` on, of each image under it, in the same order each time.
+
+    `others` counts what is passed over by how their names end, and links to folders, which are not followed.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    for where, folders, files in os.walk(folder, onerror=_raise):
         folders.sort()
+        if others is not None:
+            others["behind a link to a folder"] += sum(Path(where, name).is_symlink() for name in folders)
+            others.update(other_endings(files))
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES):
                 yield os.path.relpath(Path(where, name), folder)
 
 
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
 def _classify(options: argparse.Namespace, results: Results) -> int:
-    total, before = sum(1 for _ in images_under(options.folder)), len(results.done)
+    others: Counter[str] = Counter()
+    total, before = sum(1 for _ in images_under(options.folder, others)), len(results.done)
+    own = [file for file in results.files() if options.folder.resolve() in file.resolve().parents]
+    others.subtract(other_endings(file.name for file in own))
+    others = +others
     if total == 0:
-        return fail(f"{options.folder} must hold images ({' '.join(SUFFIXES)}). Given: none")
+        given = f"none, but {passed_over(others)}" if others else "none"
+        return fail(f"{options.folder} must hold images ({' '.join(SUFFIXES)}). Given: {given}")
+    say_passed_over(others)
     if before:
-        print(f"{before:,} files are in {options.out} already", file=sys.stderr)
+        print(f"already in {options.out}: {counted(before, 'file')}", file=sys.stderr)
     started = time.monotonic()
     added = 0
 
@@ -65,14 +87,17 @@ def _classify(options: argparse.Namespace, results: Results) -> int:
         with showing(sys.stderr, total, before) as advance:
             asyncio.run(_add_missing(options, results, add))
     except (ClientError, KeyboardInterrupt) as error:
-        print(f"{before + added:,} of {total:,} files are in {options.out}; the same command goes on", file=sys.stderr)
+        print(
+            f"in {options.out}: {before + added:,} of {counted(total, 'file')}; the same command goes on",
+            file=sys.stderr,
+        )
         if isinstance(error, ClientError):
             return fail(error)
         raise
     results.finish()
     seconds = time.monotonic() - started
-    rate = f", {added:,} now in {seconds:.1f} s ({added / seconds:,.0f} files/s)" if added else ""
-    print(f"{before + added:,} files in {options.out}, {results.failed:,} of them errors{rate}")
+    rate = f", {added:,} now in {seconds:.1f} s ({counted(round(added / seconds), 'file')}/s)" if added else ""
+    print(f"{counted(before + added, 'file')} in {options.out}, {counted(results.failed, 'error')}{rate}")
     return int(results.failed > 0)
 
 
@@ -94,7 +119,8 @@ async def _add_missing(options: argparse.Namespace, results: Results, advance: C
 def _parser() -> Parser:
     parser = Parser(
         "classify",
-        description="Classify every image under a folder (PNG, JPEG, WebP, GIF, BMP, by the ending of its name).\n"
+        description="Classify every image under a folder (PNG, JPEG, WebP, GIF, BMP, by the ending of its name;\n"
+        "others are passed over, and counted).\n"
         "The result has a row for each: path (from FOLDER on), class_id, label, probability, whether it is\n"
         "an outlier (a blank picture has no label), the model and the version that answered, and error.\n"
         "Interrupted, the same command goes on where it was; rows that are there stay as they are,\n"

@@ -120,6 +120,13 @@ def file(path: str) -> bytes:
         raise argparse.ArgumentTypeError(f"must be readable files. Given: {path}: {error.strerror}") from error
 
 
+def text(given: str) -> str:
+    """Return what was given, which must not be empty, as a variable of a script may be that nobody set."""
+    if not given:
+        raise argparse.ArgumentTypeError("must not be empty. Given: ''")
+    return given
+
+
 def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
     """Return a parser of finite numbers that are at least `least`."""
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
 from service.commands.environment import wants_colour
+from service.counting import counted
+
+_SHOWN_ENDINGS = 5
 
 _BOLD, _RED, _PLAIN = "\033[1m", "\033[31m", "\033[0m"
 
@@ -23,6 +27,19 @@ def fail(reason: object) -> int:
     """Say why a command cannot go on; return the exit code."""
     print(f"{red('error:', sys.stderr)} {reason}", file=sys.stderr)
     return 1
+
+
+def say_passed_over(endings: Counter[str]) -> None:
+    """Say how many files were passed over by their names, and how these end."""
+    if endings:
+        print(f"passed over {counted(endings.total(), 'file')}: {passed_over(endings)}", file=sys.stderr)
+
+
+def passed_over(endings: Counter[str]) -> str:
+    """Return the most frequent endings with their numbers: "12 .heic, 3 .avif and 2 others"."""
+    shown = ", ".join(f"{number:,} {ending}" for ending, number in endings.most_common(_SHOWN_ENDINGS))
+    others = endings.total() - sum(number for _, number in endings.most_common(_SHOWN_ENDINGS))
+    return f"{shown} and {counted(others, 'other')}" if others else shown
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

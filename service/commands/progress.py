@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
+from service.counting import counted
+
 _LINE_SECONDS = 5.0
 
 
@@ -19,22 +21,22 @@ class Advance(Protocol):
 
 
 @contextlib.contextmanager
-def showing(stream: TextIO, total: int, done: int, things: str = "files") -> Iterator[Advance]:
+def showing(stream: TextIO, total: int, done: int, thing: str = "file") -> Iterator[Advance]:
     """Yield a function to call when one more of `total`, or several, are done; `done` were before."""
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
-        with _bar(stream, total, done, things) as advance:
+        with _bar(stream, total, done, thing) as advance:
             yield advance
     else:
-        yield _Lines(stream, total, done, things)
+        yield _Lines(stream, total, done, thing)
 
 
 class _Lines:
     """A line of plain text every few seconds."""
 
-    def __init__(self, stream: TextIO, total: int, done: int, things: str) -> None:
+    def __init__(self, stream: TextIO, total: int, done: int, thing: str) -> None:
         self._stream = stream
         self._total = total
-        self._things = things
+        self._thing = thing
         self._done = self._before = done
         self._started = self._said = time.monotonic()
 
@@ -45,13 +47,13 @@ class _Lines:
             self._said = now
             rate = (self._done - self._before) / (now - self._started)
             left = datetime.timedelta(seconds=round(max(0, self._total - self._done) / rate)) if rate else "unknown"
-            done = f"{self._done:,} of {self._total:,} {self._things}"
-            self._stream.write(f"{done}, {rate:,.0f} {self._things}/s, time left {left}\n")
+            done = f"{self._done:,} of {counted(self._total, self._thing)}"
+            self._stream.write(f"{done}, {counted(round(rate), self._thing)}/s, time left {left}\n")
             self._stream.flush()
 
 
 @contextlib.contextmanager
-def _bar(stream: TextIO, total: int, done: int, things: str) -> Iterator[Advance]:
+def _bar(stream: TextIO, total: int, done: int, thing: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -62,6 +64,7 @@ def _bar(stream: TextIO, total: int, done: int, things: str) -> Iterator[Advance
         TextColumn("time left"),
         TimeRemainingColumn(),
     )
+    things = f"{thing}s"
     with Progress(*columns, console=Console(file=stream), speed_estimate_period=120) as progress:
         task = progress.add_task(things, total=total, completed=done, rate=things)
         started, added = time.monotonic(), 0
@@ -69,7 +72,7 @@ def _bar(stream: TextIO, total: int, done: int, things: str) -> Iterator[Advance
         def advance(count: int = 1, /) -> None:
             nonlocal added
             added += count
-            rate = f"{things}, {added / max(time.monotonic() - started, 1e-9):,.0f} {things}/s,"
+            rate = f"{things}, {counted(round(added / max(time.monotonic() - started, 1e-9)), thing)}/s,"
             progress.update(task, advance=count, rate=rate)
 
         yield advance

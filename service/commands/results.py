@@ -98,6 +98,10 @@ class Results:
                     f"Given: {asked}. Write another file with --out"
                 )
 
+    def files(self) -> list[Path]:
+        """Return those of its own files that are there."""
+        return [file for file in {self._path, self._rows_path} if file.exists()]
+
     def finish(self) -> None:
         """Call it when every file has its row."""
         self._file.flush()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.commands.options import EXIT_CODES, Parser, number
-from service.commands.output import fail
+from service.commands.options import EXIT_CODES, Parser, number, text
+from service.commands.output import fail, say_passed_over
 from service.commands.progress import showing
+from service.counting import counted
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,31 +65,31 @@ def _score(options: argparse.Namespace, settings: Settings) -> int:
     if manifest.input.kind != "image":
         raise RegistryError(f"--model must be one of images. Given: {manifest.name}, which takes features")
     work = prepare(options.source, options.out, manifest, settings, shard_size=options.shard_size)
-    before = work.plan.shards - len(work.missing)
+    before, total = work.plan.shards - len(work.missing), work.plan.images
     print(
-        f"{work.plan.images:,} images in {work.plan.shards:,} shards by {manifest.name}@{manifest.version}"
-        + (f", {before:,} shards are there already" if before else ""),
+        f"{counted(total, 'image')} in {counted(work.plan.shards, 'shard')} by {manifest.name}@{manifest.version}"
+        + (f", {before:,} already there" if before else ""),
         file=sys.stderr,
     )
+    say_passed_over(work.passed_over)
     started = time.monotonic()
-    total = work.plan.images
     done = total * before // work.plan.shards  # about: a shard's size is known to who scores it
-    with showing(sys.stderr, total, done, "images") as advance:
+    with showing(sys.stderr, total, done, "image") as advance:
         result = finish(work, _engine(options), advance)
     return _report(work, result, time.monotonic() - started)
 
 
 def _report(work: Work, result: Result, seconds: float) -> int:
-    rate = f" ({result.images / seconds:,.0f} images/s)" if result.images else ""
-    print(f"{result.images:,} images scored in {seconds:.1f} s{rate}, {result.errors:,} of them errors")
+    rate = f" ({counted(round(result.images / seconds), 'image')}/s)" if result.images else ""
+    print(f"{counted(result.images, 'image')} scored in {seconds:.1f} s{rate}, {counted(result.errors, 'error')}")
     for failure in result.failures[:_SHOWN_FAILURES]:
         print(failure, file=sys.stderr)
     if result.missing:
         return fail(
             f"every shard must have a part in {work.job.destination}. "
-            f"Given: {len(result.missing):,} of {work.plan.shards:,} have none; the same command goes on"
+            f"Given: {len(result.missing):,} of {work.plan.shards:,} without; the same command goes on"
         )
-    print(f"{work.plan.images:,} rows in {work.job.destination}")
+    print(f"{counted(work.plan.images, 'row')} in {work.job.destination}")
     return 0
 
 
@@ -120,8 +121,8 @@ def _parser() -> Parser:
         "SERVICE_MAX_BATCH_SIZE, SERVICE_MAX_PIXELS, SERVICE_MAX_BODY_BYTES (of a file), SERVICE_THREADS\n\n"
         + EXIT_CODES.format(partly=" or some shards are missing"),
     )
-    parser.add_argument("source", metavar="SOURCE", help="Folder, bucket prefix, list of files, or Parquet.")
-    parser.add_argument("--out", required=True, metavar="DEST", help="Folder or URL for the results.")
+    parser.add_argument("source", type=text, metavar="SOURCE", help="Folder, bucket prefix, list of files, or Parquet.")
+    parser.add_argument("--out", type=text, required=True, metavar="DEST", help="Folder or URL for the results.")
     parser.add_argument("--model", required=True, metavar="NAME", help="Which model of the registry.")
     parser.add_argument("--version", metavar="V", help="A number or an alias. Default: the one that would be served.")
     parser.add_argument("--registry", metavar="URL", help="Default: SERVICE_REGISTRY, else models")

@@ -83,7 +83,7 @@ class ImageInput(_Value):
     def _channels_match_colour(self) -> Self:
         channels = {"grey": 1, "rgb": 3}[self.colour]
         if self.shape[0] != channels:
-            raise ValueError(f"a {self.colour} input has {channels} channel(s). Given shape: {self.shape}")
+            raise ValueError(f"a {self.colour} input has {channels} as its first size. Given shape: {self.shape}")
         if self.style == "mnist" and self.colour != "grey":
             raise ValueError(f"an input of style mnist must be grey: it is ink, not a picture. Given: {self.colour}")
         return self
@@ -102,7 +102,7 @@ class FeatureInput(_Value):
     @model_validator(mode="after")
     def _each_feature_has_a_name(self) -> Self:
         if self.columns is not None and len(self.columns) != self.shape[0]:
-            raise ValueError(f"columns must name {self.shape[0]} feature(s). Given: {len(self.columns)} name(s)")
+            raise ValueError(f"columns must be as many as features, {self.shape[0]}. Given: {len(self.columns)}")
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 
+from service.counting import counted
 from service.engine.served_models import Key
 from service.problems import QueueFull
 
@@ -64,7 +65,7 @@ class Admission:
             return
         backlog_seconds = backlog.images / backlog.rate if backlog.rate else 0.0
         raise QueueFull(
-            f"the queue must have room for {images} more image(s) and the answer come within {seconds:.3g} s. "
+            f"the queue must have room for {counted(images, 'more image')} and the answer come within {seconds:.3g} s. "
             f"Given: {self.depth} of {self.max_queue} wait, for about {wait:.3g} s",
             retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
         )

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+from service.counting import counted
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What the service takes."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 """How the names of such files end, in any case."""
+
+
+def other_endings(names: Iterable[str]) -> Iterator[str]:
+    """Return how those names end that are of no such file, nor hidden: ".heic", or "without an ending"."""
+    for name in names:
+        name = name.rpartition("/")[2].lower()
+        if not name.startswith(".") and not name.endswith(SUFFIXES):
+            stem, dot, suffix = name.rpartition(".")
+            yield f".{suffix}" if stem and dot else "without an ending"
+
 
 _ACCEPTED = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -71,11 +85,11 @@ def recognise(data: bytes) -> str | None:
 
 def describe(data: bytes) -> str:
     """Say in words what a file seems to be that is none of `FORMATS`, with its size."""
-    size = f"{len(data):,} bytes"
+    size, look = counted(len(data), "byte"), "looks" if len(data) == 1 else "look"
     if not any(data):
-        return f"{size} that are all zero"
+        return f"{size} that {'is' if len(data) == 1 else 'are all'} zero"
     guess = _guess(data)
-    return f"{size} that look like {guess}" if guess else f"{size} of no format that is known"
+    return f"{size} that {look} like {guess}" if guess else f"{size} of no format that is known"
 
 
 def _guess(data: bytes) -> str:

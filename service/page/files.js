@@ -134,7 +134,7 @@ export class FileTable {
     const done = this.#rows.filter((row) => row.done).length;
     const bad = this.#rows.filter((row) => row.error).length;
     const count = this.#rows.length;
-    const text = done < count ? `${done} of ${count} pictures answered` : `${count} pictures`;
+    const text = done < count ? `${done} of ${count} answered` : count === 1 ? "1 picture" : `${count} pictures`;
     by("files-progress").textContent = bad ? `${text}, ${bad} refused` : text;
     by("save-csv").disabled = by("save-json").disabled = done < count;
   }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from service.counting import counted
 from service.settings import Settings
 
 HOPELESS = 3
@@ -68,7 +69,7 @@ class RestartPolicy:
             failures = self._failed_starts[number] = self._failed_starts.get(number, 0) + 1
             if life.exit_code == HOPELESS or failures >= self._max_failed_starts:
                 raise ServiceFailed(
-                    f"worker {number} failed to start {failures} time(s) in a row, last with exit code "
+                    f"worker {number} failed to start {counted(failures, 'time')} in a row, last with exit code "
                     f"{life.exit_code}; its own message is above"
                 )
             return 0.0
@@ -82,8 +83,8 @@ class RestartPolicy:
         deaths = self._short_lives[number] = self._short_lives.get(number, 0) + 1
         if deaths >= self._max_short_lives:
             raise ServiceFailed(
-                f"worker {number} died {deaths} times in a row before it had served for {_SOUND_SECONDS:g} s or "
-                f"answered {_SOUND_BATCHES} batches, last with exit code {life.exit_code}"
+                f"worker {number} died {counted(deaths, 'time')} in a row before it had served for "
+                f"{_SOUND_SECONDS:g} s or answered {_SOUND_BATCHES} batches, last with exit code {life.exit_code}"
             )
         return self._wait(deaths)
 

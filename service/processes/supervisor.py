@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 
+from service.counting import counted
 from service.heartbeats import Heartbeats
 from service.processes.restart_policy import OVERSIZED, UNSOUND, Life, RestartPolicy, ServiceFailed
 from service.processes.signals import StopRequests
@@ -196,7 +197,7 @@ class Supervisor:
             quick = time.monotonic() - self._started[process] < _QUICK_DEATH_SECONDS
             failures = self._quick_deaths[number] = self._quick_deaths.get(number, 0) + 1 if quick else 0
             if failures >= self._settings.max_failed_starts:
-                raise ServiceFailed(f"{title} ended {failures} times in a row right after its start")
+                raise ServiceFailed(f"{title} ended {counted(failures, 'time')} in a row right after its start")
             del self._http[number]
             self._forget(process)
             self._launch_http(number)
@@ -255,7 +256,8 @@ class Supervisor:
             self._tend_workers()
             self._tend_retrier()
         if alive:
-            logger.error("%d process(es) had unanswered requests at the end of the shutdown time", len(alive))
+            processes = counted(len(alive), "process", "processes")
+            logger.error("%s had unanswered requests at the end of the shutdown time", processes)
 
     def _stop_all(self) -> None:
         processes = self._processes()

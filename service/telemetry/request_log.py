@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from service import logs
+from service.counting import counted
 from service.logs import Format
 from service.telemetry.line_writer import LineWriter
 from service.telemetry.metrics.recorder import STAGES, Stages
@@ -83,7 +84,9 @@ class RequestLog:
         self._writer.wait(1.0)
 
     def _report(self, now: float) -> None:
-        message = f"left out {self._omitted} request line(s): this process writes at most {self._rate:.3g} a second"
+        message = (
+            f"left out {counted(self._omitted, 'request line')}: this process writes at most {self._rate:.3g} a second"
+        )
         if self._log_format == "json":
             line = {**_head(time.time(), "WARNING"), "message": message, "omitted": self._omitted}
             written = self._writer.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

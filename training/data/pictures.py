@@ -37,6 +37,8 @@ SIDE = 32
 INK_SIDE = 28
 """The same for pictures of ink, which become like MNIST's."""
 
+_SHOWN_ENDINGS = 8
+
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -83,6 +85,26 @@ def files_of(path: Path) -> list[Path]:
     if learnt_from:
         _expect_pictures(roots[0], {file.parent.name for file in learnt_from})
     return [*learnt_from, *(file for files in tested_on for file in files)]
+
+
+def passed_over(path: Path) -> str:
+    """Return what `folder` would pass over in `path`, but for hidden files: "12 .heic, 3 in further folders", or ''.
+
+    Raises:
+        OptionError: `path` is no folder that can be read.
+    """
+    roots = (path / "train", path / "test") if _is_split(path) else (path,)
+    found: Counter[str] = Counter()
+    for root in roots:
+        read = set(_files(root))
+        for inside in (file for folder in _folders(root) for file in folder.iterdir() if _is_shown(file)):
+            if inside.is_dir():
+                found["in further folders"] += sum(file.is_file() for file in inside.rglob("*"))
+            elif inside not in read:
+                found[inside.suffix.lower() or "without an ending"] += 1
+        beside = (file for file in root.iterdir() if _is_shown(file) and file.suffix.lower() in SUFFIXES)
+        found["beside the folders"] += sum(file.is_file() for file in beside)
+    return ", ".join(f"{number:,} {what}" for what, number in found.most_common(_SHOWN_ENDINGS) if number)
 
 
 def _is_split(path: Path) -> bool:

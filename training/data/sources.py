@@ -5,6 +5,7 @@ Knows nothing about training. torchvision and scikit-learn are imported by the d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,6 +20,8 @@ from training.data import downloads, pictures, tables
 from training.data.cache import NO_CACHE, Cache
 from training.data.dataset import Dataset
 from training.errors import OptionError
+
+logger = logging.getLogger(__name__)
 
 INK = ("mnist", "kmnist", "digits")
 """Datasets of light ink on black, which the style "mnist" does not change."""
@@ -61,6 +64,11 @@ def load(
     if kind == "folder" and path:
         title, root = f"folder/{split}/{style}/{fit}/{size}", Path(path)
         files = pictures.files_of(root)
+        if split == "train" and (others := pictures.passed_over(root)):
+            logger.warning(
+                "passed over in %s: %s. What is learnt from lies in its class's folder and ends in %s",
+                *(root, others, " ".join(sorted(pictures.SUFFIXES))),
+            )
         return cache.get(title, files, lambda: pictures.folder(split, root, style=style, fit=fit, size=size))
     if size:
         raise OptionError(f"size must be given with data of the kind folder:PATH. Given: {size} with {name}")

@@ -83,9 +83,12 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except (OSError, ValueError, csv.Error) as error:
         raise OptionError(f"{path} must be a CSV file with a header, in UTF-8. Given: {error}") from error
     if len(lines) < 2:
-        raise OptionError(f"{path} must be a CSV file with a header and rows. Given: {len(lines)} rows")
+        raise OptionError(
+            f"{path} must be a CSV file with a header and rows. Given: {'a header alone' if lines else 'nothing'}"
+        )
     (_, header), *rows = lines
     for number, row in rows:
         if len(row) != len(header):
-            raise OptionError(f"{path} must have {len(header)} columns in every row. Given: {len(row)} in row {number}")
+            columns = "1 column" if len(header) == 1 else f"{len(header)} columns"
+            raise OptionError(f"{path} must have {columns} in every row. Given: {len(row)} in row {number}")
     return header, rows

@@ -11,6 +11,7 @@ from service.api.open_inference import messages, tensors
 from service.api.open_inference.messages import InferRequest, Outputs
 from service.api.open_inference.metadata import inputs_of
 from service.contract.manifest import ImageInput
+from service.counting import counted
 from service.engine.served_models import ServedModel
 from service.images import decode as images
 from service.problems import Problem, TooLarge, Unprocessable
@@ -40,7 +41,7 @@ class TensorInference:
             raise Unprocessable(f"input of {model.name} must be one of {names}. Given: {tensor.name!r}")
         size, limit = tensor.shape[0], self._inference.settings.max_images
         if size > limit:
-            raise TooLarge(f"a request must hold at most {limit} inputs. Given: {size}")
+            raise TooLarge(f"a request must hold at most {counted(limit, 'input')}. Given: {size}")
         spec = model.manifest.input
         if datatype == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(tensor, binary)

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import json_body
+from service.counting import counted
 from service.problems import BadRequest, Unprocessable
 
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
@@ -52,7 +53,7 @@ def read_numbers(tensor: InputTensor, datatype: str, shape: tuple[int, ...], bin
     if data is None:
         data = _from_json(tensor, dtype, count)
     if len(data) != count * dtype.itemsize:
-        raise BadRequest(f"input {name!r} must hold {count * dtype.itemsize} bytes. Given: {len(data)}")
+        raise BadRequest(f"input {name!r} must hold {counted(count * dtype.itemsize, 'byte')}. Given: {len(data)}")
     if datatype == "FP32" and not np.isfinite(np.frombuffer(data, dtype)).all():
         raise Unprocessable(f"input {name!r} must hold finite numbers. Given: one that is not")
     return data
@@ -77,7 +78,7 @@ def read_bytes(tensor: InputTensor, binary: Binary) -> list[bytes]:
     elements = list(itertools.islice(_split(data, name), shape[0] + 1))
     if len(elements) != shape[0]:
         given = "more" if len(elements) > shape[0] else len(elements)
-        raise BadRequest(f"input {name!r} must hold {shape[0]} elements. Given: {given}")
+        raise BadRequest(f"input {name!r} must hold {counted(shape[0], 'element')}. Given: {given}")
     return elements
 
 
@@ -103,7 +104,7 @@ class Binary:
             return None
         if type(size) is not int or not 0 <= size <= len(self._data):
             raise BadRequest(
-                f"binary_data_size of {tensor.name!r} must be at most the {len(self._data)} bytes that are left. "
+                f"binary_data_size of {tensor.name!r} must be at most the bytes that are left, {len(self._data)}. "
                 f"Given: {size!r}"
             )
         taken, self._data = bytes(self._data[:size]), self._data[size:]
@@ -112,7 +113,7 @@ class Binary:
     def expect_end(self) -> None:
         """Raise BadRequest if bytes are left that no tensor took."""
         if self._data:
-            raise BadRequest(f"every byte must belong to an input. Given: {len(self._data)} bytes more")
+            raise BadRequest(f"every byte must belong to an input. Given: {counted(len(self._data), 'byte')} more")
 
 
 def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
@@ -124,7 +125,7 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
             raise BadRequest(f"input {name!r} must have data of its shape. Given: lists of several lengths")
         values = list(itertools.chain.from_iterable(values))
     if len(values) != count:
-        raise BadRequest(f"input {name!r} must hold {count} elements. Given: {len(values)}")
+        raise BadRequest(f"input {name!r} must hold {counted(count, 'element')}. Given: {len(values)}")
     if dtype.kind != "u":
         if not set(map(type, values)) <= {int, float}:
             raise Unprocessable(f"input {name!r} must hold numbers alone")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from service.counting import counted
 from service.engine.queues import Part
 from service.engine.served_models import ServedModel
 from service.problems import NotFound, Unprocessable
@@ -143,7 +144,8 @@ class Recent:
         found = found[found["time"] > 0]
         if not len(found):
             raise NotFound(
-                f"request_id must be of one of the latest {self._predictions.size:,} predictions{self._since()}. "
+                f"request_id must be of one of the latest {counted(self._predictions.size, 'prediction')}"
+                f"{self._since()}. "
                 f"Given: {request_id[:128]!r}, which is none, or of a request without predictions"
             )
         latest = found["time"] == found["time"].max()

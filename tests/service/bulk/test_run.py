@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.bulk import local
+from service.bulk.plan import PlanError
 from service.bulk.run import finish
 from service.bulk.scoring import Job, Report, Scorer
 from tests.service.bulk.scored import (
@@ -54,6 +55,17 @@ def test_a_run_without_a_cluster_takes_the_device_of_the_settings(
     monkeypatch.setattr("torch.cuda.is_available", lambda: there)
 
     assert str(local._device(wanted)) == device
+
+
+@pytest.mark.parametrize("place", ["images/out", "images", "images/../images/out", "link/out"])
+def test_results_may_not_lie_among_the_images(images: Path, registry: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to(images)
+
+    with pytest.raises(PlanError, match="--out must lie outside SOURCE, which it would change"):
+        planned(images, tmp_path / place, registry)
+
+    assert not (images / "out").exists()
+    assert planned(images, f"{images}-out", registry).missing
 
 
 def test_a_second_run_has_nothing_to_do(images: Path, registry: Path, tmp_path: Path) -> None:

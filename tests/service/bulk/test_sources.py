@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from service.bulk.sources import Entry, Source, SourceError, image_column, walk
 from tests import pictures
@@ -90,6 +91,19 @@ def test_a_prefix_that_cannot_be_listed_is_an_error_and_not_left_out() -> None:
 
     with pytest.raises(PermissionError):
         list(walk(Store(), "bucket"))
+
+
+def test_a_store_without_credentials_is_an_error_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCredentialsError(Exception):  # botocore's is no OSError either
+        pass
+
+    def refuse(*_: object) -> bool:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(LocalFileSystem, "isdir", refuse)
+
+    with pytest.raises(SourceError, match=r"SOURCE must be readable\. Given: .*: Unable to locate credentials"):
+        Source(str(tmp_path))
 
 
 def test_a_list_gives_its_lines_in_their_order(tmp_path: Path) -> None:

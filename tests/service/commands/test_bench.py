@@ -74,7 +74,7 @@ def test_files_are_sent_as_they_are(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(tmp_path / "x.png")
 
     assert code == 0
-    assert "1 files\n" in out
+    assert "1 file\n" in out
 
 
 def test_any_path_can_be_fetched(run: Run) -> None:
@@ -117,4 +117,4 @@ def test_it_says_when_its_numbers_mean_less_than_they_seem(run: Run, monkeypatch
     assert code == 1
     assert "errors   2 x status 429" in out
     assert "note: this program used 97% of the one core" in out
-    assert "note: 7 requests that were due were never sent: 4 connections do not bear 500/s" in out
+    assert "note: 7 requests due but never sent: 500/s are too many for 4 connections" in out

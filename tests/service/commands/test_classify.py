@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -80,7 +82,7 @@ def test_every_image_has_a_row_with_its_class(
 
     assert code == 0
     assert_whole(tmp_path / "out.csv")
-    assert capsys.readouterr().out.startswith(f"1,000 files in {tmp_path / 'out.csv'}, 0 of them errors, 1,000 now in ")
+    assert capsys.readouterr().out.startswith(f"1,000 files in {tmp_path / 'out.csv'}, 0 errors, 1,000 now in ")
     assert (
         (tmp_path / "out.csv")
         .read_text()
@@ -102,7 +104,7 @@ def test_a_service_that_dies_in_the_middle_ends_it_and_the_next_one_goes_on(
     code = main(["classify", str(folder), "--out", str(out), "--url", service.url])
 
     assert process.returncode == 1
-    assert f"{len(interrupted):,} of 1,000 files are in {out}; the same command goes on" in said[1]
+    assert f"in {out}: {len(interrupted):,} of 1,000 files; the same command goes on" in said[1]
     assert "must answer. Given: " in said[1]
     assert "Traceback" not in said[1]
     assert 50 <= len(interrupted) < 1000
@@ -142,6 +144,63 @@ def test_files_that_fail_have_their_error_in_the_row_and_the_exit_code(service: 
     assert "the image must be one of PNG" in rows["bad.png"]["error"]
 
 
+def test_files_that_are_passed_over_are_counted_by_their_endings(
+    service: Service, small: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (small / "phone").mkdir()
+    for name in ("a.heic", "phone/b.HEIC", "c.avif", "README", ".DS_Store", "phone/.hidden.heic"):
+        (small / name).touch()
+    (small / "more").symlink_to(elsewhere)
+
+    main(["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url])
+
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("passed over ")]
+    assert said.startswith("passed over 5 files: 2 .heic, ")
+    assert set(said.partition(": ")[2].split(", ")) == {
+        *("2 .heic", "1 .avif", "1 without an ending", "1 behind a link to a folder")
+    }
+
+
+def test_a_folder_of_others_names_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.heic").touch()
+
+    code = main(["classify", str(tmp_path), "--out", str(tmp_path / "out.csv")])
+
+    assert code == 1
+    assert capsys.readouterr().err.endswith(
+        " must hold images (.png .jpg .jpeg .webp .gif .bmp). Given: none, but 1 .heic\n"
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    code = main(["classify", str(small), "--out", str(small / "out.csv")])
+
+    assert code == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_one_file_is_no_plural(service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.png").write_bytes(b"x")
+
+    main(["classify", str(tmp_path), "--out", str(tmp_path / "out.csv"), "--url", service.url])
+
+    assert capsys.readouterr().out.startswith(f"1 file in {tmp_path / 'out.csv'}, 1 error, 1 now in ")
+    assert "Given: 1 byte that looks like text" in (tmp_path / "out.csv").read_text()
+
+
 def test_rows_that_are_there_are_left_and_new_files_are_added(
     service: Service, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,7 +213,7 @@ def test_rows_that_are_there_are_left_and_new_files_are_added(
     assert code == 1
     assert rows_of(out)[0]["label"] == "five"
     assert len(rows_of(out)) == 4
-    assert captured.err.startswith("1 files are in ")
+    assert captured.err.startswith(f"already in {out}: 1 file\n")
     assert "3 now in " in captured.out
 
 

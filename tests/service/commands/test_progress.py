@@ -41,7 +41,7 @@ def test_lines_are_few_and_without_control_characters(monkeypatch: pytest.Monkey
 
     text = shown(io.StringIO())
 
-    assert text == "5 of 10 files, 0 files/s, time left 0:00:10\n10 of 10 files, 1 files/s, time left 0:00:00\n"
+    assert text == "5 of 10 files, 0 files/s, time left 0:00:10\n10 of 10 files, 1 file/s, time left 0:00:00\n"
 
 
 def test_several_are_counted_at_once_under_their_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_several_are_counted_at_once_under_their_own_name(monkeypatch: pytest.Mo
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))  # type: ignore[attr-defined]
     stream = io.StringIO()
 
-    with progress.showing(stream, 5_000, 1_000, "images") as advance:
+    with progress.showing(stream, 5_000, 1_000, "image") as advance:
         advance(1_000)
 
     assert stream.getvalue() == "2,000 of 5,000 images, 100 images/s, time left 0:00:30\n"
@@ -59,7 +59,7 @@ def test_a_bar_shows_the_rate_and_the_time_left() -> None:
     pytest.importorskip("rich")
     stream = Terminal()
 
-    with progress.showing(stream, 10, 0, "images") as advance:
+    with progress.showing(stream, 10, 0, "image") as advance:
         advance(5)
 
     assert "images/s" in stream.getvalue()

@@ -33,9 +33,24 @@ def test_a_folder_is_scored_and_the_summary_counts(
     said = capsys.readouterr()
     assert code == 0
     assert said.out.startswith("45 images scored in ")
-    assert said.out.endswith(f"2 of them errors\n45 rows in {tmp_path / 'out'}\n")
+    assert said.out.endswith(f"2 errors\n45 rows in {tmp_path / 'out'}\n")
     assert said.err.startswith("45 images in 5 shards by rows@1\n")
     expect_every_image_once(tmp_path / "out", 45)
+
+
+def test_files_that_are_passed_over_are_counted_by_their_endings(
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_images(tmp_path / "images", 1)
+    for name in ("a.heic", "b.HEIC", "c.cr2", ".DS_Store"):
+        (images / name).touch()
+
+    main(command(images, tmp_path / "out", registry))
+
+    said = capsys.readouterr()
+    assert said.err == "1 image in 1 shard by rows@1\npassed over 3 files: 2 .heic, 1 .cr2\n"
+    assert said.out.startswith("1 image scored in ")
+    assert said.out.endswith(f"\n1 row in {tmp_path / 'out'}\n")
 
 
 def test_the_model_may_be_in_any_of_several_registries(
@@ -121,16 +136,34 @@ def test_wrong_options_are_wrong_usage(
 
 @pytest.mark.parametrize(
     ("source", "model", "said"),
-    [("nowhere", "rows", "SOURCE must exist"), (".", "none", "model must be one of"), (".", "sign", "one of images")],
-    ids=["no source", "no model", "a model of features"],
+    [
+        ("nowhere", "rows", "SOURCE must exist"),
+        ("", "none", "model must be one of"),
+        ("", "sign", "one of images"),
+        ("nos3://bucket", "rows", "SOURCE must be readable. Given: nos3://bucket: Protocol not known: nos3"),
+    ],
+    ids=["no source", "no model", "a model of features", "no such store"],
 )
 def test_what_cannot_be_scored_is_said(
-    tmp_path: Path, registry: Path, capsys: pytest.CaptureFixture[str], source: str, model: str, said: str
+    tmp_path: Path,
+    registry: Path,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    model: str,
+    said: str,
 ) -> None:
-    arguments = ["score", str(tmp_path / source), "--out", str(tmp_path / "out"), "--model", model]
+    place = source if "://" in source else str(tmp_path / source)
+    arguments = ["score", place, "--out", str(tmp_path / "out"), "--model", model]
 
     assert main([*arguments, "--registry", str(registry)]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_destination_that_no_store_has_is_said(
+    images: Path, registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(images, "nos3://bucket", registry)) == 1
+    assert "--out must be a folder or a URL that can be written to. Given: nos3://bucket: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("package", "extra"), [("pyarrow", "parquet"), ("ray", "ray")])
@@ -162,4 +195,4 @@ def test_a_run_without_all_parts_fails_and_says_how_to_go_on(
     said = capsys.readouterr().err
     assert code == 1
     assert "shard 0: the disk is full" in said
-    assert "3 of 3 have none; the same command goes on" in said
+    assert "3 of 3 without; the same command goes on" in said

@@ -225,7 +225,7 @@ def test_a_replacement_is_reported_with_its_reason(
 def test_a_worker_that_never_comes_up_is_given_up_after_so_many_starts(start: Start) -> None:
     program = start(worker=("fails",), max_failed_starts=3)
 
-    program.wait_for("ServiceFailed worker 0 failed to start 3 time(s) in a row, last with exit code 1")
+    program.wait_for("ServiceFailed worker 0 failed to start 3 times in a row, last with exit code 1")
     rest = program.rest()
 
     assert sum(line.startswith("worker 0 fails") for line in program.lines) == 3
@@ -245,7 +245,7 @@ def test_failures_that_are_not_in_a_row_are_not_added_up(start: Start) -> None:
 def test_a_worker_that_calls_itself_hopeless_is_given_up_at_once(start: Start) -> None:
     program = start(worker=("hopeless",), max_failed_starts=100)
 
-    program.wait_for("ServiceFailed worker 0 failed to start 1 time(s)")
+    program.wait_for("ServiceFailed worker 0 failed to start 1 time in a row")
 
     assert program.rest()[-1] == ALL_GONE
 

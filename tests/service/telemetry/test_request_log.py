@@ -119,7 +119,7 @@ def test_no_more_lines_are_written_than_a_second_may_have_and_the_rest_is_counte
 
     assert omitted == [6, *[9] * 7]
     assert [line["message"] for line in lines[:-1]] == ["request"] * 11
-    assert lines[-1]["message"] == "left out 69 request line(s): this process writes at most 4 a second"
+    assert lines[-1]["message"] == "left out 69 request lines: this process writes at most 4 a second"
     assert lines[-1]["omitted"] == 69
 
 

@@ -405,8 +405,8 @@ CSV = "simple_net --data csv:t.csv"
             CSV,
             r"the name of a column in t\.csv must have at most 1000 characters\. Given: 1001, xxxx",
         ),
-        (rows("x,kind\n"), CSV, r"a header and rows\. Given: 1 row"),
-        (rows(""), CSV, r"a header and rows\. Given: 0 rows"),
+        (rows("x,kind\n"), CSV, r"a header and rows\. Given: a header alone"),
+        (rows(""), CSV, r"a header and rows\. Given: nothing"),
         # folders to write to
         (
             a_file,

@@ -56,6 +56,33 @@ def test_a_folder_with_train_and_test_keeps_its_pictures_and_its_split(tmp_path:
     assert train.labels.tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("split_up", [False, True])
+def test_what_is_passed_over_is_said_once(split_up: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {f"{name}/{number}.png": picture(number) for name in "ab" for number in range(5)}
+    others = (
+        "a/x.heic",
+        "b/y.HEIC",
+        "b/z.avif",
+        "b/README",
+        "b/.DS_Store",
+        "a/more/1.png",
+        "a/more/2.png",
+        "loose.jpg",
+    )
+    files |= dict.fromkeys(others, picture(0))
+    folders = ("train/", "test/") if split_up else ("",)
+    root = write(tmp_path, {f"{folder}{name}": content for folder in folders for name, content in files.items()})
+
+    for split in ("train", "test"):
+        sources.load(f"folder:{root}", split, tmp_path)
+
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    each = [(2, ".heic"), (2, "in further folders"), (1, ".avif"), (1, "without an ending"), (1, "beside the folders")]
+    expected = {f"{number * len(folders)} {what}" for number, what in each}
+    assert said.startswith(f"passed over in {root}: ")
+    assert set(said.partition(": ")[2].partition(". What")[0].split(", ")) == expected
+
+
 def test_a_folder_without_them_tests_on_every_fifth_picture_of_each_class(tmp_path: Path) -> None:
     root = write(tmp_path, {f"{kind}/{i}.png": picture(i, mode="L") for kind in "ab" for i in range(10)})
 

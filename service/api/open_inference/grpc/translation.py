@@ -8,6 +8,7 @@ from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
 from service.api.open_inference.messages import InferRequest, Outputs
 from service.api.open_inference.tensors import Parameters
+from service.counting import counted
 from service.engine.served_models import ServedModel
 from service.problems import BadRequest, TooLarge
 
@@ -29,16 +30,16 @@ def parse(message: Message, max_values: int) -> tuple[InferRequest, tensors.Bina
         raise BadRequest(f"outputs must be at most {most}. Given: {len(message.outputs)}")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
-        raise BadRequest(
-            f"raw_input_contents must hold the bytes of each of {len(message.inputs)} inputs. Given: {len(raw)}"
-        )
+        raise BadRequest(f"raw_input_contents must hold the bytes of the one input. Given: {len(raw)} times bytes")
     inputs = []
     chunks = []
     for number, tensor in enumerate(message.inputs):
         described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         contents = _contents(tensor)
         if len(contents) > max_values:
-            raise TooLarge(f"input {tensor.name!r} must hold at most {max_values} elements. Given: {len(contents)}")
+            raise TooLarge(
+                f"input {tensor.name!r} must hold at most {counted(max_values, 'element')}. Given: {len(contents)}"
+            )
         if raw and len(contents):
             raise BadRequest(f"input {tensor.name!r} must have contents or raw contents. Given: both")
         if raw or tensor.datatype == "BYTES":

@@ -235,7 +235,7 @@ def test_elements_may_come_in_the_field_of_their_datatype(calling: Calling) -> N
         ("rows", tensor("pictures", rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of ['images', 'files']"),
         ("rows", tensor("x" * 9000, rows(1), "UINT8"), "INVALID_ARGUMENT", "at most 1000 characters"),
         ("rows", tensor("files", np.array([b"hello"], Any), "BYTES"), "INVALID_ARGUMENT", "look like text"),
-        ("sign", tensor("features", np.zeros((1025, 2), np.float32), "FP32"), "RESOURCE_EXHAUSTED", "at most 1024"),
+        ("sign", tensor("features", np.zeros((1025, 2), np.float32), "FP32"), "RESOURCE_EXHAUSTED", "at most 1,024"),
         ("rows", images(*range(10), *[0] * 150), "RESOURCE_EXHAUSTED", str(MAX_BODY_BYTES)),
     ],
 )
@@ -261,7 +261,7 @@ def test_contents_that_contradict_themselves_are_refused(calling: Calling) -> No
     many.outputs.extend([outputs(name="logits")] * 1500)
     wrong = (
         (both, "Given: both"),
-        (more, "each of 1 inputs. Given: 2"),
+        (more, "the bytes of the one input. Given: 2"),
         (nothing, "inputs must be"),
         (twice, "outputs must name each output at most once"),
         (many, "outputs must be at most 5. Given: 1500"),
