@@ -154,7 +154,8 @@ def _read_local(path: str, max_bytes: int) -> Content | BaseException:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - no object more for each of millions
             if os.fstat(file.fileno()).st_size > max_bytes:
                 return _too_large(max_bytes)
-            return file.read()
+            content = file.read(max_bytes + 1)  # also of what says that it has none, such as a device
+            return content if len(content) <= max_bytes else _too_large(max_bytes)
     except OSError as error:
         if error.errno in _OF_THE_FILE:
             return Unreadable(f"the file must be readable. Given: {error.strerror}")

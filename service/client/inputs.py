@@ -6,13 +6,13 @@ torch, so its type is looked up among what is loaded.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     )
     Features: TypeAlias = Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]] | Tensor
 
+_MOST_FILE_BYTES = 2**28
+"""Of a file that is read whole: a film may be among the pictures, and a device has no end."""
+
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _NEAREST_MODES = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA", "I": "I;16"}  # of the others; RGB but for these
 
@@ -50,7 +53,7 @@ def encode(image: ImageLike) -> bytes:
     """
     value: Any = image
     if isinstance(value, (str, os.PathLike)):
-        return Path(value).read_bytes()
+        return _read_file(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if _is(value, "PIL.Image", "Image"):
@@ -88,6 +91,15 @@ def encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123
+        size = os.fstat(file.fileno()).st_size
+        content = file.read() if 0 < size <= _MOST_FILE_BYTES else file.read(_MOST_FILE_BYTES + 1)
+    if len(content) > _MOST_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"more than {_MOST_FILE_BYTES:,} bytes, too many for a picture", str(path))
+    return content
 
 
 def _is(value: Any, module: str, name: str) -> bool:

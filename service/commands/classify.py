@@ -15,7 +15,7 @@ from typing import NoReturn
 from service.client import AsyncClient, ClientError
 from service.client.batches import MOST_IMAGES
 from service.commands.asking import client_options
-from service.commands.options import EXIT_CODES, Parser, add_choice, add_connection, number
+from service.commands.options import EXIT_CODES, Parser, add_choice, add_connection, number, path
 from service.commands.output import fail, passed_over, say_passed_over
 from service.commands.progress import showing
 from service.commands.results import Results, ResultsError
@@ -55,8 +55,13 @@ def images_under(folder: Path, others: Counter[str] | None = None) -> Iterator[s
             others["behind a link to a folder"] += sum(Path(where, name).is_symlink() for name in folders)
             others.update(other_endings(files))
         for name in sorted(files):
-            if name.lower().endswith(SUFFIXES):
-                yield os.path.relpath(Path(where, name), folder)
+            if not name.lower().endswith(SUFFIXES):
+                continue
+            path = Path(where, name)
+            if not path.exists() or path.is_file():
+                yield os.path.relpath(path, folder)
+            elif others is not None:
+                others["pipe or device"] += 1  # which would be waited for
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -130,9 +135,9 @@ def _parser() -> Parser:
         "  python -m service classify scans --out results.parquet --model mnist --concurrency 8\n\n"
         + EXIT_CODES.format(partly=" or some files failed"),
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="Folder of images, and of folders of them.")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="Folder of images, and of folders of them.")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="Results: .csv, or .parquet (needs pyarrow)."
+        "--out", type=path, required=True, metavar="FILE", help="Results: .csv, or .parquet (needs pyarrow)."
     )
     parser.add_argument(
         "--concurrency",

@@ -127,6 +127,11 @@ def text(given: str) -> str:
     return given
 
 
+def path(given: str) -> Path:
+    """Return a path, likewise: an empty one would be the current folder."""
+    return Path(text(given))
+
+
 def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
     """Return a parser of finite numbers that are at least `least`."""
 

@@ -94,6 +94,8 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(capsys: pyt
         (["predict", "x", "--api-key-file", "nowhere"], "--api-key-file: must be a readable text file. Given: nowhere"),
         (["classify", "."], "--out must be given. Given: nothing"),
         (["classify", "nowhere", "--out", "x.csv"], "FOLDER must be a folder. Given: nowhere"),
+        (["classify", "", "--out", "x.csv"], "FOLDER: must not be empty. Given: ''"),
+        (["score", ".", "--model", "mnist", "--out", ""], "--out: must not be empty. Given: ''"),
         (["classify", ".", "--out", "x.txt"], "--out must end in .csv or .parquet. Given: x.txt"),
         (["health", "--api-key-file", "x"], "options must be those of --help, in full. Given: --api-key-file"),
         (["bench", "nowhere.png"], "FILES: must be readable files. Given: nowhere.png: No such file"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from service.client import inputs
 from service.client.inputs import encode, rows_of
 from service.contract.manifest import ImageInput
 from service.images.decode import decode
@@ -24,6 +25,17 @@ RGB = RNG.integers(0, 256, (5, 7, 3), np.uint8)
 
 def decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_a_file_that_can_be_no_picture_is_not_read_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inputs, "_MOST_FILE_BYTES", 1000)
+    (tmp_path / "film").write_bytes(bytes(1001))
+    (tmp_path / "picture").write_bytes(bytes(1000))
+
+    assert len(encode(tmp_path / "picture")) == 1000
+    for path in (tmp_path / "film", "/dev/zero"):
+        with pytest.raises(OSError, match="more than 1,000 bytes, too many for a picture"):
+            encode(path)
 
 
 @pytest.mark.parametrize("given", [PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG)], ids=type)

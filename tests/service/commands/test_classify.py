@@ -162,6 +162,16 @@ def test_files_that_are_passed_over_are_counted_by_their_endings(
     }
 
 
+def test_a_pipe_is_not_waited_for(service: Service, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(small / "pipe.png")
+    (small / "gone.png").symlink_to(small / "nowhere")
+
+    main(["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url])
+
+    assert "passed over 1 file: 1 pipe or device\n" in capsys.readouterr().err
+    assert "No such file" in {row["path"]: row["error"] for row in rows_of(small / "out.csv")}["gone.png"]
+
+
 def test_a_folder_of_others_names_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.heic").touch()
 

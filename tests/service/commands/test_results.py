@@ -79,6 +79,13 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(path: Path, conte
     assert path.read_text() == content
 
 
+def test_a_device_is_not_read_without_end(tmp_path: Path) -> None:
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+
+    with pytest.raises(ResultsError, match=r"--out must be a file, or new\. Given: .*zero\.csv, which is neither"):
+        Results(tmp_path / "zero.csv")
+
+
 def test_two_processes_cannot_write_one_file(path: Path) -> None:
     with Results(path), pytest.raises(ResultsError, match=r"one process at a time may write .*out.csv"):
         Results(path)
