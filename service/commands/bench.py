@@ -119,6 +119,12 @@ def _noise(height: int, width: int) -> bytes:
     return bytes(top * width) + b"".join(lines) + bytes(top * width)
 
 
+def _path(text: str) -> str:
+    if not (text.startswith("/") and text.isascii() and text.isprintable() and " " not in text):
+        raise argparse.ArgumentTypeError(f"must be a path as /livez. Given: {text!r}")
+    return text
+
+
 def _parser() -> Parser:
     parser = Parser(
         "bench",
@@ -135,7 +141,7 @@ def _parser() -> Parser:
         "exit codes: 0 every answer was good, 1 some failed or none came, 2 wrong usage, 130 interrupted",
     )
     parser.add_argument("files", nargs="*", type=file, metavar="FILES", help="Images to send, in turn.")
-    parser.add_argument("--path", default=PREDICT, help="What is asked. Default: %(default)s")
+    parser.add_argument("--path", type=_path, default=PREDICT, help="What is asked. Default: %(default)s")
     parser.add_argument(
         "--connections", type=number(int, 1), default=16, metavar="N", help="Connections. Default: %(default)s"
     )

@@ -16,7 +16,7 @@ from service.client import AsyncClient, ClientError
 from service.client.batches import MOST_IMAGES
 from service.commands.asking import client_options
 from service.commands.options import EXIT_CODES, Parser, add_choice, add_connection, number, path
-from service.commands.output import fail, passed_over, say_passed_over
+from service.commands.output import fail, passed_over, say_passed_over, without_room
 from service.commands.progress import showing
 from service.commands.results import Results, ResultsError
 from service.counting import counted
@@ -37,8 +37,10 @@ def main(arguments: Sequence[str]) -> int:
         with Results(options.out) as results:
             results.expect(options.model, options.version)
             return _classify(options, results)
-    except (ResultsError, OSError) as error:
+    except ResultsError as error:
         return fail(error)
+    except OSError as error:
+        return fail(error if error.filename else without_room(options.out, error))
 
 
 def images_under(folder: Path, others: Counter[str] | None = None) -> Iterator[str]:

@@ -29,6 +29,11 @@ def fail(reason: object) -> int:
     return 1
 
 
+def without_room(out: object, error: OSError) -> str:
+    """Return what to say of an error while results were written, which names no file."""
+    return f"{out} must take what is written. Given: {error.strerror or error}. The same command goes on"
+
+
 def say_passed_over(endings: Counter[str]) -> None:
     """Say how many files were passed over by their names, and how these end."""
     if endings:
@@ -43,11 +48,19 @@ def passed_over(endings: Counter[str]) -> str:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under bold headings, in columns as wide as their widest entry."""
+    """Rows under bold headings, in columns as wide as their widest entry; a line break in a name is shown as one."""
+    rows = [[_printable(entry) for entry in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     print(bold(_line(header, widths), sys.stdout))
     for row in rows:
         print(_line(row, widths))
+
+
+def _printable(text: str) -> str:
+    """Return a text with its control characters as escapes: a file's name may hold those of a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

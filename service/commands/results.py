@@ -55,9 +55,7 @@ class Results:
                 f"a .parquet file needs pyarrow: pip install argmax[parquet], or write .csv. Given: {path} without it"
             )
         self._rows_path = path.with_name(f"{path.name}.rows.csv") if self._is_parquet else path
-        if (
-            self._rows_path.exists() and not self._rows_path.is_file()
-        ):
+        if self._rows_path.exists() and not self._rows_path.is_file():
             raise ResultsError(f"--out must be a file, or new. Given: {self._rows_path}, which is neither")
         self._file = open(self._rows_path, "a+b")  # noqa: SIM115, PTH123 - closed by __exit__
         try:

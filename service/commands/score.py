@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from service.commands.options import EXIT_CODES, Parser, number, text
-from service.commands.output import fail, say_passed_over
+from service.commands.output import fail, say_passed_over, without_room
 from service.commands.progress import showing
 from service.counting import counted
 from service.settings import Settings
@@ -50,8 +50,10 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         return _score(options, settings)
-    except (PlanError, SourceError, RegistryError, UnfitModelError, DeviceFailedError, OSError, RuntimeError) as error:
+    except (PlanError, SourceError, RegistryError, UnfitModelError, DeviceFailedError, RuntimeError) as error:
         return fail(error)
+    except OSError as error:
+        return fail(without_room(options.out, error) if error.errno and not error.filename else error)
 
 
 def _score(options: argparse.Namespace, settings: Settings) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -99,6 +101,7 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(capsys: pyt
         (["classify", ".", "--out", "x.txt"], "--out must end in .csv or .parquet. Given: x.txt"),
         (["health", "--api-key-file", "x"], "options must be those of --help, in full. Given: --api-key-file"),
         (["bench", "nowhere.png"], "FILES: must be readable files. Given: nowhere.png: No such file"),
+        (["bench", "--path", "livez"], "--path: must be a path as /livez. Given: 'livez'"),
         (["bench", "--connections", "0"], "--connections: must be a whole number of at least 1. Given: '0'"),
         (["keys", "list"], "--file must be given, here or as SERVICE_API_KEYS_FILE. Given: neither"),
         (["keys", "make", "--file", "x"], "make must have the NAME of a key. Given: none"),
@@ -180,6 +183,19 @@ def test_an_address_in_the_environment_is_checked_as_an_option_is(
     monkeypatch.setenv("SERVICE_URL", "elsewhere")
 
     assert "--url: must be an address as http://host:8000. Given: 'elsewhere'" in refusal(capsys, "health")
+
+
+@pytest.mark.parametrize("command", [["config"], ["config", "--json"]])
+def test_output_without_room_is_an_error_of_one_line(command: list[str]) -> None:
+    code = f"import sys\nfrom service.__main__ import main\nsys.exit(main({command}))"
+
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: the output must have room. Given: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_health_loads_the_standard_library_alone() -> None:

@@ -135,6 +135,16 @@ def test_a_heading_is_bold_on_a_terminal_unless_its_owner_minds(
     assert ("\033[" in terminal.getvalue()) == is_bold
 
 
+def test_a_name_cannot_write_over_a_terminal(run: Run, files: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / "a\n\x1b[2Jb.png"
+    odd.write_bytes(files[1].read_bytes())
+
+    _, out, _ = run("predict", odd)
+
+    assert len(out.splitlines()) == 2
+    assert r"a\n\x1b[2Jb.png  1 " in out
+
+
 def test_there_is_no_colour_in_a_pipe(run: Run, files: list[Path], bad_file: Path) -> None:
     assert "\033" not in "".join(map(str, run("predict", *files, bad_file)))
 

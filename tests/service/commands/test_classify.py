@@ -172,6 +172,21 @@ def test_a_pipe_is_not_waited_for(service: Service, small: Path, capsys: pytest.
     assert "No such file" in {row["path"]: row["error"] for row in rows_of(small / "out.csv")}["gone.png"]
 
 
+def test_a_disk_without_room_is_named_with_what_to_do(
+    service: Service, small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.commands.results.Results.add", refuse)
+
+    code = main(["classify", str(small), "--out", str(small / "out.csv"), "--url", service.url])
+
+    assert code == 1
+    expected = f"error: {small / 'out.csv'} must take what is written. Given: No space left on device. The same command"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_folder_of_others_names_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.heic").touch()
 
