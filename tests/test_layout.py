@@ -12,7 +12,6 @@ ELSEWHERE = {
     # Modules of service/ whose tests have another name, because they are only seen through what uses them.
     "service/api/app.py": "tests/end_to_end/test_serving.py",
     "service/api/multipart.py": "tests/service/api/test_body.py",
-    "service/api/open_inference/grpc/server.py": "tests/service/api/open_inference/grpc/test_servicer.py",
     "service/api/open_inference/grpc/translation.py": "tests/service/api/open_inference/grpc/test_servicer.py",
     "service/api/open_inference/messages.py": "tests/service/api/open_inference/test_routes.py",
     "service/api/open_inference/metadata.py": "tests/service/api/open_inference/test_routes.py",

@@ -127,7 +127,7 @@ def _reason(error: httpx.RequestError) -> str:
     """Return what happened, in the system's words where it has some: anyio's are that all attempts failed."""
     origin = _origin(error)
     if isinstance(origin, OSError) and not isinstance(origin, ssl.SSLError) and origin.strerror:
-        return os.strerror(origin.errno) if origin.errno > 0 else origin.strerror
+        return os.strerror(origin.errno) if origin.errno and origin.errno > 0 else origin.strerror
     return str(error) or type(error).__name__
 
 

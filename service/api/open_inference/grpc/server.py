@@ -16,6 +16,13 @@ logger = logging.getLogger(__name__)
 _CALLS = 4096
 """Calls that may be under way. One that waits with its message unread takes up to 90 KB."""
 
+_CONNECTION_SECONDS = 300.0
+"""After which clients open another connection, as gRPC's do by themselves."""
+
+_LAST_CALLS_SECONDS = 30.0
+"""How long calls may then go on, besides the time to receive and to answer one; after it the connection is closed. A
+client that takes no answers keeps their calls under way until then: nothing else ends them."""
+
 
 async def serve(handler: Any, settings: Settings) -> None:
     """Answer calls until SIGTERM, then finish those that were accepted.
@@ -33,6 +40,8 @@ async def serve(handler: Any, settings: Settings) -> None:
         ("grpc.http2.bdp_probe", 0),
         # None but the identity: 20 KB become 15 MB before the service sees them.
         ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
+        ("grpc.max_connection_age_ms", round(1000 * _CONNECTION_SECONDS)),
+        ("grpc.max_connection_age_grace_ms", round(1000 * (2 * settings.timeout_seconds + _LAST_CALLS_SECONDS))),
         ("grpc.so_reuseport", 1),  # the supervisor holds the port for whoever replaces this process
     ]
     server = grpc.aio.server(handlers=[handler], options=options, maximum_concurrent_rpcs=_CALLS)

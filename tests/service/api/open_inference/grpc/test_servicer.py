@@ -355,7 +355,7 @@ def test_a_refused_message_is_not_held_until_garbage_is_collected() -> None:
             return b"a message"
 
         async def abort(self, *_: Any) -> None:
-            self.held_at_the_end = message() is not None
+            self.held_at_the_end = messages[0]() is not None
             raise triton.grpc.aio.AbortError
 
     async def refuse(held: Held, *_: Any) -> Any:
@@ -370,12 +370,11 @@ def test_a_refused_message_is_not_held_until_garbage_is_collected() -> None:
             await servicer._answer("/ModelInfer", refuse, parse, nothing, context)
 
     def parse(_: bytes) -> Held:
-        nonlocal message
         held = Held()
-        message = weakref.ref(held)
+        messages.append(weakref.ref(held))
         return held
 
-    message: Any = None
+    messages: list[Any] = []
     context = Context()
     gc.disable()
     try:
