@@ -152,7 +152,9 @@ def health() -> Dialog[Health]:
     if response.status_code not in (200, 503):
         raise error_in(response)
     document = document_of(response)
-    return Health(response.status_code == 200, str(document.get("status")), document.get("models", {}))
+    if not isinstance(ready := document.get("models", {}), dict):
+        raise not_the_service(response)
+    return Health(response.status_code == 200, str(document.get("status")), ready)
 
 
 def models() -> Dialog[Models]:
@@ -166,7 +168,7 @@ def models() -> Dialog[Models]:
         raise error_in(response)
     try:
         return models_of(document_of(response))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise not_the_service(response) from error
 
 
@@ -201,7 +203,7 @@ def accuracies() -> Dialog[tuple[LiveAccuracy, ...]]:
         raise error_in(response)
     try:
         return accuracies_of(document_of(response))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise not_the_service(response) from error
 
 
@@ -215,9 +217,12 @@ def pairs() -> Dialog[list[dict[str, Any]]]:
     if response.status_code != 200:
         raise error_in(response)
     try:
-        return [json.loads(line) for line in response.content.splitlines()]  # of text, U+2028 ends one, too
-    except ValueError as error:
+        pairs = [json.loads(line) for line in response.content.splitlines()]  # of text, U+2028 ends one, too
+    except (ValueError, RecursionError) as error:
         raise not_the_service(response) from error
+    if not all(isinstance(pair, dict) for pair in pairs):
+        raise not_the_service(response)
+    return pairs
 
 
 def _post_json(document: Mapping[str, Any], options: Options) -> Request:

@@ -22,7 +22,7 @@ def read_predictions(response: httpx.Response, count: int) -> list[Answer]:
     try:
         about = document["model"], document["version"], _request_id(response) or ""
         answers = [answer_of(one, *about, index) for index, one in enumerate(document["predictions"])]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise not_the_service(response) from error
     if len(answers) != count:
         raise Failed(
@@ -40,7 +40,7 @@ def document_of(response: httpx.Response) -> dict[str, Any]:
     """
     try:
         document = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise not_the_service(response) from error
     if not isinstance(document, dict):
         raise not_the_service(response)
@@ -51,7 +51,7 @@ def error_in(response: httpx.Response) -> ClientError:
     """Return the refusal in the service's words, or in a proxy's."""
     try:
         detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return not_the_service(response)
     return error_of(response.status_code, detail, _request_id(response))
 

@@ -37,10 +37,12 @@ def _get(url: str, timeout_seconds: float) -> tuple[int, dict[str, Any]]:
         connection.request("GET", parts.path)
         response = connection.getresponse()
         document = json.loads(response.read())
+    except RecursionError:
+        raise ValueError("JSON that goes too deep") from None
     finally:
         connection.close()
-    if not isinstance(document, dict):
-        raise ValueError(f"JSON that is no object, with status {response.status}")
+    if not (isinstance(document, dict) and isinstance(document.get("models", {}), dict)):
+        raise ValueError(f"JSON that is another's, with status {response.status}")
     return response.status, document
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -32,6 +33,9 @@ from tests import pictures
 from tests.running import Service
 
 GOOD = {"model": "rows", "version": 1, "predictions": [{"class_id": 7, "label": "7", "probability": 0.9}]}
+
+DEEP = "[" * 100_000
+"""JSON that no parser of Python's reads."""
 
 
 @pytest.fixture
@@ -269,14 +273,36 @@ def test_a_key_that_is_not_accepted_is_not_allowed(status: int) -> None:
         httpx.Response(200, json={"predictions": []}),
         httpx.Response(200, json={**GOOD, "predictions": []}),
         httpx.Response(200, json={**GOOD, "predictions": [{}]}),
+        httpx.Response(200, json={**GOOD, "predictions": "abc"}),
+        httpx.Response(200, text=DEEP),
         httpx.Response(302, headers={"location": "/login"}),
         httpx.Response(502, text="Bad Gateway"),
     ],
-    ids=["html", "list", "no model", "no answer", "empty answer", "redirect", "proxy"],
+    ids=["html", "list", "no model", "no answer", "empty answer", "text", "deep", "redirect", "proxy"],
 )
 def test_what_is_not_the_service_fails_with_what_it_said(answer: httpx.Response) -> None:
     with answering(answer) as client, pytest.raises(Failed, match=r"must .*\. Given: "):
         client.predict(b"x")
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        *itertools.product(
+            [Client.health, Client.models, Client.accuracies], ['{"models": "abc"}', '{"models": [1]}', "1", DEEP]
+        ),
+        *itertools.product([Client.pairs], ["1", DEEP]),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else value.__name__,
+)
+def test_whatever_is_asked_of_another_service_is_an_error_of_the_clients_own(
+    ask: Callable[[Client], object], said: str
+) -> None:
+    with (
+        answering(httpx.Response(200, text=said)) as client,
+        pytest.raises(Failed, match=r"must answer as the service"),
+    ):
+        ask(client)
 
 
 def test_a_connection_is_kept_for_the_next_request(client: Client, service: Service) -> None:

@@ -43,13 +43,18 @@ def http(status: str, body: str) -> bytes:
         (http("503 Service Unavailable", '{"status": "draining"}'), "not ready: draining\n"),
         (http("404 Not Found", '{"detail": "what?"}'), "not ready: status 404\n"),
         (http("200 OK", "<html>"), "must answer as the service does. Given: "),
-        (http("200 OK", "[]"), "Given: JSON that is no object, with status 200"),
+        (http("200 OK", "[]"), "Given: JSON that is another's, with status 200"),
+        (
+            http("200 OK", '{"models": [1]}'),
+            "Given: JSON that is another's, with status 200",
+        ),
+        (http("200 OK", "[" * 100_000), "Given: JSON that goes too deep"),
         (b"SSH-2.0-OpenSSH\r\n", "must answer as the service does. Given: "),
         (b"", "must answer as the service does. Given: "),
         (None, "Given: timed out"),
     ],
     indirect=["server"],
-    ids=["draining", "not found", "html", "list", "ssh", "hangs up", "silent"],
+    ids=["draining", "not found", "html", "list", "other models", "deep", "ssh", "hangs up", "silent"],
 )
 def test_whatever_is_not_a_ready_service_is_not_ready(
     server: str, said: str, capsys: pytest.CaptureFixture[str]
