@@ -34,7 +34,7 @@ class Reception:
 
 
 class Place:
-    """The place of one call, in an `async with`; entering raises Unavailable if none becomes free in time."""
+    """The place of one call, in an `async with` that leaves it."""
 
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
@@ -43,19 +43,6 @@ class Place:
         self._limit = asyncio.timeout(None)
 
     async def __aenter__(self) -> Self:
-        reception = self._reception
-        if reception.room.locked():
-            for place in reception.receiving:
-                place._hurry()
-        reception.waiting += 1
-        try:
-            async with asyncio.timeout(reception.seconds):
-                await reception.room.acquire()
-        except TimeoutError:
-            raise _no_room() from None
-        finally:
-            reception.waiting -= 1
-        self._is_taken = True
         return self
 
     async def __aexit__(
@@ -68,8 +55,10 @@ class Place:
 
         Raises:
             BadRequest: there is none.
-            RequestTimeout, Unavailable: it does not come in time, or not in the time that there is while others wait.
+            RequestTimeout: it does not come in time.
+            Unavailable: no place becomes free in time, or it does not come in the time that there is while others wait.
         """
+        await self._take()
         reception = self._reception
         reception.receiving.add(self)
         try:
@@ -88,6 +77,21 @@ class Place:
         if len(message) <= SMALL_MESSAGE_BYTES:
             self._leave()
         return message
+
+    async def _take(self) -> None:
+        reception = self._reception
+        if reception.room.locked():
+            for place in reception.receiving:
+                place._hurry()
+        reception.waiting += 1
+        try:
+            async with asyncio.timeout(reception.seconds):
+                await reception.room.acquire()
+        except TimeoutError:
+            raise _no_room() from None
+        finally:
+            reception.waiting -= 1
+        self._is_taken = True
 
     def _hurry(self) -> None:
         until = asyncio.get_running_loop().time() + _HURRIED_SECONDS

@@ -17,7 +17,7 @@ from service.api.exchange import Exchange, Inputs
 from service.api.inference import Ask, Inference
 from service.api.open_inference import messages, metadata
 from service.api.open_inference.grpc import translation
-from service.api.open_inference.grpc.reception import Reception
+from service.api.open_inference.grpc.reception import Place, Reception
 from service.api.open_inference.grpc.schema import CLASSES, SERVICE, Message, parse
 from service.api.open_inference.metadata import Document
 from service.api.open_inference.tensor_inference import TensorInference
@@ -139,7 +139,16 @@ class Servicer:
             self._observer.turned_away(request, refusal)
             raise refusal
         async with self._reception.place() as place:
-            return await handle(parse(await place.receive(context)), request, context)
+            return await handle(await self._received(request, place, parse, context), request, context)
+
+    async def _received(
+        self, request: Request, place: Place, parse: Callable[[bytes], Message], context: Context
+    ) -> Message:
+        try:
+            return parse(await place.receive(context))
+        except Problem as problem:
+            self._observer.turned_away(request, problem)
+            raise
 
     # What is served
 

@@ -325,13 +325,16 @@ def test_a_caller_without_a_key_is_refused_before_its_message_comes(calling: Cal
     assert refused.value.code() is triton.grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_call_without_a_message_is_refused(calling: Calling) -> None:
+def test_a_call_without_a_message_is_refused_and_counted(calling: Calling) -> None:
+    before = calling.service.metric_at_rest("inference_request_failures_total", reason="bad_input")
     with triton.grpc.insecure_channel(calling.address) as channel:
         call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer", bytes, bytes)
         with pytest.raises(triton.grpc.RpcError, match="a call must have a message") as refused:
             call(iter(()), timeout=20, metadata=(("x-api-key", KEY),))
 
     assert refused.value.code() is triton.grpc.StatusCode.INVALID_ARGUMENT
+    after = calling.service.wait_for_metric(before + 1, "inference_request_failures_total", reason="bad_input")
+    assert after == before + 1
 
 
 def test_a_refused_message_is_not_held_until_garbage_is_collected() -> None:
