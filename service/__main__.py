@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,10 +15,11 @@ from service.commands import COMMANDS
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TERMINATED = 143  # 128 + SIGTERM; a container's first process would not hear the signal without a handler
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command; return the exit code: 0 done, 1 failed, 2 wrong usage, 130 or 143 interrupted."""
     _open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
@@ -30,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name or a label may not fit the terminal
     # Imported where needed: `health` runs every few seconds in a container, and `predict` has no use for torch.
-    command = importlib.import_module(f"service.commands.{name}")
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         try:
+            command = importlib.import_module(f"service.commands.{name}")
             code: int = command.main(arguments)
         finally:
             sys.stdout.flush()
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         print(f"error: the output must have room. Given: {error.strerror}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return code
 
 

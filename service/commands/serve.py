@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from service.commands.options import Parser
 from service.contract.registries import open_registry
 from service.contract.registry import RegistryError
 from service.contract.signatures import SignatureError, TrustedKeys
+from service.processes import signals
 from service.processes.run_folder import run_folder
 from service.settings import Settings
 
@@ -26,9 +29,15 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; return the exit code: 0 stopped, 1 the service failed, 2 a wrong option or setting."""
-    settings = read_settings(arguments)
-    if settings is None:
-        return 2
+    with signals.ending_at_once():
+        settings = read_settings(arguments)
+        if settings is None or not _can_begin(settings):
+            return 2
+    return serve(settings)
+
+
+def _can_begin(settings: Settings) -> bool:
+    """Return whether what the settings name is there; print what is not."""
     try:
         if settings.trusted_keys:
             TrustedKeys.read(Path(settings.trusted_keys))
@@ -37,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
             open_registry(settings.registry, must_exist=not settings.cache_dir)
     except (RegistryError, SignatureError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return serve(settings)
+        return False
+    return True
 
 
 def read_settings(arguments: Sequence[str]) -> Settings | None:
@@ -72,6 +81,7 @@ def serve(settings: Settings) -> int:
     # Of 2.9 s of imports, 0.4 were spent looking for garbage among objects that stay for good.
     gc.disable()
     with run_folder() as folder:
+        signals.end_at_once(functools.partial(shutil.rmtree, folder, ignore_errors=True))
         from service.logs import configure_logging
         from service.processes.restart_policy import ServiceFailed
         from service.processes.server import Server
@@ -83,6 +93,8 @@ def serve(settings: Settings) -> int:
         except (OSError, ServiceFailed, ValueError) as error:
             logger.error("the service stopped: %s", error)
             return 1
+        finally:
+            signals.ignore()
     return 0
 
 

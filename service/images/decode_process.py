@@ -59,7 +59,9 @@ def serve(channel: socket.socket) -> None:
 
 def main(descriptor: str) -> None:
     """Serve the socket `descriptor`, inherited from the process that takes requests."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor; the socket's end ends this process
+    # Stop signals, which may be sent to all, are for the supervisor; the socket's end ends this process.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # Pillow's, on metadata
     Image.MAX_IMAGE_PIXELS = None  # sizes were checked, with words of our own
     os.nice(_NICENESS)

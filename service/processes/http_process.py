@@ -40,7 +40,7 @@ from service.http.acceptor import Balance
 from service.http.limits import Limits
 from service.http.server import HTTPServer
 from service.images.decode_pool import DecodePool
-from service.processes.signals import leave_signals_to_supervisor
+from service.processes.signals import END, leave_signals_to_supervisor
 from service.processes.sockets import close_all
 from service.rollout.unloaded import Unloaded
 from service.settings import Settings
@@ -148,12 +148,12 @@ class HTTPProcess:
         return self._keys is not None
 
     def serve_http(self, number: int, web: socket.socket, inherited: list[socket.socket]) -> None:
-        """Serve HTTP on the socket `web` until SIGTERM, as the front process `number`."""
+        """Serve HTTP on the socket `web` until the supervisor ends it, as the front process `number`."""
         self._begin(number, inherited)
         uvloop.run(self._serve_http(web))
 
     def serve_grpc(self, number: int, inherited: list[socket.socket]) -> None:
-        """Serve gRPC until SIGTERM, as the front process `number`."""
+        """Serve gRPC until the supervisor ends it, as the front process `number`."""
         self._begin(number, inherited)
         asyncio.run(self._serve_grpc())
 
@@ -166,7 +166,7 @@ class HTTPProcess:
             body_seconds=settings.timeout_seconds,
         )
         stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        asyncio.get_running_loop().add_signal_handler(END, stop.set)
         async with self.life():
             server = HTTPServer(self._router, limits, self._balance, self._number)
             await server.run(web, stop, shutdown_seconds=settings.shutdown_seconds)
@@ -185,8 +185,10 @@ class HTTPProcess:
             self._auth,
             self._observer,
         )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(END, stop.set)
         async with self.life():
-            await serve(servicer.handler(), self._settings)
+            await serve(servicer.handler(), self._settings, stop)
 
     def _begin(self, number: int, inherited: list[socket.socket]) -> None:
         self._number = number
@@ -202,7 +204,7 @@ class HTTPProcess:
         """Keep the connections to the workers open, and the housekeeping running, while requests are taken."""
         if parent := multiprocessing.parent_process():
             # Without a supervisor nobody would end this process: finish what was accepted, then exit.
-            asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
+            asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, END)
         self._observer.open()
         self._dispatcher.open()
         if self._heartbeats.any_up():

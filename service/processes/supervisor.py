@@ -5,10 +5,12 @@ It runs in the main thread of a process that has no other: new processes are for
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import multiprocessing.connection
 import os
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -16,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from service.counting import counted
 from service.heartbeats import Heartbeats
 from service.processes.restart_policy import OVERSIZED, UNSOUND, Life, RestartPolicy, ServiceFailed
-from service.processes.signals import StopRequests
+from service.processes.signals import StopRequests, end_child
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,7 @@ class Supervisor:
         self._tend_workers()
         self._tend_http()
         self._tend_retrier()
+        _reap_orphans(but=[process.pid for process in self._processes()])
 
     def _launch_worker(self, number: int) -> None:
         self._heartbeats.reset(number)
@@ -247,7 +250,7 @@ class Supervisor:
             self.tend()
         self._on_stop()
         for process in self._http.values():
-            process.terminate()
+            end_child(process)
         until = time.monotonic() + self._settings.shutdown_seconds
         while (alive := [p for p in self._http.values() if p.is_alive()]) and time.monotonic() < until:
             if self._stop_requests.count > 2:
@@ -255,17 +258,28 @@ class Supervisor:
             self._wait(wakeup, [*alive, *self._workers.values()])
             self._tend_workers()
             self._tend_retrier()
-        if alive:
-            processes = counted(len(alive), "process", "processes")
+        processes = counted(len(alive), "process", "processes")
+        if alive and self._stop_requests.count > 2:
+            logger.warning("%s with unanswered requests must end at once, as three signals ask", processes)
+        elif alive:
             logger.error("%s had unanswered requests at the end of the shutdown time", processes)
 
     def _stop_all(self) -> None:
         processes = self._processes()
         for process in processes:
-            process.terminate()
+            end_child(process)
         until = time.monotonic() + self._kill_seconds
         for process in processes:
             process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+def _reap_orphans(but: list[int | None]) -> None:
+    """Wait for what dead children left behind: a container's first process inherits it, and its zombies stay."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(ChildProcessError):  # there is none at all
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in but:
+            os.waitpid(ended.si_pid, 0)

@@ -106,8 +106,8 @@ def _probe(
 ) -> None:
     if not_ours:
         not_ours.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a new program hears Ctrl-C, and ends when its worker does
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.setsid()  # what a terminal sends to all is for the supervisor; this process ends when its worker does
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the worker, if it comes to an end, sends
     with contextlib.suppress(EOFError, BrokenPipeError):  # the worker is gone
         while True:
             manifest, artifact, gently = connection.recv()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from service.__main__ import main
-from service.commands import COMMANDS, serve
+from service.commands import COMMANDS, config, serve
+from service.processes import server
 from service.settings import Settings
+from tests.preloaded import Forked
 
 TAUGHT = [name for name in COMMANDS if name != "serve"]
 ASKING = [name for name in TAUGHT if name not in ("config", "keys", "score", "seed")]
@@ -209,3 +213,59 @@ def test_health_loads_the_standard_library_alone() -> None:
     loaded = {name.split(".")[0] for name in fresh.stdout.split()}
     assert "http" in loaded
     assert not loaded & {"httpx", "pydantic", "pydantic_settings", "torch", "numpy", "PIL", "asyncio", "rich"}
+
+
+def test_sigterm_ends_a_command_as_it_ends_others_though_a_container_has_it_as_its_first_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    unwound = []
+
+    def wait(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            unwound.append(True)
+        return 0
+
+    monkeypatch.setattr(config, "main", wait)
+
+    with pytest.raises(SystemExit, match="143"):
+        main(["config"])
+
+    assert unwound
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def serve_until(moment: str, *arguments: str) -> int:
+    """Serve with a stop signal, and another, at a moment of the start."""
+
+    def come(*_: object, **__: object) -> None:
+        os.write(2, b"here\n")
+        time.sleep(30)
+
+    match moment:
+        case "the registry is looked for":
+            serve.open_registry = come  # type: ignore[assignment]
+        case "the service is built":
+            server.Server = come  # type: ignore[assignment,misc]
+    return main(["serve", *arguments])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["the registry is looked for", "the service is built"])
+def test_a_signal_during_the_start_ends_it_quietly_and_leaves_no_folder(
+    tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = Forked(serve_until, moment, "--registry", "models", environment=environment)
+    assert process.stderr
+    with process.stderr as said:
+        first = said.readline()
+        for _ in range(2):
+            process.send_signal(number)
+        rest = said.read()
+
+    assert (first, rest) == ("here\n", "")
+    assert process.wait(30) == 0
+    assert not list(tmp_path.iterdir())

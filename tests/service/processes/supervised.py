@@ -6,6 +6,8 @@ goes on for ever), how long the stubborn are waited for and those that die too o
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,11 +17,11 @@ from typing import Any
 
 from service.heartbeats import Heartbeats
 from service.processes.restart_policy import HOPELESS, OVERSIZED, RestartPolicy, ServiceFailed
-from service.processes.signals import STOP_SIGNALS
+from service.processes.signals import END, STOP_SIGNALS, ignore
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
 
-STOP = STOP_SIGNALS
+STOP = (*STOP_SIGNALS, END)
 
 
 def say(*words: object) -> None:
@@ -47,11 +49,8 @@ class Stage:
 
     def _live(self, kind: str, number: int, behaviour: str) -> None:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else lambda *_: self._end(kind, behaviour)
-        )
+        ignore()
+        signal.signal(END, signal.SIG_IGN if behaviour == "stubborn" else lambda *_: self._end(kind, behaviour))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
         if behaviour == "fails":
             say(kind, number, "fails", os.getpid())
@@ -64,6 +63,10 @@ class Stage:
         if kind != "worker":
             self._heartbeats.other_beat(number, time.monotonic())
         say(kind, number, "lives", os.getpid())
+        if behaviour == "leaves an orphan":
+            if orphan := os.fork():
+                say(kind, "leaves", orphan)
+            os._exit(1)
         if behaviour in ("dies", "works and dies"):
             os._exit(1)
         if behaviour == "dies computing":
@@ -93,7 +96,14 @@ class Stage:
         os._exit(0)
 
 
+class Errors(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelname, record.getMessage())
+
+
 def main(plan: dict[str, Any]) -> None:
+    logging.getLogger().addHandler(Errors(logging.ERROR))
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: as a container's first process
     settings = Settings(**plan["settings"])
     heartbeats = Heartbeats(plan["workers"], settings.front_processes + 1)
     stage = Stage(plan, heartbeats)

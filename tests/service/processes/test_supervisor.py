@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 from tests.preloaded import Forked
 from tests.service.processes import supervised
+from tests.waiting import wait_until
 
 
 class Program:
@@ -304,6 +307,16 @@ def test_when_a_replacement_cannot_be_started_nothing_is_left_behind(start: Star
     assert program.rest()[-1] == ALL_GONE
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans go to another process")
+def test_nothing_remains_of_the_processes_that_dead_ones_left_behind(start: Start) -> None:
+    program = start(worker=("leaves an orphan", "steady"))
+    orphan = program.pid("worker leaves")
+
+    wait_until(lambda: not psutil.pid_exists(orphan))
+
+    assert program.stop()[-1] == ALL_GONE
+
+
 # Stopping
 
 
@@ -369,4 +382,6 @@ def test_a_third_signal_waits_for_nobody(start: Start) -> None:
     program.process.send_signal(signal.SIGTERM)
     program.process.send_signal(signal.SIGINT)
 
-    assert program.rest()[-1] == ALL_GONE
+    rest = program.rest()
+    assert rest[-1] == ALL_GONE
+    assert not [line for line in rest if line.startswith("ERROR")]  # it was asked to

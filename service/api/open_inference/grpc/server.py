@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from typing import Any
 
 import grpc.aio
@@ -24,14 +23,12 @@ _LAST_CALLS_SECONDS = 30.0
 client that takes no answers keeps their calls under way until then: nothing else ends them."""
 
 
-async def serve(handler: Any, settings: Settings) -> None:
-    """Answer calls until SIGTERM, then finish those that were accepted.
+async def serve(handler: Any, settings: Settings, stop: asyncio.Event) -> None:
+    """Answer calls until `stop` is set, then finish those that were accepted.
 
     Raises:
         RuntimeError: the address cannot be bound.
     """
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     options = [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
