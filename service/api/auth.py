@@ -31,10 +31,11 @@ OPEN_PATHS = frozenset(
 OPEN_PREFIXES = ("/page/",)
 
 
-_FOR_ADMIN = re.compile(
-    r"/models|/models/[^/]+/(promote|rollback)|/models/[^/]+/[^/]+/[^/]+|/v2|/v2/repository/.*|/inference\.GRPCInferenceService/Repository\w+"
+_FOR_ANY_KEY = re.compile(
+    r"/models|/models/[^/]+/(promote|rollback)|/models/[^/]+/[^/]+/[^/]+|/v2|/v2/repository/.*"
+    r"|/inference\.GRPCInferenceService/(ServerMetadata|Repository\w+)"
 )
-"""The paths that a key with the scope admin alone may ask for."""
+"""The paths that need no scope, only a known key; those that change something ask for `admin` themselves."""
 
 _FOR_FEEDBACK = re.compile(r"/feedback(/.*)?")
 """The paths that need the scope feedback, and no other."""
@@ -60,7 +61,7 @@ class ApiKeyAuth:
             )
         request.caller = key
         needed = "feedback" if _FOR_FEEDBACK.fullmatch(request.path) else "predict"
-        if needed not in key.scopes and not _FOR_ADMIN.fullmatch(request.path):
+        if needed not in key.scopes and not _FOR_ANY_KEY.fullmatch(request.path):
             return Forbidden(f"the key must have the scope {needed}. Given: {','.join(sorted(key.scopes))}")
         if (key.requests_per_second or key.images_per_second) and (wait := self._quotas.use_request(key)):
             return over_quota(key, wait)

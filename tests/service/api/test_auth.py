@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.api.keys import make
+from service.api.auth import ApiKeyAuth
+from service.api.keys import SCOPES, Keys, make
+from service.api.open_inference.grpc.schema import SERVICE
+from service.api.quotas import Quotas
+from service.http.messages import Request
 from tests import pictures
 from tests.running import Service, serving
 from tests.waiting import wait_until
@@ -17,12 +22,15 @@ from tests.waiting import wait_until
 KEY, LINE = make("ci", frozenset({"predict"}))
 LIMITED_KEY, LIMITED_LINE = make("limited", frozenset({"predict"}), requests=4, images=5)
 ADMIN_KEY, ADMIN_LINE = make("admin", frozenset({"admin"}))
+FEEDBACK_KEY, FEEDBACK_LINE = make("labels", frozenset({"feedback"}))
+ALONE = {"predict": KEY, "feedback": FEEDBACK_KEY, "admin": ADMIN_KEY}
+"""A key of each scope that has no other."""
 
 
 @pytest.fixture(scope="module")
 def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "keys"
-    path.write_text(f"{LINE}\n{ADMIN_LINE}\n{LIMITED_LINE}\n")
+    path.write_text(f"{LINE}\n{ADMIN_LINE}\n{FEEDBACK_LINE}\n{LIMITED_LINE}\n")
     return path
 
 
@@ -89,6 +97,77 @@ def test_a_key_for_admin_alone_may_look_and_change_but_not_predict(guarded: Serv
     for path in ("/v2/repository/models/rows/load", "/v2/repository/models/rows/unload", "/models/rows/promote"):
         refused = guarded.client.post(path, headers={"x-api-key": KEY})
         assert (refused.status_code, "the key must have the scope admin" in refused.text) == (403, True)
+
+
+def documented_scopes() -> dict[str, set[str]]:
+    """Which scopes open each path, as the table in docs/api.md has it; "..." is the end of any path."""
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    header, _, *rows = re.findall(r"^\|(.*)\|$", text.partition("### Scopes")[2].partition("###")[0], re.M)
+    scopes = re.findall(r"`(\w+)`", header)
+    found = {}
+    for row in rows:
+        paths, *cells = (cell.strip() for cell in row.split("|"))
+        opens = {scope for scope, cell in zip(scopes, cells, strict=True) if cell == "yes"}
+        found |= dict.fromkeys(re.findall(r"`(\w+ /\S+)`", paths), opens)
+    return found
+
+
+def test_each_scope_opens_what_the_table_of_scopes_says(guarded: Service) -> None:
+    documented = documented_scopes()
+    paths = guarded.client.get("/openapi.json", headers={"x-api-key": KEY}).json()["paths"]
+    asked = [
+        f"{method.upper()} {path}"
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if method != "parameters" and operation.get("security") != []
+    ]
+
+    for operation in [*asked, "GET /openapi.json"]:
+        (opens,) = [
+            opens
+            for known, opens in documented.items()
+            if operation == known or (known.endswith("...") and operation.startswith(known.removesuffix("...")))
+        ]
+        method, path = re.sub(r"\{\w+\}", "nope", operation).split()
+        statuses = {
+            scope: guarded.client.request(method, path, headers={"x-api-key": key}).status_code
+            for scope, key in ALONE.items()
+        }
+        assert {scope for scope, status in statuses.items() if status != 403} == opens, operation
+    assert ALONE.keys() == SCOPES
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("ServerMetadata", "/v2"),
+        ("ModelReady", "/v2/models/rows/ready"),
+        ("ModelMetadata", "/v2/models/rows"),
+        ("ModelConfig", "/v2/models/rows/config"),
+        ("ModelStatistics", "/v2/models/stats"),
+        ("ModelInfer", "/v2/models/rows/infer"),
+        ("RepositoryIndex", "/v2/repository/index"),
+        ("RepositoryModelLoad", "/v2/repository/models/rows/load"),
+        ("RepositoryModelUnload", "/v2/repository/models/rows/unload"),
+    ],
+)
+def test_a_method_of_grpc_needs_the_scope_that_the_same_path_does(
+    tmp_path: Path, keys_file: Path, method: str, path: str
+) -> None:
+    auth = ApiKeyAuth(Keys(str(keys_file)), Quotas(tmp_path))
+
+    def opens(target: str) -> set[str]:
+        asked = {
+            scope: Request("POST", target.encode(), {b"x-api-key": key.encode()}, Caller())
+            for scope, key in ALONE.items()
+        }
+        return {scope for scope, request in asked.items() if auth.refusal(request) is None}
+
+    assert opens(f"/{SERVICE}/{method}") == opens(path)
+
+
+class Caller:
+    disconnected = False
 
 
 def test_a_quota_holds_over_all_processes_and_its_refusals_are_counted(guarded: Service) -> None:
