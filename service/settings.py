@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,7 +17,14 @@ from service.logs import Format
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """A model's name, as the manifest has it."""
 
+_PREFIX = "SERVICE_"
+
+_OF_CLIENTS = "SERVICE_URL"
+
 _LEAST_HANG_SECONDS = 5.0
+
+_Seconds = Annotated[float, Field(le=86_400)]
+"""At most a day, for which nobody waits: the system's timers and limits overflow after a few weeks."""
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -29,7 +38,7 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -49,7 +58,7 @@ class Settings(BaseSettings):
         description="File of public keys, one a line (python -m training keygen); "
         "versions that none of them signed are never opened.",
     )
-    poll_seconds: float = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
+    poll_seconds: _Seconds = Field(5.0, gt=0, description="How often the registry is looked at for changes.")
     keep_versions: int = Field(1, ge=0, description="Earlier versions in production that stay servable by ?version=.")
     cache_dir: str = Field(
         "",
@@ -87,8 +96,8 @@ class Settings(BaseSettings):
         None, description="File of API keys; with it every request but health checks, /metrics and the pages needs one."
     )
     max_images: int = Field(1024, ge=1, description="Most images (or feature vectors) in one request.")
-    startup_seconds: float = Field(120.0, gt=0, description="A worker that is not ready by then is replaced.")
-    hang_seconds: float = Field(
+    startup_seconds: _Seconds = Field(120.0, gt=0, description="A worker that is not ready by then is replaced.")
+    hang_seconds: _Seconds = Field(
         0.0, ge=0, description="A process that is silent this long is replaced; 0: half of timeout-seconds, at least 5."
     )
     isolation: Literal["none", "model"] = Field(
@@ -97,11 +106,11 @@ class Settings(BaseSettings):
     worker_memory_bytes: int = Field(0, ge=0, description="A worker that holds more is replaced; 0: no limit.")
     max_failed_starts: int = Field(3, ge=1, description="Failed worker starts in a row before the service gives up.")
     max_short_lives: int = Field(10, ge=1, description="Workers in a row that may die soon after they came up.")
-    selftest_seconds: float = Field(30.0, gt=0, description="How often a worker runs each golden sample again.")
-    trial_seconds: float = Field(60.0, gt=0, description="Computing time that a version may take to be loaded.")
+    selftest_seconds: _Seconds = Field(30.0, gt=0, description="How often a worker runs each golden sample again.")
+    trial_seconds: _Seconds = Field(60.0, gt=0, description="Computing time that a version may take to be loaded.")
     trial_memory_bytes: int = Field(4 * 2**30, gt=0, description="Memory that a version may take to be loaded.")
-    drain_seconds: float = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
-    shutdown_seconds: float = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
+    drain_seconds: _Seconds = Field(0.0, ge=0, description="After SIGTERM: not ready, but accepting, for this long.")
+    shutdown_seconds: _Seconds = Field(20.0, gt=0, description="Longest wait for accepted requests when stopping.")
     feedback_predictions: int = Field(
         0, ge=0, le=1_000_000, description="Latest predictions that POST /feedback may be about; 0 takes no feedback."
     )
@@ -144,3 +153,20 @@ class Settings(BaseSettings):
     def front_processes(self) -> int:
         """The number of processes that take requests and share the queue: the HTTP processes and, if any, gRPC's."""
         return self.http_processes + bool(self.grpc_port)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return _PREFIX + name.upper()
+
+
+def ignored_variables(environment: Iterable[str]) -> list[str]:
+    """Return the variables that look like settings and are none, each with the setting whose name it almost has."""
+    given = sorted(name for name in environment if name.startswith(_PREFIX) and name != _OF_CLIENTS)
+    known = {name.upper() for name in Settings.model_fields}
+    found = []
+    for name in (name.removeprefix(_PREFIX) for name in given):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+            found.append(f"{_PREFIX}{name}" + (f" ({_PREFIX}{close[0]}?)" if close else ""))
+    return found

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
 
 from service.commands.options import EXIT_CODES, Parser
 from service.commands.output import print_table
 from service.commands.serve import add_settings, given_settings, make_settings
-from service.settings import Settings
+from service.settings import Settings, ignored_variables
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=\?).+")
 """In a URL: a user with a password, and a query, which may hold a token."""
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     sources = {name: "option" if name in given else "environment" for name in settings.model_fields_set}
     rows = [(name, "" if value is None else str(value), sources.get(name, "default")) for name, value in values.items()]
     print_table(("setting", "value", "from"), rows)
+    if ignored := ignored_variables(os.environ):
+        print(f"no settings, and ignored: {', '.join(ignored)}", file=sys.stderr)
     return 0
 
 

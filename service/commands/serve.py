@@ -22,7 +22,7 @@ from service.contract.registry import RegistryError
 from service.contract.signatures import SignatureError, TrustedKeys
 from service.processes import signals
 from service.processes.run_folder import run_folder
-from service.settings import Settings
+from service.settings import Settings, ignored_variables, variable
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ def make_settings(given: dict[str, str]) -> Settings | None:
                 print(problem["msg"].removeprefix("Value error, "), file=sys.stderr)
                 continue
             name = str(problem["loc"][0])
-            print(f"--{name.replace('_', '-')}: {problem['msg']}. Given: {problem['input']!r}", file=sys.stderr)
+            where = f"--{name.replace('_', '-')}" if name in given else variable(name)
+            print(f"{where}: {problem['msg']}. Given: {problem['input']!r}", file=sys.stderr)
     return None
 
 
@@ -88,6 +89,8 @@ def serve(settings: Settings) -> int:
 
         gc.enable()
         configure_logging(settings.log_level, settings.log_format)
+        if ignored := ignored_variables(os.environ):
+            logger.warning("no settings, and ignored: %s; see --help", ", ".join(ignored))
         try:
             Server(settings, folder).run()
         except (OSError, ServiceFailed, ValueError) as error:

@@ -72,6 +72,9 @@ def test_without_affinity_every_core_counts(monkeypatch: pytest.MonkeyPatch) -> 
         ("max_failed_starts", 0),
         ("drain_seconds", -1),
         ("shutdown_seconds", 0),
+        ("shutdown_seconds", "inf"),
+        ("trial_seconds", 86_401),
+        ("log_requests", "inf"),
         ("log_level", "loud"),
         ("no_such_setting", 1),
     ],
@@ -86,6 +89,15 @@ def test_a_bad_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValidationError, match="max_batch_size"):
         Settings()
+
+
+def test_a_variable_that_is_almost_a_setting_is_found_with_the_setting() -> None:
+    environment = ["SERVICE_PORT", "SERVICE_MAX_BATCHSIZE", "SERVICE_NAME", "SERVICE_URL", "PATH"]
+
+    assert settings.ignored_variables(environment) == [
+        "SERVICE_MAX_BATCHSIZE (SERVICE_MAX_BATCH_SIZE?)",
+        "SERVICE_NAME",
+    ]
 
 
 def test_settings_do_not_change_once_they_are_made() -> None:

@@ -52,4 +52,13 @@ def test_a_wrong_setting_is_refused_as_serve_refuses_it(
     assert main(["config"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("--port: ")
+    assert captured.err.startswith("SERVICE_PORT: ")  # which is where it was given
+    assert main(["config", "--port", "-2"]) == 2
+    assert capsys.readouterr().err.startswith("--port: ")
+
+
+def test_a_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SERVICE_PROT", "9000")
+
+    assert main(["config"]) == 0
+    assert "ignored: SERVICE_PROT (SERVICE_PORT?)" in capsys.readouterr().err
