@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
-import torch
 
 
 def describe() -> str:
     """Cores, processor and versions, in a line."""
+    import torch  # here, because its pages would be shared with a service that is measured
+
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -37,3 +39,15 @@ def pss_bytes(processes: Iterable[psutil.Process]) -> int:
         with contextlib.suppress(psutil.Error):
             total += process.memory_full_info().pss
     return total
+
+
+def sharing_torch(but: Iterable[psutil.Process]) -> int:
+    """Return how many other processes have torch's library in memory, whose pages PSS divides among all of them."""
+    spec = importlib.util.find_spec("torch")
+    library = str(Path(spec.origin).parent / "lib" / "libtorch_cpu.so") if spec and spec.origin else ""
+    others = {process.pid for process in psutil.process_iter()} - {process.pid for process in but}
+    found = 0
+    for pid in others:
+        with contextlib.suppress(OSError):
+            found += library in Path(f"/proc/{pid}/maps").read_text()
+    return found

@@ -248,6 +248,26 @@ def test_what_serves_and_a_trial_fit_into_the_memory_that_a_pod_may_use(name: st
     assert requested + int(given["SERVICE_TRIAL_MEMORY_BYTES"]) + decoding <= limit
 
 
+def test_the_memory_at_rest_is_one_figure_and_fits_into_what_a_pod_requests() -> None:
+    section = (K8S.parent / "docs" / "benchmarks.md").read_text().partition("## Memory and start")[2]
+    takes = re.compile(r"takes (\d+)\s+MiB")
+
+    said = [
+        takes.search(text)
+        for text in (
+            section,
+            (K8S.parent / "docs" / "deploy.md").read_text().partition("Idle, it ")[2],
+            (K8S / "base" / "deployment.yaml").read_text(),
+        )
+    ]
+
+    (figure,) = {found[1] for found in said if found}
+    assert None not in said
+    for name in ("overlays/local", "overlays/production"):
+        requested = pod_templates(build(name))["Deployment"]["spec"]["containers"][0]["resources"]["requests"]["memory"]
+        assert int(figure) < 0.75 * 1024 * int(requested.removesuffix("Gi")), name
+
+
 def test_every_probe_is_answered_by_the_service_and_every_port_is_one_that_it_listens_on(running: Service) -> None:
     manifests = build("overlays/production")
     (container,) = pod_templates(manifests)["Deployment"]["spec"]["containers"]
