@@ -80,6 +80,7 @@ class Recorder:
         self._snapshots = self._written = 0
         self._flushed = -math.inf
         self._write_lock = threading.Lock()
+        self._trouble = ""  # the error that was logged last: this is tried several times a second
         self._begin()
 
     def _begin(self) -> None:
@@ -344,8 +345,11 @@ class Recorder:
                 try:
                     self._shared.write(self._name, data)
                 except OSError as error:
-                    logger.warning("metrics cannot be written, and stand still: %s", error)
+                    if str(error) != self._trouble:
+                        self._trouble = str(error)
+                        logger.warning("metrics cannot be written, and stand still: %s", error)
                     return False
+                self._trouble = ""
                 self._written = number
             return True
 
