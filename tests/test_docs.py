@@ -225,6 +225,18 @@ def test_the_patch_for_another_port_of_the_bucket_opens_it_for_the_service_and_t
     assert after == {name: [*egress, {"ports": [{"port": 8333}]}] for name, egress in before.items()}
 
 
+def test_the_patch_for_traces_lets_the_service_and_nobody_else_reach_the_collector() -> None:
+    patches = patches_in("observability.md", "4318")
+
+    before = kustomize({"resources": ["overlays/production"]})
+    after = kustomize({"resources": ["overlays/production"], "patches": patches})
+
+    (changed,) = [policy for policy in after if policy not in before]
+    assert (changed["kind"], changed["metadata"]["name"]) == ("NetworkPolicy", "argmax")
+    (rule,) = changed["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [53, 53, 4318]
+
+
 def test_the_patch_for_mig_in_the_docs_replaces_the_whole_gpu() -> None:
     manifests = kustomize({"resources": ["overlays/production-gpu"], "patches": patches_in("deploy.md", "mig-")})
 

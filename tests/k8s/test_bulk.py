@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from service.commands import score
-from tests.k8s.conftest import BULK, BULK_ON_RAY, K8S, Manifest, build, of_kind, pod_templates, settings
+from tests.k8s.conftest import BULK, BULK_ON_RAY, K8S, TO_BUCKET, Manifest, build, of_kind, pod_templates, settings
 
 KUBERNETES = "1.32"
 CRD = os.environ.get("KUBERAY_CRD", "")
@@ -61,6 +61,21 @@ def test_the_cluster_has_the_ray_that_the_tests_passed_with() -> None:
 
     assert pinned
     assert ray_job()["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
+
+
+def test_the_job_reaches_a_bucket_wherever_the_service_does() -> None:
+    policies = {
+        policy["metadata"]["name"]: policy["spec"]["egress"][0]["ports"]
+        for name in (BULK, TO_BUCKET)
+        for policy in of_kind(build(name), "NetworkPolicy")
+        if policy["spec"]["egress"]
+    }
+
+    opened, to_bucket = (
+        {(port["port"], port.get("protocol", "TCP")) for port in policies[name]}
+        for name in ("argmax-bulk", "argmax-to-bucket")
+    )
+    assert opened >= to_bucket
 
 
 def test_a_ray_cluster_replaces_the_job() -> None:
