@@ -13,8 +13,11 @@ import pytest
 import yaml
 
 from service.commands.serve import read_settings
+from service.processes.supervisor import KILL_SECONDS
 from tests.k8s.conftest import Manifest, kustomize, of_kind
 
+DEFAULT_GRACE_SECONDS = 30
+"""Kubernetes' terminationGracePeriodSeconds, which a ServingRuntime cannot set."""
 DEFINITIONS = Path(os.environ.get("KSERVE_CRDS", "nowhere"))
 
 
@@ -105,3 +108,11 @@ def test_the_example_names_the_runtime_and_a_format_that_it_takes(manifests: tup
     assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
     formats = [{key: found[key] for key in ("name", "version")} for found in runtime["spec"]["supportedModelFormats"]]
     assert model["modelFormat"] in formats
+
+
+def test_a_pod_has_the_time_that_its_end_may_take(pod: Manifest) -> None:
+    (container,) = pod["spec"]["containers"]
+    given = read_settings([argument.replace("{{.Name}}", "digits") for argument in container["args"]])
+
+    assert given is not None
+    assert given.drain_seconds + given.shutdown_seconds + KILL_SECONDS < DEFAULT_GRACE_SECONDS
