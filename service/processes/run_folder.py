@@ -24,12 +24,25 @@ def run_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     for folder in parent.glob(f"{_PREFIX}*"):
         _remove_if_left_behind(folder)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
         with (folder / "new.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             (folder / "new.lock").rename(folder / _LOCK)  # a lock that others see is held
             yield folder
+    finally:
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a service, its lock last: without one, nobody removes what a kill leaves."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _LOCK:
+                path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_if_left_behind(folder: Path) -> None:
@@ -39,6 +52,6 @@ def _remove_if_left_behind(folder: Path) -> None:
             return
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
     except OSError:  # in use, or not a service's folder, or gone already
         return

@@ -104,7 +104,7 @@ def documented_scopes() -> dict[str, set[str]]:
     text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
     header, _, *rows = re.findall(r"^\|(.*)\|$", text.partition("### Scopes")[2].partition("###")[0], re.M)
     scopes = re.findall(r"`(\w+)`", header)
-    found = {}
+    found: dict[str, set[str]] = {}
     for row in rows:
         paths, *cells = (cell.strip() for cell in row.split("|"))
         opens = {scope for scope, cell in zip(scopes, cells, strict=True) if cell == "yes"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,22 @@ def test_what_a_crashed_service_left_behind_is_removed_and_what_another_uses_is_
 
     with run_folder() as first, run_folder() as second:
         assert set(parent.iterdir()) == {first, second}
+
+
+def test_the_lock_by_which_others_remove_the_rest_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink, gone = os.unlink, []
+
+    def note(path: str | Path, **options: Any) -> None:
+        gone.append(Path(path).name)
+        unlink(path, **options)
+
+    with run_folder() as folder:
+        for number in range(20):
+            (folder / f"{number}.numbers").touch()
+        monkeypatch.setattr(os, "unlink", note)
+
+    assert len(gone) == 21
+    assert gone[-1] == "running.lock"
 
 
 def test_what_is_no_services_folder_stays(parent: Path) -> None:
