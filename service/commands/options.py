@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from service.commands.environment import default_url
 
-EXIT_CODES = "exit codes: 0 done, 1 failed{partly}, 2 wrong usage, 130 interrupted"
+EXIT_CODES = "exit codes: 0 done, 1 failed{partly}, 2 wrong usage, 130 interrupted, 143 terminated"
 
 REQUIRED = "the following arguments are required: "
 UNKNOWN = "unrecognized arguments: "

@@ -246,7 +246,7 @@ def serve_until(moment: str, *arguments: str) -> int:
 
     match moment:
         case "the registry is looked for":
-            serve.open_registry = come  # type: ignore[attr-defined]
+            serve.open_registry = come  # type: ignore[assignment,attr-defined]
         case "the service is built":
             server.Server = come  # type: ignore[assignment,misc]
     return main(["serve", *arguments])
