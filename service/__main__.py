@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from service.commands import COMMANDS
 
@@ -32,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name or a label may not fit the terminal
     # Imported where needed: `health` runs every few seconds in a container, and `predict` has no use for torch.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
-        try:
-            command = importlib.import_module(f"service.commands.{name}")
-            code: int = command.main(arguments)
-        finally:
-            sys.stdout.flush()
+        with _ended_by_sigterm():
+            try:
+                command = importlib.import_module(f"service.commands.{name}")
+                code: int = command.main(arguments)
+            finally:
+                sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -51,14 +53,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         print(f"error: the output must have room. Given: {error.strerror}", file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return code
 
 
 def _discard_output() -> None:
     """Have the interpreter's last flush succeed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Unwind on SIGTERM; only the main thread hears signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:  # `serve` leaves it ignored
+            signal.signal(signal.SIGTERM, before)
 
 
 def _open_standard_streams() -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -279,7 +280,10 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
         assert anonymous.is_server_live()
         assert anonymous.is_server_ready()
         for headers, code in ((None, "UNAUTHENTICATED"), ({"x-api-key": ADMIN_KEY}, "PERMISSION_DENIED")):
-            for call in (anonymous.get_server_metadata, lambda **more: anonymous.infer("nope", [images(1)], **more)):
+            for call in (
+                partial(anonymous.get_model_metadata, "rows"),
+                lambda **more: anonymous.infer("nope", [images(1)], **more),
+            ):
                 with pytest.raises(triton.InferenceServerException) as refused:
                     call(headers=headers)
                 assert refused.value.status() == f"StatusCode.{code}"
