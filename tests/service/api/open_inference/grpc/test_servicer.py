@@ -8,7 +8,7 @@ import gc
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -280,10 +280,11 @@ def test_without_a_key_nothing_but_the_probes_is_answered(calling: Calling) -> N
         assert anonymous.is_server_live()
         assert anonymous.is_server_ready()
         for headers, code in ((None, "UNAUTHENTICATED"), ({"x-api-key": ADMIN_KEY}, "PERMISSION_DENIED")):
-            for call in (
+            calls: tuple[Callable[..., Any], ...] = (
                 partial(anonymous.get_model_metadata, "rows"),
                 lambda **more: anonymous.infer("nope", [images(1)], **more),
-            ):
+            )
+            for call in calls:
                 with pytest.raises(triton.InferenceServerException) as refused:
                     call(headers=headers)
                 assert refused.value.status() == f"StatusCode.{code}"
