@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import struct
 from typing import Any
 
@@ -49,7 +47,8 @@ def test_a_client_that_takes_no_answer_does_not_keep_its_connection(monkeypatch:
 
     async def run() -> None:
         handlers = {"Ask": grpc.unary_unary_rpc_method_handler(answer)}
-        serving = asyncio.create_task(server.serve(grpc.method_handlers_generic_handler("test", handlers), settings))
+        handler, stop = grpc.method_handlers_generic_handler("test", handlers), asyncio.Event()
+        serving = asyncio.create_task(server.serve(handler, settings, stop))
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -64,7 +63,7 @@ def test_a_client_that_takes_no_answer_does_not_keep_its_connection(monkeypatch:
                 pass
 
             writer.close()
-            os.kill(os.getpid(), signal.SIGTERM)
+            stop.set()
             await serving
 
     asyncio.run(run())
