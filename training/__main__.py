@@ -9,11 +9,15 @@ def main() -> int:
     # Imports leave many objects behind for good. Scanning them for garbage takes 0.2 s while torch is imported, and
     # 0.3 s when Python exits.
     gc.disable()
-    from training.cli.command_line import main as run
-
+    try:
+        from training.cli.command_line import main as run
+    except KeyboardInterrupt:  # it takes seconds
+        print("\nInterrupted: nothing was begun.", file=sys.stderr)
+        return 130  # 128 + SIGINT, as in shells
+    finally:
+        gc.enable()
     gc.freeze()
     gc.set_threshold(50_000)
-    gc.enable()
     code = run()
     gc.freeze()
     return code

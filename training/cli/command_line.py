@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 
+from service import standard_streams
 from service.contract.registry import RegistryError
 from training.cli import keygen, list_recipes, models, promote, republish, rollback, run, show, train
 from training.cli.common import INTERRUPTED
@@ -31,24 +30,19 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 failed, 2 an option is wrong, 130 interrupted."""
+    return standard_streams.run(lambda: _run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run(words: list[str]) -> int:
     try:
-        words = sys.argv[1:] if argv is None else list(argv)
         arguments = _parser().parse_args(words, argparse.Namespace(words=words))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a class or a folder may not fit the terminal
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-        command: Callable[[argparse.Namespace], int] = arguments.run
-        try:
-            return command(arguments)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return command(arguments)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

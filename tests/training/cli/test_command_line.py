@@ -19,6 +19,7 @@ from tests.processes import untraced
 from tests.registries import publish
 from training import job, pipeline
 from training import recipe as recipe_module
+from training.__main__ import main as start
 from training.cli.command_line import main
 from training.data.sources import SOURCES
 from training.errors import TrainingError
@@ -394,6 +395,21 @@ def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_p
     assert "Interrupted" in said
     assert "Traceback" not in said
     assert Registry(tmp_path / "my-models").models() == []
+
+
+def test_ctrl_c_during_the_imports_which_take_seconds_is_a_message_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        @staticmethod
+        def find_spec(*_: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "training.cli.command_line")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted])
+
+    assert start() == 130
+    assert capsys.readouterr().err == "\nInterrupted: nothing was begun.\n"
 
 
 def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path) -> None:
