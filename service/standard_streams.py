@@ -1,4 +1,4 @@
-"""The standard streams of a command, which its caller may have closed, filled or cut off. Knows nothing about commands."""
+"""The standard streams of a command, which may be closed, full or cut off. Knows nothing about commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(command: Callable[[], int]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         _discard_output()
-        print(f"error: there must be room for what is written. Given: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: there must be room for what is written. Given: {error}\n")
     return 1
 
 

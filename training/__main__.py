@@ -12,7 +12,7 @@ def main() -> int:
     try:
         from training.cli.command_line import main as run
     except KeyboardInterrupt:  # it takes seconds
-        print("\nInterrupted: nothing was begun.", file=sys.stderr)
+        sys.stderr.write("\nInterrupted: nothing was begun.\n")
         return 130  # 128 + SIGINT, as in shells
     finally:
         gc.enable()

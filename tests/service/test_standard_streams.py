@@ -23,7 +23,7 @@ sys.exit(standard_streams.run(command))
 
 def run(redirection: str, code: str = SPEAKING) -> subprocess.CompletedProcess[str]:
     line = f'exec "$0" -c "$1" {redirection}'
-    return subprocess.run(["sh", "-c", line, sys.executable, code], cwd=ROOT, capture_output=True, text=True)  # noqa: S607
+    return subprocess.run(["sh", "-c", line, sys.executable, code], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_a_command_whose_output_is_read_ends_with_its_own_code() -> None:
@@ -42,9 +42,7 @@ def test_a_closed_stream_does_no_harm(redirection: str) -> None:
 def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-c", SPEAKING], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", SPEAKING], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
 
     assert (done.returncode, done.stderr) == (1, "")
