@@ -20,6 +20,10 @@ class OptionError(TrainingError):
     exit_code = 2
 
 
+class DivergedError(TrainingError):
+    """A run whose loss grew instead of falling, as it would again."""
+
+
 class UnreachableError(TrainingError):
     """A remote service that did not answer but may answer later."""
 

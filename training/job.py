@@ -18,7 +18,7 @@ from service.contract.registry import CorruptVersionError, RegistryError
 from training import pipeline
 from training.adaptation import adapt
 from training.data import sources
-from training.errors import OptionError, TrainingError, UnreachableError
+from training.errors import DivergedError, OptionError, TrainingError, UnreachableError
 from training.hyper_parameters import HyperParameters
 from training.learning.distributed import World
 from training.learning.progress import Progress
@@ -34,7 +34,7 @@ from training.settings import Settings
 logger = logging.getLogger(__name__)
 
 REFUSED = 3
-"""The exit code of a run that the quality gate refused, and would refuse again."""
+"""The exit code of a run that diverged or that the quality gate refused, as it would again."""
 
 TRY_AGAIN = 75
 """The exit code of a run that may succeed if it is started again (EX_TEMPFAIL of sysexits.h)."""
@@ -135,7 +135,7 @@ def exit_code(error: TrainingError | RegistryError) -> int:
         return TrainingError.exit_code
     if isinstance(error, RegistryError | UnreachableError):
         return TRY_AGAIN
-    return error.exit_code
+    return REFUSED if isinstance(error, DivergedError) else error.exit_code
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ def run(
     evaluation = evaluate(classifier, test_data, temperature=temperature)
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
     of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
-    trouble = diverged(history[-1].loss, train_data, hyper)
+    trouble = diverged(history, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
     own = sources.is_own(data or "")
     expected = recipe.expected if has_floor(recipe, evaluation.data, own=own) else None

@@ -34,8 +34,8 @@ DESCRIPTION = (
 )
 EPILOG = (
     "Exit codes: 0 done, also when nothing was left to do or production is no worse; "
-    f"{job.REFUSED} the quality gate refused it, and would again; {job.TRY_AGAIN} try again: the registry or a "
-    "download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted. "
+    f"{job.REFUSED} it diverged or the quality gate refused it, as would happen again; {job.TRY_AGAIN} try again: the "
+    "registry or a download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted. "
     "Example: python -m training run neural_net --publish --promote-if-better"
 )
 
@@ -108,6 +108,8 @@ def _told(result: job.Result, recipe: Recipe, settings: Settings) -> int:
             print(summary.remedy(result.outcome, recipe), file=sys.stderr)
         if result.outcome.refusal is not None:
             print(f"error: {result.outcome.refusal}. Nothing was published.", file=sys.stderr)
+            return job.REFUSED
+        if result.manifest is None and result.outcome.trouble is not None:
             return job.REFUSED
         if result.manifest is None:
             print("not published; --publish does that")

@@ -17,7 +17,7 @@ from training.cli.common import (
     settings_from,
 )
 from training.data.sources import is_own
-from training.errors import TrainingError
+from training.errors import DivergedError, TrainingError
 from training.learning import device as devices
 from training.learning.distributed import joined
 from training.learning.progress import NoProgress, open_progress
@@ -28,7 +28,10 @@ DESCRIPTION = (
     "Train a recipe, measure it on the test split, and with --publish write it to the registry as the model's next "
     "version, which a running service picks up unless another one was promoted."
 )
-EPILOG = "Example: python -m training train neural_net --data-dir PATH --publish"
+EPILOG = (
+    "Exit codes: 0 done; 1 it failed, also when the run diverged or the quality gate refused to publish it; 2 a wrong "
+    "option; 130 interrupted. Example: python -m training train neural_net --data-dir PATH --publish"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
     print(summary.measured(outcome))
     refused = outcome.refusal is not None and outcome.manifest is None
+    if outcome.trouble is not None and outcome.manifest is None and not refused:
+        raise DivergedError(summary.remedy(outcome, recipe))
     if refused or outcome.trouble is not None:
         print(summary.remedy(outcome, recipe), file=sys.stderr)
     if refused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.errors import TrainingError
+from training.errors import DivergedError
 from training.learning.distributed import World
 
 TOGETHER = 64
@@ -58,14 +58,14 @@ class Meter:
         """Return mean loss and accuracy over the examples seen so far, which waits for the device.
 
         Raises:
-            TrainingError: a loss was not a finite number; the message names the first iteration where it was not.
+            DivergedError: a loss was not a finite number; the message names the first iteration where it was not.
         """
         self._count()
         losses = self._losses[: len(self._sizes)].double().cpu()
         finite = losses.isfinite()
         if not finite.all():
             iteration = int((~finite).nonzero()[0])
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss must be a finite number. Given: {losses[iteration]} in epoch {self._epoch}, iteration "
                 f"{iteration + 1} of {len(self._losses)}. Try a smaller lr."
             )

@@ -230,17 +230,37 @@ def test_a_network_that_guesses_is_refused_and_force_publishes_it(capsys: pytest
     assert "significantly" in str(Registry("my-models").manifest("simple_net-csv", 1).forced)
 
 
-def test_a_run_that_diverges_says_so_and_suggests_a_smaller_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["train", "neural_net", "--data", "digits", "--lr", "10", "--epochs", "3", "--publish"])
+DIVERGING = ["neural_net", "--data", "digits", "--lr", "10", "--epochs", "6"]
 
-    said = capsys.readouterr().err
-    assert code == 1
-    assert re.search(
+
+def test_a_run_that_diverges_fails_says_so_and_suggests_a_smaller_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    codes = main(["train", *DIVERGING]), main(["train", *DIVERGING, "--publish", "--resume"])
+
+    said = capsys.readouterr()
+    remedy = (
         r"the run diverged: its training loss ended at [\d.e+]+, where guessing gives 2\.3\. "
-        r"Try a smaller learning rate: --lr 0\.01",
-        said,
+        r"Try a smaller learning rate: --lr 0\.01"
     )
-    assert "error: accuracy on digits/test must be significantly above" in said
+    assert codes == (1, 1)
+    assert "not published" not in said.out
+    assert re.search(rf"^error: {remedy}\n{remedy}\nerror: accuracy on digits/test must be", said.err, re.MULTILINE)
+
+
+def test_a_run_that_diverges_and_is_published_by_force_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["train", *DIVERGING, "--publish", "--force"])
+
+    said = capsys.readouterr()
+    assert code == 0
+    assert "the run diverged" in said.err
+    assert "published neural_net-digits@1 by force" in said.out
+
+
+@pytest.mark.parametrize("rate", ["10", "1e30"])
+def test_a_job_that_diverges_would_do_so_again(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["run", *DIVERGING, "--lr", rate, "--commit", "abc"])
+
+    assert code == 3
+    assert "Try a smaller l" in capsys.readouterr().err
 
 
 # What cannot work
