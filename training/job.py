@@ -11,7 +11,6 @@ import logging
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from service.contract.manifest import Metric, ModelManifest
 from service.contract.registry import CorruptVersionError, RegistryError
@@ -22,6 +21,7 @@ from training.errors import DivergedError, OptionError, TrainingError, Unreachab
 from training.hyper_parameters import HyperParameters
 from training.learning.distributed import World
 from training.learning.progress import Progress
+from training.learning.run_lock import turn
 from training.learning.trainer import ALONE
 from training.pipeline import Outcome
 from training.publishing.destination import registry_for
@@ -98,10 +98,10 @@ def run(
     settings = settings.model_copy(update={"runs_dir": settings.runs_dir / code, "commit": code})
     folder = settings.runs_dir / pipeline.run_name(recipe, hyper, data=data, digest=train_split.digest)
     outcome = decision = None
-    with contextlib.ExitStack() as turn:
+    with contextlib.ExitStack() as held:
 
         def begin() -> ModelManifest | None:
-            turn.enter_context(alone(folder / "lock"))
+            held.enter_context(turn(folder / "lock"))
             if registry is None or publish_as is None:
                 return None
             found = published(registry, publish_as, origin, train_split)
@@ -136,27 +136,6 @@ def exit_code(error: TrainingError | RegistryError) -> int:
     if isinstance(error, RegistryError | UnreachableError):
         return TRY_AGAIN
     return REFUSED if isinstance(error, DivergedError) else error.exit_code
-
-
-@contextlib.contextmanager
-def alone(file: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `file` inside the block; it is released if the process dies."""
-    import fcntl  # not on Windows, where the rest of the package may be imported
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.open("a")
-    except OSError as error:
-        raise OptionError(f"runs_dir must be a folder to write to. Given: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another process is doing this run: waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise TrainingError(f"runs_dir must be on a file system that locks files. Given: {error}") from error
-        yield
 
 
 @contextlib.contextmanager

@@ -123,7 +123,8 @@ def run(
     folder = settings.runs_dir / run_name(recipe, hyper, data=data, digest=whole.digest)
     checkpoints = Checkpoints(folder, seconds=settings.checkpoint_seconds, resume=resume, world=world)
     details = Details(preprocessing, network, train_data) if settings.tensorboard_details else None
-    with BoardProgress(progress, folder, resume=resume, details=details) if world.leads else progress as shown:
+    board = BoardProgress(progress, folder, resume=resume, details=details) if world.leads else progress
+    with checkpoints, board as shown:
         history = train(
             network,
             preprocessing,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -246,25 +245,6 @@ def test_a_version_that_the_same_run_has_published_elsewhere_is_found_after_trai
 
     assert outcome.manifest == first.manifest
     assert Registry(tmp_path / "models").versions(NAME) == [1]
-
-
-def test_two_at_the_same_run_take_turns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    order: list[str] = []
-
-    def second() -> None:
-        with job.alone(tmp_path / "run" / "lock"):
-            order.append("second")
-
-    with job.alone(tmp_path / "run" / "lock"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        while "waiting for it to end" not in caplog.text:
-            time.sleep(0.01)
-        order.append("first")
-    thread.join()
-
-    assert order == ["first", "second"]
 
 
 def test_a_runs_dir_that_cannot_be_written_is_an_error_before_training(tmp_path: Path, quick: HyperParameters) -> None:

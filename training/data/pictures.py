@@ -174,11 +174,17 @@ class Picture:
 
     def _read(self, read: Callable[[bytes], R]) -> R:
         try:
-            return read(self._content if isinstance(self._content, bytes) else self._content.read_bytes())
+            return read(self._content if isinstance(self._content, bytes) else _bytes_of(self._content))
         except OSError as error:
             raise OptionError(f"{self.name} must be a picture that can be read. Given: {error}") from error
         except Problem as problem:
             raise OptionError(f"{self.name} must be a picture: {problem.detail}") from problem
+
+
+def _bytes_of(file: Path) -> bytes:
+    if not file.is_file() and file.exists():  # a pipe would be waited for without end
+        raise OSError("something else than a file")
+    return file.read_bytes()
 
 
 def _found(path: Path) -> list[tuple[str, Picture]]:

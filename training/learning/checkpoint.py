@@ -5,19 +5,23 @@ Knows nothing about the training loop; it saves and restores parts with a state_
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import torch
 
 from training.errors import TrainingError
 from training.learning.distributed import World
+from training.learning.run_lock import alone
 
 CHECKPOINT = "checkpoint.pt"
+LOCK = "checkpoint.lock"
 
 
 class Stateful(Protocol):
@@ -29,7 +33,7 @@ class Stateful(Protocol):
 
 
 class Checkpoints:
-    """A run's checkpoint in `folder`, which belongs to this run alone.
+    """A run's checkpoint in `folder`, which belongs to this run alone, and inside the block to this process.
 
     Args:
         folder: where the checkpoint lies; it is made when the first one is written.
@@ -42,6 +46,20 @@ class Checkpoints:
         self.file = folder / CHECKPOINT
         self._seconds, self._resume, self._world = seconds, resume, world or World()
         self._saved = time.monotonic()
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Raise TrainingError if another process trains the same run now."""
+        self._world.first(self._hold)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def _hold(self) -> None:
+        self._held.enter_context(alone(self.file.with_name(LOCK)))
 
     def restore(self, parts: Mapping[str, Stateful]) -> list[dict[str, Any]]:
         """Restore `parts` from the checkpoint and return its epochs, or none without a checkpoint.

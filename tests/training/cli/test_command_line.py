@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.error import URLError
 
 import pytest
@@ -24,6 +24,7 @@ from training.cli.command_line import main
 from training.data.sources import SOURCES
 from training.errors import TrainingError
 from training.hyper_parameters import HyperParameters
+from training.learning.trainer import train
 from training.recipe import Recipe
 from training.recipes import RECIPES
 from training.settings import Settings
@@ -395,6 +396,28 @@ def test_ctrl_c_ends_with_a_message_exit_code_130_and_nothing_half_written(tmp_p
     assert "Interrupted" in said
     assert "Traceback" not in said
     assert Registry(tmp_path / "my-models").models() == []
+
+
+def test_a_command_that_is_running_already_is_refused_and_harms_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second: list[int] = []
+
+    def twice(*arguments: Any, **options: Any) -> Any:
+        if not second:
+            second.append(main(quick("--resume")))
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "train", twice)
+    code = main(quick())
+
+    assert (code, second) == (0, [1])
+    assert re.search(
+        r"^error: a run must be alone in its folder\. Given: \S+/neural_net-digits-seed0-\w+, where another process "
+        r"trains the same\. Wait for it to end, or name another folder with --runs-dir\.$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
 
 
 def test_ctrl_c_during_the_imports_which_take_seconds_is_a_message_too(

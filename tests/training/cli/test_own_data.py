@@ -276,6 +276,11 @@ def pictures_of(**counts: int) -> Callable[[], None]:
     return make
 
 
+def pipe() -> None:
+    pictures_of(a=10, b=10)()
+    os.mkfifo("own/a/bad.png")
+
+
 def broken(content: bytes, name: str = "bad.png") -> Callable[[], None]:
     def make() -> None:
         pictures_of(a=10, b=10)()
@@ -384,6 +389,7 @@ CSV = "simple_net --data csv:t.csv"
         (renamed, FOLDER, r"the name of a class in own must be UTF-8\. Given: b'caf\\xe9'\. Rename it"),
         # pictures
         (broken(b"hello"), FOLDER, r"own/a/bad\.png must be a picture: .*Given: 5 bytes that look like text"),
+        (pipe, FOLDER, r"own/a/bad\.png must be a picture that can be read\. Given: something else than a file"),
         (broken(b""), FOLDER, r"own/a/bad\.png must be a picture: the image must .*0 bytes"),
         (broken(png(drawing(0, 0))[:-60]), FOLDER, r"own/a/bad\.png must be a picture: .*whole PNG"),
         (broken(png(drawing(0, 0))[:20]), FOLDER, r"own/a/bad\.png must be a picture"),
