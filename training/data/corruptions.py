@@ -224,10 +224,8 @@ def _elastic(images: Tensor, numbers: tuple[float, ...], generator: Generator) -
 def _pixelate(images: Tensor, numbers: tuple[float, ...], generator: Generator) -> Tensor:
     del generator
     (share,) = numbers
-    (down, across), (up, back) = (
-        [_box(length, int(length * share)) for length in images.shape[2:]],
-        [_box(int(length * share), length) for length in images.shape[2:]],
-    )
+    sides = [(length, max(1, int(length * share))) for length in images.shape[2:]]
+    (down, across), (up, back) = [_box(*side) for side in sides], [_box(*reversed(side)) for side in sides]
     rows, columns = (up @ down).to(images.device), (back @ across).to(images.device)
     return rows @ (images @ columns.T)
 

@@ -63,8 +63,10 @@ class Dataset:
         """Return mean and standard deviation of each channel, on the scale of 0 to 1, or of each feature."""
         values = self.inputs.cpu().movedim(1, 0).flatten(1)
         rows = [row.double() / (255 if self.images else 1) for row in values]
-        # What never varies is left as it is: a blank channel, a constant column.
-        return [row.mean().item() for row in rows], [row.std(correction=0).item() or 1.0 for row in rows]
+        # What never varies is left as it is: a blank channel, a constant column. Its deviation may round to 1e-16.
+        varies = [bool((row != row[0]).any()) for row in values]
+        deviations = [row.std(correction=0).item() if v else 1.0 for row, v in zip(rows, varies, strict=True)]
+        return [row.mean().item() for row in rows], deviations
 
     def to(self, device: torch.device) -> Dataset:
         """Return the same dataset on `device`."""

@@ -103,3 +103,11 @@ def test_pixelation_leaves_blocks_of_one_colour() -> None:
     changed = corrupted(ramp, "pixelate", 5)
 
     assert len(changed[0, 0, 0].unique()) == 20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (64, 1)], ids=str)
+def test_images_of_a_pixel_can_be_corrupted(shape: tuple[int, int]) -> None:
+    images = torch.full((2, 3, *shape), 100, dtype=torch.uint8)
+
+    for kind in kinds_for(images):
+        assert corrupted(images, kind, 5, style="photo").shape == images.shape

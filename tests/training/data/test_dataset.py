@@ -44,3 +44,13 @@ def test_a_share_that_holds_nothing_out_is_refused() -> None:
 
     with pytest.raises(OptionError, match=r"held_out must be a share .* some class of 4 examples\. Given: 0\.4"):
         data.hold_out(0.4)
+
+
+def test_what_never_varies_is_left_as_it_is() -> None:
+    # The mean of many times 250 / 255 is rounded, and their deviation 1e-16.
+    images = torch.full((999, 1, 28, 28), 250, dtype=torch.uint8)
+    rows = torch.full((999, 1), 0.1)
+    labels = torch.arange(999) % 2
+
+    for inputs in (images, rows):
+        assert Dataset("d", "train", inputs, labels, ("a", "b")).moments()[1] == [1.0]
