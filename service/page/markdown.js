@@ -46,7 +46,7 @@ function table(lines, imageFor) {
     line
       .replace(/^\||\|$/g, "")
       .split(/(?<!\\)\|/)
-      .map((cell) => cell.trim().replaceAll("\\|", "|"));
+      .map((cell) => cell.trim());
   const row = (tag, line) =>
     make(
       "tr",
@@ -70,10 +70,12 @@ function table(lines, imageFor) {
   );
 }
 
-// Code, bold text, pictures and links; a link is shown as its text, for a card's links lead elsewhere.
+// Code, bold text, pictures, links, and what a backslash makes plain; a link is shown as its text, for a card's links
+// lead elsewhere.
 function inline(text, imageFor) {
-  const parts = text.split(/(`[^`]+`|\*\*[^*]+\*\*|!?\[[^\]]*\]\([^)]*\))/);
+  const parts = text.split(/(\\[\\`*_<~|&\]]|`[^`]+`|\*\*[^*]+\*\*|!?\[[^\]\\]*\]\([^)]*\))/);
   return parts.map((part) => {
+    if (/^\\./.test(part)) return part.slice(1);
     if (part.startsWith("`")) return make("code", {}, breakable(part.slice(1, -1)));
     if (part.startsWith("**")) return make("b", {}, part.slice(2, -2));
     const link = part.match(/^(!?)\[([^\]]*)\]\(([^)]*)\)$/);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,7 @@ def card(
         _published(manifest),
     ]
     if manifest.forced is not None:
-        parts.append(f"**Published by force**, although {manifest.forced}.")
+        parts.append(f"**Published by force**, although {_in_a_line(manifest.forced)}.")
     parts += [
         "## Data",
         _table(
@@ -104,7 +105,7 @@ def _measurements(manifest: ModelManifest, measured: Measurements, last_epoch: I
                 last_epoch,
             ],
         ),
-        f"By class, on {test.data}:",
+        f"By class, on {_in_a_line(test.data)}:",
         _table(
             ("class", "n", "recall", "precision"),
             [(r.name, f"{r.n:,}", _percent(r.recall), _percent(r.precision)) for r in test.per_class],
@@ -140,7 +141,7 @@ def _robustness(measured: Sequence[Robustness]) -> list[str]:
             ("split", "n", "mean", "worst kind"),
             [(m.data, f"{m.n:,}", f"{m.mean:.2%}", f"{m.worst}, {m.of(m.worst):.2%}") for m in measured],
         ),
-        f"By kind, on {first.data}:",
+        f"By kind, on {_in_a_line(first.data)}:",
         _table(
             ("kind", "mean", *(f"severity {severity}" for severity in SEVERITIES)),
             [(kind, f"{first.of(kind):.1%}", *(f"{a:.1%}" for a in first.accuracies[kind])) for kind in kinds],
@@ -224,9 +225,9 @@ def _abstention(manifest: ModelManifest) -> list[str]:
         "## What it does not know",
         "Each input gets an outlier score inside the graph: the energy of the logits and, with convolutions, the "
         "distance of a feature map from the training data's. The threshold is the score that 2 % of the held-out "
-        f"inputs exceed ({found.data}, n={found.n:,}); `?abstain=true` gives no label beyond it. Prediction sets are "
-        f"split conformal, set on n={sets.n:,} of them; beside each coverage stands its 95 % interval for so many "
-        "inputs.",
+        f"inputs exceed ({_in_a_line(found.data)}, n={found.n:,}); `?abstain=true` gives no label beyond it. "
+        f"Prediction sets are split conformal, set on n={sets.n:,} of them; beside each coverage stands its 95 % "
+        "interval for so many inputs.",
         _table(
             ("split", "n", "outliers", "truth in the 95 % set", "classes in it, mean"),
             [
@@ -244,7 +245,7 @@ def _abstention(manifest: ModelManifest) -> list[str]:
     if manifest.foreign:
         parts += [
             "Pictures that no class describes, as a client would send them, against those of "
-            f"{manifest.foreign[0].data}:",
+            f"{_in_a_line(manifest.foreign[0].data)}:",
             _table(
                 ("foreign pictures", "n", "AUROC", "FPR at 95 % TPR", "reported as outliers"),
                 [
@@ -270,7 +271,7 @@ def _forms(manifest: ModelManifest, tested_on: str) -> str:
     parts = ["It serves as it is: no other form of it was proved to agree."] if not manifest.forms else []
     if names:
         listed = ", ".join(name.replace("_", " ") for name in names)
-        parts.append(f"Other forms that gave every input of {tested_on} the same class: {listed}.")
+        parts.append(f"Other forms that gave every input of {_in_a_line(tested_on)} the same class: {listed}.")
     if manifest.half_precision:
         head = (*_EVIDENCE[:4], *(_EVIDENCE[4:5] if manifest.outliers else ()), *_EVIDENCE[5:])
         parts.append(_table(head, map(partial(_evidence, manifest.forms), manifest.half_precision)))
@@ -305,9 +306,17 @@ def _percent(share: float) -> str:
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = tuple(head)
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_in_a_line(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_in_a_line(cell) for cell in line)} |" for line in lines)
 
 
 def _in_a_line(text: str) -> str:
-    """Return `text` without line breaks, which names of folders and labels of tables may have."""
-    return " ".join(text.splitlines())
+    """Return `text` as Markdown that shows it as it is, without line breaks or other control characters.
+
+    Names of folders and labels of tables may have any.
+    """
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    return _MARKUP.sub(r"\\\g<0>", text)
+
+
+_MARKUP = re.compile(r"[\\`*<~|]|\](?=\()|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
+"""What means something in a line of Markdown. An underscore inside a word, as in batch_size, does not."""

@@ -86,7 +86,7 @@ def test_the_card_tells_data_accuracy_calibration_size_speed_and_how_to_make_it_
         "| squares/test | 8 | 75.00% |",
         "| squares/held-out | 8 | 75.00% |",
         "| the last epoch of training, as it went |  | 90.00% | 0.2500 |",
-        "| a/b | 4 | 75.00% | 75.00% |",
+        r"| a\|b | 4 | 75.00% | 75.00% |",
         "softmax(logits / 2)",
         f"{manifest.artifact.size_bytes:,} bytes",
         "| 64 | 3.20 | 0.050 |",
@@ -145,14 +145,26 @@ def test_the_card_names_another_split_only_if_the_temperature_was_fitted_on_it_t
     assert ("flatters" in text) == bool(more)
 
 
-def test_a_class_whose_name_has_two_lines_takes_one_line_of_the_card(manifest: ModelManifest) -> None:
-    evaluations = [replace(measured(), classes=("new\nyork", "b"))]
-    two_lines = manifest.model_copy(update={"classes": ("new\nyork", "b")})
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("new\nyork", "new york"),
+        ("red\x1b[31m\u2028", "red [31m "),
+        ("<script>", r"\<script>"),
+        ("a|b\\", r"a\|b\\"),
+        ("`rm` *x* ~~y~~", r"\`rm\` \*x\* \~\~y\~\~"),
+        ("[l](http://x) &amp; R&D", r"[l\](http://x) \&amp; R&D"),
+        ("_a_ b_c", r"\_a\_ b_c"),
+    ],
+)
+def test_the_name_of_a_class_is_shown_as_it_is(name: str, shown: str, manifest: ModelManifest) -> None:
+    evaluations = [replace(measured(), classes=(name, "b"))]
+    named = manifest.model_copy(update={"classes": (name, "b")})
 
-    text = replace(report(), evaluations=evaluations).files(two_lines)["card.md"].decode()
+    text = replace(report(), evaluations=evaluations).files(named)["card.md"].decode()
 
-    assert "2 classes: new york, b." in text
-    assert "| new york | 4 |" in text
+    assert f"2 classes: {shown}, b." in text
+    assert f"| {shown} | 4 |" in text
 
 
 def test_the_command_names_the_precision_that_another_device_would_choose_otherwise() -> None:
@@ -222,6 +234,10 @@ def test_names_with_dollars_are_no_formulas() -> None:
     drawn.append(plots.worst_mistakes(replace(priced, mistakes=()), grey_squares()))
 
     assert all(picture.startswith(b"\x89PNG") for picture in drawn)
+
+
+def test_names_that_the_font_lacks_are_drawn_without_a_warning() -> None:
+    assert plots.confusion_matrix(replace(measured(), classes=("猫", "\x1b"))).startswith(b"\x89PNG")
 
 
 def test_colour_images_are_drawn() -> None:
