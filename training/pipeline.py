@@ -108,6 +108,12 @@ def run(
     test_data = load_split(recipe, hyper, test_split, data=data, settings=settings)
     if publish_as is not None and not force and data not in (None, recipe.data) and (few := too_few_to_tell(test_data)):
         raise OptionError(few)
+    own = sources.is_own(data or "")
+    if own and whole.images and world.leads and (seen := test_data.shared_with(whole)):
+        logger.warning(
+            "%d of the %d pictures of %s are among those to train on: its figures will be too good",
+            *(seen, len(test_data), test_data.title),
+        )
     train_data, held_out = whole.hold_out(hyper.held_out) if hyper.held_out else (whole, None)
     together = f" in {world.size} processes" if world.size > 1 else ""
     if world.leads:
@@ -157,7 +163,6 @@ def run(
     of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
     trouble = diverged(history, train_data, hyper)
     asked = _example(test_data, folder) if world.leads else ()
-    own = sources.is_own(data or "")
     expected = recipe.expected if has_floor(recipe, evaluation.data, own=own) else None
     outcome = Outcome(hyper, history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
     if world.leads:

@@ -12,6 +12,7 @@ from training.errors import OptionError
 LEAST = 2
 """Examples of a class: one to learn from, one to test on."""
 _SHOWN = 3
+_SHOWN_CHARACTERS = 40
 
 
 def classes_of(labels: Sequence[str], *, where: object, kind: str) -> tuple[str, ...]:
@@ -25,7 +26,7 @@ def classes_of(labels: Sequence[str], *, where: object, kind: str) -> tuple[str,
         expect_name(name, f"the name of a class in {where}")
     classes = tuple(sorted(counts, key=lambda name: (len(name), name) if name.isdigit() else (99, name)))
     if len(classes) < 2:
-        given = f"one class, {classes[0]}" if classes else "none"
+        given = f"one class, {_in_short(classes[0])}" if classes else "none"
         raise OptionError(f"{where} must hold two or more classes, each {kind}. Given: {given}")
     alone = [name for name in classes if counts[name] < LEAST]
     if alone:
@@ -48,6 +49,12 @@ def expect_name(text: str, what: str) -> None:
 
 def listed(names: Iterable[str]) -> str:
     """Return the first names, and how many more there are."""
-    names = list(names)
+    names = [_in_short(name) for name in names]
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _in_short(name: str) -> str:
+    """Return a name in a line: where a quote is not closed, a table's field is all that follows it."""
+    line = " ".join(name.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."

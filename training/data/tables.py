@@ -37,9 +37,9 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
     column = header.index(label) if label in header else len(header) - 1
     if label is not None and label not in header:
         raise OptionError(f"the label must be a column of {path}: {', '.join(header)}. Given: {label}")
-    if len(header) < 2:
+    if header.count(label or "") > 1:
         raise OptionError(
-            f"{path} must have a column of classes and one or more of numbers. Given: {header[0]!r} alone"
+            f"the label must be one column of {path}. Given: {label}, as {header.count(label)} are called"
         )
     for name in header:
         expect_name(name, f"the name of a column in {path}")
@@ -64,11 +64,13 @@ _MISSING = ("", "nan", "na", "n/a", "null", "none")
 
 def _number(text: str, path: Path, row: int, label: str) -> float:
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # Python's own numbers may be written 1_000
     except ValueError:
         number = math.nan
     if not abs(number) <= _LARGEST:  # nor NaN
-        raise OptionError(f"{path} must have finite numbers beside the column {label}. Given: {text!r} in row {row}")
+        raise OptionError(
+            f"{path} must have finite numbers beside the column {label}. Given: {text[:40]!r} in row {row}"
+        )
     return number
 
 
@@ -87,6 +89,11 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"{path} must be a CSV file with a header and rows. Given: {'a header alone' if lines else 'nothing'}"
         )
     (_, header), *rows = lines
+    if len(header) < 2:
+        raise OptionError(
+            f"{path} must have a column of classes and one or more of numbers, separated by commas. "
+            f"Given: {header[0][:40]!r} alone"
+        )
     for number, row in rows:
         if len(row) != len(header):
             columns = "1 column" if len(header) == 1 else f"{len(header)} columns"

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -417,7 +418,11 @@ CSV = "simple_net --data csv:t.csv"
             CSV,
             r"two or more classes, each two or more rows of the column kind\. Given: one class",
         ),
-        (rows("kind\na\nb\n"), CSV, r"must have a column of classes and one or more of numbers\. Given: 'kind' alone"),
+        (rows("kind\na\nb\n"), CSV, r"one or more of numbers, separated by commas\. Given: 'kind' alone"),
+        (rows("x;kind\n1,5;a\n"), CSV, r"one or more of numbers, separated by commas\. Given: 'x;kind' alone"),
+        (rows("k,x,k\n" + ROWS), f"{CSV}:k", r"the label must be one column of t\.csv\. Given: k, as 2 are called"),
+        (rows("x,y,kind\n" + ROWS + "1_0,2,a\n"), CSV, r"finite numbers .*kind\. Given: '1_0' in row 62"),
+        (rows('x,y,kind\n1,2,"a\n' + ROWS), CSV, r"Given: one class, a 0,0,a 1,1,b 2,2,a .*\.\.\.$"),
         (rows("x,kind\n1," + "a" * 200_000 + "\n"), CSV, r"CSV file .*Given: field larger than field limit"),
         (rows(b"x,kind\n1,caf\xe9\n"), CSV, r"in UTF-8\. Given: .*can't decode byte 0xe9"),
         (rows(b"x,kind\n1,\0\n"), CSV, r"t\.csv must"),
@@ -491,6 +496,16 @@ def test_what_tools_leave_behind_is_no_class_and_no_picture() -> None:
 
     assert code == 0
     assert Registry("my-models").manifest("xigua-folder", 1).classes == ("a", "b")
+
+
+def test_pictures_to_test_on_that_are_trained_on_too_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    pictures_of(a=10, b=10)()
+    shutil.copytree("own", "both/train")
+    shutil.copytree("own", "both/test")
+    (Path("both") / "test" / "a" / "new.png").write_bytes(png(drawing(1, 99)))
+
+    assert main(["train", "simple_nn", "--data", "folder:both", "--limit", "1", "--epochs", "1"]) == 0
+    assert "20 of the 21 pictures of both/test are among those to train on: its figures will be too good" in caplog.text
 
 
 def test_excels_byte_order_mark_is_no_part_of_the_first_column() -> None:

@@ -54,3 +54,12 @@ def test_what_never_varies_is_left_as_it_is() -> None:
 
     for inputs in (images, rows):
         assert Dataset("d", "train", inputs, labels, ("a", "b")).moments()[1] == [1.0]
+
+
+def test_inputs_that_another_dataset_holds_too_are_counted() -> None:
+    def of(*levels: int) -> Dataset:
+        images = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
+        return Dataset("d", "train", images, torch.arange(len(levels)) % 2, ("a", "b"))
+
+    assert of(1, 2, 2, 3).shared_with(of(2, 9, 2)) == 2
+    assert of(1).shared_with(of(2)) == 0
