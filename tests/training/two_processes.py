@@ -89,7 +89,7 @@ def refused(folder: Path, world: World) -> str:
         disk.mkdir()
         (disk / "checkpoint.pt").write_bytes(b"no checkpoint")
     try:
-        Checkpoints(disk, resume=True, world=world).restore({})
+        Checkpoints(disk, resume=True, world=world).restore({}, dict)
     except TrainingError as error:
         return str(error)
     return ""

@@ -22,13 +22,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write both keys, and say what each is for."""
     key = SigningKey.generate()
-    private, public = arguments.file, arguments.file.with_name(f"{arguments.file.name}.pub")
+    private, public = arguments.file, Path(f"{arguments.file}.pub")
     try:
-        key.write(private)
         with public.open("x") as file:
             file.write(f"{base64.b64encode(key.public_key).decode()} {key_id(key.public_key)}\n")
+        try:
+            key.write(private)
+        except SignatureError:
+            public.unlink()
+            raise
     except (SignatureError, OSError) as error:
-        raise OptionError(f"keys must be written to new files. Given: {error}") from error
+        raise OptionError(f"keys must be written to new files. Given: {error.__cause__ or error}") from error
     print(f"Key {key_id(key.public_key)}.")
     print(f"{private} signs: python -m training train RECIPE --publish --sign {private}   (keep it secret)")
     print(f"{public} verifies: append it to the file that SERVICE_TRUSTED_KEYS names.")

@@ -9,16 +9,18 @@ import contextlib
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
 from training.errors import TrainingError
 from training.learning.distributed import World
 from training.learning.run_lock import alone
+
+Epoch = TypeVar("Epoch")
 
 CHECKPOINT = "checkpoint.pt"
 LOCK = "checkpoint.lock"
@@ -61,8 +63,8 @@ class Checkpoints:
     def _hold(self) -> None:
         self._held.enter_context(alone(self.file.with_name(LOCK)))
 
-    def restore(self, parts: Mapping[str, Stateful]) -> list[dict[str, Any]]:
-        """Restore `parts` from the checkpoint and return its epochs, or none without a checkpoint.
+    def restore(self, parts: Mapping[str, Stateful], epoch: Callable[..., Epoch]) -> list[Epoch]:
+        """Restore `parts` from the checkpoint and return its epochs, each made by `epoch`; none without a checkpoint.
 
         Raises:
             TrainingError: the checkpoint cannot be read, or is of other parts.
@@ -73,12 +75,12 @@ class Checkpoints:
         try:
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
-            epochs: list[dict[str, Any]] = saved["epochs"]
-        except (RuntimeError, KeyError, ValueError) as error:
+            epochs = [epoch(**each) for each in saved["epochs"]]
+            torch.set_rng_state(saved["chance"])
+            if "cuda_chance" in saved and torch.cuda.is_available():
+                torch.cuda.set_rng_state(saved["cuda_chance"])
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise self._unreadable(error) from error
-        torch.set_rng_state(saved["chance"])
-        if "cuda_chance" in saved and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["cuda_chance"])
         return epochs
 
     def _read(self) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ def train(
     blend = Blend(network, hyper.start_share)
     best = Best(network, patience=hyper.patience if held_out is not None else 0)
     parts: dict[str, Stateful] = {"network": network, "optimiser": optimiser, "schedule": schedule, "best": best}
-    results = [EpochResult(**epoch) for epoch in checkpoints.restore(parts)] if checkpoints is not None else []
+    results = checkpoints.restore(parts, EpochResult) if checkpoints is not None else []
     world.align(network)
 
     network.train()

@@ -146,6 +146,7 @@ def test_a_model_is_published_under_the_name_that_is_asked_for(tmp_path: Path) -
         (["train", "neural_net", "--learning-rate", "1"], "unrecognized arguments: --learning-rate 1"),
         (["train", "neural_net", "--epoch", "1"], "unrecognized arguments: --epoch 1"),
         (["train"], "the following arguments are required: RECIPE"),
+        (["promote", "rows", ""], "VERSION must be a number or an alias. Given: ''"),
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def test_a_key_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     assert "keys must be written to new files" in capsys.readouterr().err
     assert (tmp_path / "key").read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "nowhere/key", "taken"])
+def test_a_key_that_cannot_be_written_whole_leaves_no_half(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken.pub").write_text("another's")
+
+    assert main(["keygen", name]) == 2
+
+    assert re.fullmatch(r"error: keys must be written to new files\. Given: \[Errno .*\n", capsys.readouterr().err)
+    assert [file.name for file in tmp_path.iterdir()] == ["taken.pub"]
 
 
 def test_a_file_that_is_no_key_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,27 @@ def test_a_checkpoint_that_is_cut_off_is_a_message(tmp_path: Path) -> None:
     checkpoints.file.write_bytes(whole[: len(whole) // 2])
 
     with pytest.raises(TrainingError, match=r"must be one that this run has written\. Given: .*Remove it"):
-        checkpoints.restore({"network": NeuralNet()})
+        checkpoints.restore({"network": NeuralNet()}, EpochResult)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        torch.zeros(3),
+        [1],
+        {"parts": [], "epochs": [], "chance": torch.get_rng_state()},
+        {"parts": {"network": {}}, "epochs": [{"epoch": 1, "of_other_code": 2}], "chance": torch.get_rng_state()},
+        {"parts": {"network": {}}, "epochs": "none", "chance": torch.get_rng_state()},
+        {"parts": {"network": {}}, "epochs": []},
+        {"parts": {"network": {}}, "epochs": [], "chance": torch.zeros(3)},
+    ],
+    ids=["tensor", "list", "no parts", "epochs of other code", "no epochs", "no chance", "chance of another kind"],
+)
+def test_a_checkpoint_of_something_else_is_a_message(saved: object, tmp_path: Path) -> None:
+    torch.save(saved, tmp_path / "checkpoint.pt")
+
+    with pytest.raises(TrainingError, match=r"must be one that this run has written\. Given: .*Remove it"):
+        Checkpoints(tmp_path, resume=True).restore({"network": torch.nn.Identity()}, EpochResult)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_of_the_epoch_before(tmp_path: Path, digits: Dataset) -> None:
@@ -281,4 +301,4 @@ def test_what_an_epoch_gave_is_saved_as_it_was(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, resume=True)
     checkpoints.save({}, [result], last=True)
 
-    assert [EpochResult(**epoch) for epoch in checkpoints.restore({})] == [EpochResult(1, 0.5, 0.9, 1.5)]
+    assert checkpoints.restore({}, EpochResult) == [EpochResult(1, 0.5, 0.9, 1.5)]
