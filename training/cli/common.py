@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from service.contract.registry import Registry
-from training.cli.options import add_options, given
+from training.cli.options import add_options, filled, given
 from training.data.sources import OWN, SOURCES
 from training.errors import OptionError, option_error
 from training.hyper_parameters import HyperParameters
@@ -30,20 +30,28 @@ HYPER_PARAMETERS = [name for name in HyperParameters.model_fields if name != "pr
 MACHINE = "this machine (also TRAINING_X in the environment)"
 """The title of the options that are settings."""
 
+DOWNLOADED = object()
+"""What --pretrained alone stands for: torchvision's own weights."""
+
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what to train and whether to publish it."""
     parser.add_argument("recipe", metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.")
-    parser.add_argument("--data", metavar="NAME", help=f"Train on other data: {', '.join([*SOURCES, *OWN])}.")
+    parser.add_argument(
+        "--data", metavar="NAME", type=filled, help=f"Train on other data: {', '.join([*SOURCES, *OWN])}."
+    )
     parser.add_argument("--publish", action="store_true", help="Write the result to the registry.")
-    parser.add_argument("--name", help="Publish as this model. Default: the recipe's name, with --data NAME after it.")
+    parser.add_argument(
+        "--name", type=filled, help="Publish as this model. Default: the recipe's name, with --data NAME after it."
+    )
     parser.add_argument(
         "--pretrained",
         metavar="FILE|VERSION",
+        type=filled,
         nargs="?",
-        const="",
+        const=DOWNLOADED,
         help="With the folder of a published VERSION, such as models/mnist/6: go on training its network, which must "
         "be the recipe's. Else train torchvision's ResNet-18 in place of the recipe's network, from weights that "
         "torchvision downloads, or from those in FILE; for recipes for photographs, with --data folder:PATH.",
@@ -86,20 +94,20 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         OptionError: there is no such recipe, or no weights for it.
         UnreachableError: the weights cannot be downloaded.
     """
-    recipe = find(arguments.recipe)
-    if arguments.pretrained is None:
+    recipe, pretrained = find(arguments.recipe), arguments.pretrained
+    if pretrained is None:
         return recipe
-    if arguments.pretrained and earlier_version.is_version(arguments.pretrained):
-        return recipe.continued(earlier_version.read(arguments.pretrained))
-    if arguments.pretrained and not Path(arguments.pretrained).exists():
+    if pretrained is not DOWNLOADED and earlier_version.is_version(pretrained):
+        return recipe.continued(earlier_version.read(pretrained))
+    if pretrained is not DOWNLOADED and not Path(pretrained).exists():
         raise OptionError(
             "pretrained must be a file that can be read, or the folder of a version such as models/mnist/6. "
-            f"Given: {arguments.pretrained}, which is not there"
+            f"Given: {pretrained}, which is not there"
         )
     if (arguments.data or recipe.data).partition(":")[0] != "folder":
         raise OptionError(f"pretrained must be given with --data folder:PATH. Given: {arguments.data or recipe.data}")
     expect_photographs(recipe)
-    return fine_tuned(recipe, weights.read(Path(arguments.pretrained) if arguments.pretrained else None))
+    return fine_tuned(recipe, weights.read(None if pretrained is DOWNLOADED else Path(pretrained)))
 
 
 def hyper_given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -59,6 +59,13 @@ def given(arguments: argparse.Namespace, fields: Iterable[str]) -> dict[str, Any
     return {name: getattr(arguments, name) for name in fields if hasattr(arguments, name)}
 
 
+def filled(text: str) -> str:
+    """Return `text`, the value of an option, unless it is empty, as a script's is whose variable is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("it must have a character or more. Given: ''")
+    return text
+
+
 def _metavar(field: FieldInfo) -> str:
     choices = get_args(field.annotation)
     if choices and all(isinstance(choice, str) for choice in choices):

@@ -40,6 +40,8 @@ def registry_for(url: str, publish_as: str | None, *, sign: Path | None = None) 
             f"Given: {publish_as!r}"
         ) from error
     expect_one_registry(url)
+    if url.startswith(("http://", "https://")):
+        raise OptionError(f"registry must be a folder or a bucket, to publish to. Given: {url}, which can only be read")
     registry = open_registry(url, must_exist=False, sign=sign)
     registry.versions(publish_as)
     return registry
