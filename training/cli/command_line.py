@@ -47,8 +47,8 @@ def _run(words: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except RegistryError as error:
-        untouched = " Nothing was published." if arguments.command == "train" else ""
-        print(f"error: {error}{untouched}", file=sys.stderr)
+        untouched = ". Nothing was published." if arguments.command == "train" else ""
+        print(f"error: {str(error).rstrip('.')}{untouched}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted: no half-written version is in the registry.", file=sys.stderr)

@@ -20,6 +20,9 @@ CORRUPTED_TOLERANCE = 0.015
 LEAST_COPIED = 200
 """Held-out images with corrupted copies; with fewer, equal versions differ by more than the tolerance."""
 
+_ROUNDING = 1e-9
+"""Of differences between shares: 3 right of 200 is 0.5 points below 4 of 200, and not by a hair more."""
+
 SIGNIFICANT = 0.05
 """The probability at most with which a guess would have been as accurate as the model."""
 
@@ -73,7 +76,7 @@ def refusal(
         what = f"accuracy on corrupted copies of {data}"
         compared.append((what, served, robustness.mean, tolerance + CORRUPTED_TOLERANCE))
     for what, served, found, allowed in compared:
-        if served is not None and found < served - allowed:
+        if served is not None and served - found > allowed + _ROUNDING:
             return (
                 f"{what} must be at most {allowed:.2%} below the {served:.2%} of "
                 f"{production.name}@{production.version} in production. Given: {found:.2%}"

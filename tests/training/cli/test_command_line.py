@@ -214,7 +214,7 @@ def test_a_registry_that_fails_when_it_is_written_is_a_message_and_exit_code_1(
     code = main(quick("--publish"))
 
     assert code == 1
-    assert "error: my-models must be writable. Given: a full disk Nothing was published." in capsys.readouterr().err
+    assert "error: my-models must be writable. Given: a full disk. Nothing was published." in capsys.readouterr().err
 
 
 def test_a_model_that_the_gate_refuses_is_an_error_and_force_publishes_it(capsys: pytest.CaptureFixture[str]) -> None:

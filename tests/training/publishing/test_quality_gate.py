@@ -57,6 +57,14 @@ def test_a_model_that_is_worse_than_production_by_more_than_the_tolerance_is_ref
     )
 
 
+def test_a_model_that_is_worse_by_just_the_tolerance_passes(tmp_path: Path) -> None:
+    for right in range(1, 100):
+        held_out = replace(measured(right - 1), data="points/held-out")
+        production = in_production(tmp_path, right / 100)
+
+        assert refusal(measured(75), held_out=held_out, recipe=RECIPE, production=production, tolerance=0.01) is None
+
+
 def test_a_test_split_compares_no_versions(tmp_path: Path) -> None:
     production = in_production(tmp_path, 0.99, data="points/test")
 
