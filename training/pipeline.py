@@ -26,9 +26,14 @@ from training.learning.progress import Progress
 from training.learning.tensorboard import BoardProgress, Details, log_measurements
 from training.learning.trainer import ALONE, EpochResult, train
 from training.publishing import abstention
-from training.publishing.destination import expect_writable, expect_writable_registry, registry_for
+from training.publishing.destination import (
+    expect_outside,
+    expect_writable,
+    expect_writable_registry,
+    registry_for,
+)
 from training.publishing.equivalence import UNTESTED, equivalence
-from training.publishing.evaluate import Evaluation, evaluate, logits_of
+from training.publishing.evaluate import Evaluation, evaluate, expect_finite, logits_of
 from training.publishing.export import Exported, On, check, export, load
 from training.publishing.latency import latencies
 from training.publishing.provenance import commit, provenance, same_held_out
@@ -96,6 +101,8 @@ def run(
     device = world.place(devices.choose(settings.device))
     recipe.expect_start(hyper)
     augmentation = recipe.variation(hyper)
+    if publish_as is not None:
+        expect_outside(data, settings.registry, "registry")
     if publish_as is not None and not once:  # a job tries again when its registry is away
         expect_writable_registry(settings.registry)
     registry = registry_for(settings.registry, publish_as, sign=settings.sign)
@@ -153,7 +160,9 @@ def run(
     temperature, sharpening, known = hyper.temperature, None, abstention.Abstention(artifact)
     if held_out is not None:
         sent, ways = recipe.calibration_data(held_out, (test_data, *others))
-        temperature, sharpening = sharpening_for(logits_of(classifier, sent.inputs), sent.labels, ways=ways)
+        logits = logits_of(classifier, sent.inputs)
+        expect_finite(logits, sent)
+        temperature, sharpening = sharpening_for(logits, sent.labels, ways=ways)
         known = abstention.learn(
             artifact, train_data, sent, ways=ways, temperature=temperature, sharpening=sharpening, device=device
         )
@@ -249,6 +258,7 @@ def load_split(recipe: Recipe, hyper: HyperParameters, split: str, *, data: str 
     Raises:
         OptionError, TrainingError: as `sources.load`.
     """
+    expect_outside(data, str(settings.runs_dir), "runs_dir")
     return sources.load(
         data or recipe.data,
         split,

@@ -59,6 +59,24 @@ def expect_writable_registry(url: str) -> None:
         expect_writable(Path(url), "registry")
 
 
+def expect_outside(data: str | None, place: str, option: str) -> None:
+    """Raise OptionError if `place`, the value of `option`, is among the folders of classes of the user's own `data`.
+
+    The next run would take it for a class.
+    """
+    kind, _, path = (data or "").partition(":")
+    if kind != "folder" or not path or "://" in place:
+        return
+    root, folder = Path(path).resolve(), Path(place).resolve()
+    is_split = (root / "train").is_dir() and (root / "test").is_dir()
+    roots = (root / "train", root / "test") if is_split else (root,)
+    if any(folder.is_relative_to(each) for each in roots):
+        raise OptionError(
+            f"{option} must not be among the pictures. Given: {place}, in {root}. Name another folder with "
+            f"--{option.replace('_', '-')}, or start in another one"
+        )
+
+
 def expect_writable(folder: Path, option: str) -> None:
     """Make `folder` if it is missing, and try to write to it.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
+from training.errors import TrainingError
 from training.publishing.calibrate import Calibration, calibration
 
 
@@ -51,8 +52,13 @@ class Evaluation:
 
 
 def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) -> Evaluation:
-    """Run `classifier`, which takes inputs as the dataset holds them, on the whole of `data`."""
+    """Run `classifier`, which takes inputs as the dataset holds them, on the whole of `data`.
+
+    Raises:
+        TrainingError: as `expect_finite`.
+    """
     logits = logits_of(classifier, data.inputs)
+    expect_finite(logits, data)
     predicted = logits.argmax(1)
     confidences = (logits.double() / temperature).softmax(1).amax(1)
     wrong = (predicted != data.labels).nonzero().flatten()
@@ -69,6 +75,16 @@ def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) 
         uncalibrated=uncalibrated,
         calibrated=uncalibrated if temperature == 1.0 else calibration(logits, data.labels, temperature=temperature),
     )
+
+
+def expect_finite(logits: Tensor, data: Dataset) -> None:
+    """Raise TrainingError if a logit for an input of `data` is no number that can be compared with others."""
+    wrong = int((~logits.isfinite().all(1)).sum())
+    if wrong:
+        raise TrainingError(
+            f"the network must give finite numbers for every input of {data.title}. Given: {wrong:,} of {len(data):,} "
+            "for which it does not. Look for values there that are far from those that it learnt from."
+        )
 
 
 def logits_of(classifier: nn.Module, inputs: Tensor, *, batch_size: int = 256) -> Tensor:

@@ -27,7 +27,7 @@ from training.publishing.card import Measurements, republished
 from training.publishing.equivalence import equivalence
 from training.publishing.evaluate import Evaluation, evaluate, logits_of
 from training.publishing.export import features_of, load
-from training.publishing.publish import EVALUATION, evaluation_file, golden_sample, metrics_of
+from training.publishing.publish import EVALUATION, evaluation_file, golden_sample, input_spec, metrics_of
 from training.publishing.report import CARD
 from training.publishing.robustness import robustness
 from training.publishing.sharpening import fit as sharpening_for
@@ -171,7 +171,18 @@ def _test_split(manifest: ModelManifest, splits: _Splits) -> Dataset:
             f"only an image model with metrics has forms to compare. Given: {manifest.name}@{manifest.version}"
         )
     source, _, split = manifest.metrics[0].data.rpartition("/")
-    return splits.load(source, split, style=manifest.input.style)
+    version = f"{manifest.name}@{manifest.version}"
+    if source not in sources.SOURCES:
+        raise TrainingError(
+            f"only a version of one of the data sets {', '.join(sources.SOURCES)} can be published again. "
+            f"Given: {version}, of {source}"
+        )
+    test = splits.load(source, split, style=manifest.input.style)
+    if (test.classes, input_spec(test).shape) != (manifest.classes, manifest.input.shape):
+        raise TrainingError(
+            f"{test.title} must be what {version} was measured on. Given: other classes, or inputs of another shape"
+        )
+    return test
 
 
 def _expect_same_accuracy(manifest: ModelManifest, artifact: bytes, test: Dataset, device: torch.device) -> None:

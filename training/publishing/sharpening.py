@@ -49,11 +49,15 @@ def fit(logits: Tensor, labels: Tensor, *, ways: int = 1) -> tuple[float, Sharpe
     ]
     if len(labels) // ways < LEAST_HELD_OUT or all(part.ece <= part.ece_bound for part in parts):
         return temperature, None
-    return 1.0, fit_sharpening(logits, labels)
+    sharpening = fit_sharpening(logits, labels)
+    return (temperature, None) if sharpening is None else (1.0, sharpening)
 
 
-def fit_sharpening(logits: Tensor, labels: Tensor) -> Sharpening:
-    """Return the sharpening whose confidences make it most probable which of the predictions are right."""
+def fit_sharpening(logits: Tensor, labels: Tensor) -> Sharpening | None:
+    """Return the sharpening whose confidences make it most probable which of the predictions are right.
+
+    None if there is none, as where all are wrong: then ever flatter logits are better.
+    """
     logits = logits.double()
     first = logits.topk(2, 1).values
     widest = (first[:, 0] - first[:, 1]).quantile(0.99).item()
@@ -66,10 +70,16 @@ def fit_sharpening(logits: Tensor, labels: Tensor) -> Sharpening:
     def loss() -> Tensor:
         optimiser.zero_grad()
         sharpened = logits * (numbers[0] + margin * (numbers[1] + margin * numbers[2])).exp()
-        value = binary_cross_entropy(sharpened.softmax(1).amax(1).clamp(1e-9, 1 - 1e-9), right)
+        confidences = sharpened.softmax(1).amax(1).clamp(1e-9, 1 - 1e-9)
+        if not confidences.isfinite().all():
+            raise OverflowError
+        value = binary_cross_entropy(confidences, right)
         value.backward()
         return value
 
-    optimiser.step(loss)
+    try:
+        optimiser.step(loss)
+    except OverflowError:
+        return None
     level, slope, bend = (float(f"{number:.4g}") for number in numbers.tolist())
     return Sharpening(level, slope, bend, float(f"{widest:.4g}"))

@@ -418,6 +418,16 @@ CSV = "simple_net --data csv:t.csv"
             CSV,
             r"two or more classes, each two or more rows of the column kind\. Given: one class",
         ),
+        (
+            pictures_of(a=9, b=9),
+            f"{FOLDER} --runs-dir own/runs",
+            r"runs_dir must not be among the pictures\. Given: own/runs, in .*/own\. Name another folder",
+        ),
+        (
+            pictures_of(a=9, b=9),
+            f"{FOLDER} --publish --registry own/models",
+            r"registry must not be among the pictures\. Given: own/models",
+        ),
         (rows("kind\na\nb\n"), CSV, r"one or more of numbers, separated by commas\. Given: 'kind' alone"),
         (rows("x;kind\n1,5;a\n"), CSV, r"one or more of numbers, separated by commas\. Given: 'x;kind' alone"),
         (rows("k,x,k\n" + ROWS), f"{CSV}:k", r"the label must be one column of t\.csv\. Given: k, as 2 are called"),
@@ -506,6 +516,29 @@ def test_pictures_to_test_on_that_are_trained_on_too_are_told(caplog: pytest.Log
 
     assert main(["train", "simple_nn", "--data", "folder:both", "--limit", "1", "--epochs", "1"]) == 0
     assert "20 of the 21 pictures of both/test are among those to train on: its figures will be too good" in caplog.text
+
+
+def test_runs_and_models_may_lie_beside_train_and_test() -> None:
+    pictures_of(a=9, b=9)()
+    Path("own").rename("train")
+    shutil.copytree("train", "test")
+    simple = ["train", "simple_nn", "--data", "folder:.", "--limit", "1", "--epochs", "1", "--publish", "--force"]
+
+    assert main([*simple, "--runs-dir", "runs", "--registry", "models"]) == 0
+
+
+def test_values_far_from_those_that_were_learnt_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    # The first of each five rows of a class is for testing, and the fifth of the others is held out.
+    values = ["3e38" if i // 2 % 25 == 6 else str(i % 7) for i in range(200)]
+    rows = "".join(f"{','.join([value] * 40)},{'ab'[i % 2]}\n" for i, value in enumerate(values))
+    table(f"{','.join(map(str, range(40)))},kind\n{rows}")
+
+    code = main(["train", "simple_nn", "--data", "csv:t.csv", "--epochs", "1", "--publish", "--force"])
+
+    assert code == 1
+    assert (
+        "error: the network must give finite numbers for every input of t/held-out. Given: " in capsys.readouterr().err
+    )
 
 
 def test_excels_byte_order_mark_is_no_part_of_the_first_column() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.contract.manifest import ModelManifest
+from service.contract.manifest import Artifact, ModelManifest
 from service.contract.registry import Registry
 from tests.registries import publish
 from training.cli.command_line import main
@@ -103,6 +104,33 @@ def test_a_version_whose_accuracy_here_is_another_is_not_published(
 
     assert code == 1
     assert "digits/test must give digits@1 its published accuracy, 99.90% of 364. Given: " in capsys.readouterr().err
+    assert registry.versions("digits") == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": "mine/test"}, "only a version of one of the data sets mnist, digits, .* Given: digits@1, of mine"),
+        ({"classes": tuple("abcdefghij")}, "digits/test must be what digits@1 was measured on. Given: other classes"),
+    ],
+    ids=["other data", "data of the same name"],
+)
+def test_a_version_of_the_users_own_data_is_refused(
+    change: dict[str, Any], said: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, registry = Registry(trained).manifest("digits", 1), Registry(tmp_path)
+    metrics = tuple(metric.model_copy(update={"data": change.get("data", metric.data)}) for metric in before.metrics)
+    changed = before.model_copy(update={"metrics": metrics, "classes": change.get("classes", before.classes)})
+
+    def describe(version: int, file: Artifact) -> ModelManifest:
+        return changed.model_copy(update={"version": version, "artifact": file})
+
+    registry.publish("digits", Registry(trained).artifact(before), describe)
+
+    code = main(["republish", "digits", "--registry", str(tmp_path), "--device", "cpu"])
+
+    assert code == 1
+    assert re.search(said, capsys.readouterr().err)
     assert registry.versions("digits") == [1]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
+from training.errors import TrainingError
 from training.publishing.evaluate import evaluate, logits_of
 
 
@@ -69,3 +70,16 @@ def test_batches_cover_every_input_once_the_last_one_partial() -> None:
 
     assert [size for size, _, _ in classifier.calls] == [4, 4, 2]
     assert logits.shape == (10, 2)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_logits_that_are_no_finite_numbers_are_an_error_and_no_measurement(value: float) -> None:
+    class Sums(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.cat([inputs.sum(1, keepdim=True), torch.zeros(len(inputs), 1)], 1)
+
+    data = three_of_four()
+    data.inputs[2] = value
+
+    with pytest.raises(TrainingError, match=r"finite numbers for every input of points/test\. Given: 1 of 4 for which"):
+        evaluate(Sums(), data)

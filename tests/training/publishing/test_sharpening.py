@@ -88,3 +88,11 @@ def test_an_artifact_sharpens_its_logits_once_and_scores_those_of_the_network(sh
         assert torch.equal(features_of(artifact, inputs, CPU).logits, features.logits)
     assert torch.equal(scores[0], scores[1])
     assert torch.equal(scores[0], scores[2])
+
+
+def test_where_every_sharpening_ends_in_no_number_a_temperature_is_all() -> None:
+    wrong = 50 * torch.nn.functional.one_hot(torch.arange(1_000) % 1_000, 1_000).float()
+
+    temperature, sharpening = fit(wrong, (torch.arange(1_000) + 1) % 1_000)
+
+    assert (temperature, sharpening) == (10.0, None)
