@@ -37,10 +37,8 @@ def table(split: str, path: Path, label: str | None) -> Dataset:
     column = header.index(label) if label in header else len(header) - 1
     if label is not None and label not in header:
         raise OptionError(f"the label must be a column of {path}: {', '.join(header)}. Given: {label}")
-    if header.count(label or "") > 1:
-        raise OptionError(
-            f"the label must be one column of {path}. Given: {label}, as {header.count(label)} are called"
-        )
+    if label is not None and (named := header.count(label)) > 1:
+        raise OptionError(f"the label must be one column of {path}. Given: {label}, as {named} are called")
     for name in header:
         expect_name(name, f"the name of a column in {path}")
     features, labels = [], []

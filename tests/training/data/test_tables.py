@@ -56,3 +56,9 @@ def test_a_file_that_will_not_do_is_an_error_that_says_why(file: Path, content: 
 def test_a_file_that_is_not_there_is_an_error() -> None:
     with pytest.raises(TrainingError, match=r"nowhere\.csv must be a CSV file"):
         sources.load("csv:nowhere.csv", "train", Path())
+
+
+def test_columns_without_a_name_are_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",,kind\n" + "".join(f"{i},{-i},{'ab'[i % 2]}\n" for i in range(20)))
+
+    assert sources.load(f"csv:{tmp_path}/t.csv", "train", tmp_path).columns == ("", "")
