@@ -88,7 +88,10 @@ class Checkpoints:
             return None
         try:
             saved: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (LookupError, EOFError, pickle.UnpicklingError) as error:
+            # Without torch's own words, which advise to load it with weights_only=False and run what is in it.
+            raise self._unreadable(ValueError("a file of something else than tensors")) from error
+        except (OSError, RuntimeError, ValueError) as error:
             raise self._unreadable(error) from error
         return saved
 

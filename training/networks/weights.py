@@ -64,8 +64,18 @@ def _from_file(file: Path) -> Weights:
         resnet18(weights=None).load_state_dict(tensors)
     except OSError as error:
         raise OptionError(f"pretrained must be a file that can be read. Given: {error}") from error
-    except (RuntimeError, TypeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
+        # torch's own words advise to load it with weights_only=False, which would run what is in it.
+        is_pickle = isinstance(error, LookupError | EOFError | pickle.UnpicklingError)
+        reason = "which holds something else than tensors" if is_pickle else str(error).partition("\n")[0]
         raise OptionError(
             f"pretrained must be a file with the state_dict of torchvision's ResNet-18. Given: {file} ({reason})"
         ) from error
