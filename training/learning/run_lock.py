@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import IO
 
@@ -50,9 +51,12 @@ def alone(file: Path) -> Iterator[None]:
 def _opened(file: Path) -> IO[str]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("a")
+        opened = file.open("a")
     except OSError as error:
         raise OptionError(f"runs_dir must be a folder to write to. Given: {error}") from error
+    # Else the processes that prepare batches hold the lock too, for seconds after this one was killed.
+    register_after_fork(opened, lambda inherited: inherited.close())
+    return opened
 
 
 def _locked(lock: IO[str], *, wait: bool = False) -> bool:

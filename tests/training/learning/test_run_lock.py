@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import multiprocessing
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -49,11 +51,34 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
     child = os.fork()
     if not child:
         with alone(tmp_path / "lock"):
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
 
     with alone(tmp_path / "lock"):
         pass
+
+
+def test_a_lock_is_not_held_by_the_processes_that_its_holder_leaves_behind(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+
+    def outlive() -> None:
+        os.write(writer, b"%d" % os.getpid())
+        time.sleep(60)
+
+    child = os.fork()
+    if not child:
+        with alone(tmp_path / "lock"):
+            multiprocessing.get_context("fork").Process(target=outlive).start()
+            time.sleep(60)
+    orphan = int(os.read(reader, 20))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    try:
+        with alone(tmp_path / "lock"):
+            pass
+    finally:
+        os.kill(orphan, signal.SIGKILL)
 
 
 def test_where_files_cannot_be_locked_a_job_fails_and_a_run_says_so_and_goes_on(
