@@ -59,7 +59,7 @@ class Outcome:
     others: tuple[Evaluation, ...]  # on the recipe's other splits whose files are there
     held_out: Evaluation | None  # of the same, on the training examples that the temperature was fitted on
     training_seconds: float
-    example: Path | tuple[float, ...]  # the first test input: a file with the image, or the features
+    example: Path | tuple[float, ...] | None  # the first test input: a file with the image, or the features
     expected: float | None = None  # accuracy on the test split, if that is the recipe's
     trouble: str | None = None  # that the run diverged, with both losses
     manifest: ModelManifest | None = None  # None when nothing was published
@@ -171,7 +171,7 @@ def run(
     of_held_out = evaluate(classifier, held_out, temperature=temperature) if held_out is not None else None
     of_others = tuple(evaluate(classifier, other, temperature=temperature) for other in others)
     trouble = diverged(history, train_data, hyper)
-    asked = _example(test_data, folder) if world.leads else ()
+    asked = _example(test_data, folder) if world.leads else None
     expected = recipe.expected if has_floor(recipe, evaluation.data, own=own) else None
     outcome = Outcome(hyper, history, evaluation, of_others, of_held_out, training_seconds, asked, expected, trouble)
     if world.leads:
@@ -296,12 +296,16 @@ def _scalars(evaluations: Iterable[Evaluation]) -> dict[str, float]:
     }
 
 
-def _example(test: Dataset, folder: Path) -> Path | tuple[float, ...]:
-    """Return the first test input, an image as a file in `folder`."""
+def _example(test: Dataset, folder: Path) -> Path | tuple[float, ...] | None:
+    """Return the first test input, an image as a file in `folder`; None if that cannot be written."""
     if not test.images:
         return tuple(test.inputs[0].tolist())
     file = folder / "example.png"
-    file.write_bytes(example(test))
+    try:
+        file.write_bytes(example(test))
+    except OSError as error:
+        logger.warning("no example to ask the service about: %s", error)
+        return None
     return file
 
 

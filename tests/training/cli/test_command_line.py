@@ -128,6 +128,22 @@ def test_publishing_says_what_and_where_and_how_to_serve_it(capsys: pytest.Captu
     assert "/predict?model=neural_net-digits" in shown
 
 
+def test_an_example_that_cannot_be_written_costs_its_hint_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", is_full)
+
+    code = main(quick("--publish"))
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "published neural_net-digits@1" in shown
+    assert "ask it" not in shown
+
+
 def test_a_model_is_published_under_the_name_that_is_asked_for(tmp_path: Path) -> None:
     main(quick("--publish", "--name", "mine"))
 
