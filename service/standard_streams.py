@@ -25,7 +25,7 @@ def run(command: Callable[[], int]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         _discard_output()
-        sys.stderr.write(f"error: there must be room for what is written. Given: {error}\n")
+        sys.stderr.write(f"error: the output must have room. Given: {error.strerror}\n")
     return 1
 
 
