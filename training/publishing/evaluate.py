@@ -79,8 +79,9 @@ def evaluate(classifier: nn.Module, data: Dataset, *, temperature: float = 1.0) 
 
 def expect_finite(logits: Tensor, data: Dataset) -> None:
     """Raise TrainingError if a logit for an input of `data` is no number that can be compared with others."""
-    wrong = int((~logits.isfinite().all(1)).sum())
-    if wrong:
+    is_finite = logits.to("cpu").isfinite().all(1)
+    if not is_finite.all():
+        wrong = int((~is_finite).sum())
         raise TrainingError(
             f"the network must give finite numbers for every input of {data.title}. Given: {wrong:,} of {len(data):,} "
             "for which it does not. Look for values there that are far from those that it learnt from."
