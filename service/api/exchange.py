@@ -172,7 +172,8 @@ class Exchange:
         model = request.context.ask.model
         content = inputs.encode(computed)
         stages = computed.stages(request.arrived, read_at, time.monotonic())
-        own: tuple[Header, ...] = (_id_header(request), *computed_headers(stages, computed.batch_size))
+        batch_size = computed.batch_size
+        own: tuple[Header, ...] = (_id_header(request), *computed_headers(stages, batch_size))
         if request.trace:
             own += (request.trace.header(),)
         reply = front_end.answer(content, own, model_headers(model))
@@ -185,7 +186,7 @@ class Exchange:
                 places=inputs.places,
                 abstains=request.context.query.abstain,
             )
-        self._observer.answered(request, model, stages, computed.batch_size)
+        self._observer.answered(request, model, stages, batch_size)
         return reply
 
     def client_left(self, request: Request) -> None:

@@ -18,7 +18,8 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 def is_encoded(request: Request) -> bool:
     """Return whether the request's body is there and said to be compressed."""
-    return bool(request.body) and request.headers.get(b"content-encoding", b"identity").lower() not in _PLAIN
+    encoding = request.headers.get(b"content-encoding")
+    return encoding is not None and bool(request.body) and encoding.lower() not in _PLAIN
 
 
 def decoded_at_once(request: Request) -> bytes | None:

@@ -35,24 +35,20 @@ class Request:
     `headers` has the names in lower case; `arrived` is when the head was read, on time.monotonic()'s clock.
     """
 
-    __slots__ = (
-        "_id",
-        "arrived",
-        "body",
-        "caller",
-        "client",
-        "context",
-        "headers",
-        "is_http_1_0",
-        "max_body_bytes",
-        "method",
-        "parameters",
-        "path",
-        "raw_query",
-        "remaining_seconds",
-        "route",
-        "trace",
-    )
+    body = b""
+    max_body_bytes = 0
+    """Set by the connection; whoever checks the head may lower it."""
+    parameters: Mapping[str, str] = MappingProxyType({})
+    """The parts of the path that vary, by the names that a route gives them."""
+    route: Any = None
+    """What answers the request; the application's own."""
+    context: Any = None
+    """What was found out from the head; the route's own."""
+    caller: Any = None
+    """Who asks, if the application knows it; has a `name`."""
+    trace: Any = None
+    """The trace that the request belongs to; the application's own."""
+    _id = ""
 
     def __init__(
         self,
@@ -74,20 +70,6 @@ class Request:
         self.is_http_1_0 = is_http_1_0
         self.remaining_seconds = remaining_seconds
         """A deadline that the transport itself knows of."""
-        self.body = b""
-        self.max_body_bytes = 0
-        """Set by the connection; whoever checks the head may lower it."""
-        self.parameters: Mapping[str, str] = _NO_PARAMETERS
-        """The parts of the path that vary, by the names that a route gives them."""
-        self.route: Any = None
-        """What answers the request; the application's own."""
-        self.context: Any = None
-        """What was found out from the head; the route's own."""
-        self.caller: Any = None
-        """Who asks, if the application knows it; has a `name`."""
-        self.trace: Any = None
-        """The trace that the request belongs to; the application's own."""
-        self._id = ""
 
     def header(self, name: str) -> str | None:
         """Return the value of the header `name` (lower case), which may be '', or None if there is none."""
@@ -105,7 +87,6 @@ class Request:
         return self._id
 
 
-_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 _MAX_ID_BYTES = 128
 _numbers = itertools.count(1)
 
