@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -447,6 +448,15 @@ def test_a_command_that_is_running_already_is_refused_and_harms_nothing(
     )
 
 
+@pytest.fixture
+def own_sigterm() -> Iterator[None]:
+    """Whatever a test does to the handler of SIGTERM is undone."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("own_sigterm")
 def test_ctrl_c_during_the_imports_which_take_seconds_is_a_message_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -460,6 +470,22 @@ def test_ctrl_c_during_the_imports_which_take_seconds_is_a_message_too(
 
     assert start() == 130
     assert capsys.readouterr().err == "\nInterrupted: nothing was begun.\n"
+
+
+@pytest.mark.usefixtures("own_sigterm")
+def test_sigterm_ends_a_command_also_as_a_containers_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminated(Exception):
+        pass
+
+    def ended(code: int) -> NoReturn:
+        raise Terminated(code)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as the system does for a first process that has no handler
+    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.setattr("training.cli.command_line.main", lambda: signal.raise_signal(signal.SIGTERM))
+
+    with pytest.raises(Terminated, match="143"):
+        start()
 
 
 def test_a_full_command_in_a_process_of_its_own_prints_no_warning(tmp_path: Path) -> None:
