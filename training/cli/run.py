@@ -35,7 +35,8 @@ DESCRIPTION = (
 EPILOG = (
     "Exit codes: 0 done, also when nothing was left to do or production is no worse; "
     f"{job.REFUSED} it diverged or the quality gate refused it, as would happen again; {job.TRY_AGAIN} try again: the "
-    "registry or a download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted. "
+    "registry or a download cannot be reached, or SIGTERM came; 1 it failed; 2 a wrong option; 130 interrupted; "
+    "143 SIGTERM came while Python was still importing. "
     "Example: python -m training run neural_net --publish --promote-if-better"
 )
 

@@ -30,7 +30,7 @@ DESCRIPTION = (
 )
 EPILOG = (
     "Exit codes: 0 done; 1 it failed, also when the run diverged or the quality gate refused to publish it; 2 a wrong "
-    "option; 130 interrupted. Example: python -m training train neural_net --data-dir PATH --publish"
+    "option; 130 interrupted; 143 terminated. Example: python -m training train neural_net --data-dir PATH --publish"
 )
 
 

@@ -94,6 +94,5 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         )
     for number, row in rows:
         if len(row) != len(header):
-            columns = "1 column" if len(header) == 1 else f"{len(header)} columns"
-            raise OptionError(f"{path} must have {columns} in every row. Given: {len(row)} in row {number}")
+            raise OptionError(f"{path} must have {len(header)} columns in every row. Given: {len(row)} in row {number}")
     return header, rows

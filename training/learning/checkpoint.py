@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
+from training import tensor_files
 from training.errors import TrainingError
 from training.learning.distributed import World
 from training.learning.run_lock import alone
@@ -87,10 +87,9 @@ class Checkpoints:
         if not self.file.exists():
             return None
         try:
-            saved: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (LookupError, EOFError, pickle.UnpicklingError) as error:
-            # Without torch's own words, which advise to load it with weights_only=False and run what is in it.
-            raise self._unreadable(ValueError("a file of something else than tensors")) from error
+            saved: dict[str, Any] = tensor_files.read(self.file)
+        except tensor_files.NotTensorsError as error:
+            raise self._unreadable(ValueError(f"a file of {error}")) from error
         except (OSError, RuntimeError, ValueError) as error:
             raise self._unreadable(error) from error
         return saved

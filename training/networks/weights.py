@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-import torch
 from torch import Tensor
 
+from training import tensor_files
 from training.errors import OptionError, UnreachableError
 
 logger = logging.getLogger(__name__)
@@ -60,22 +59,13 @@ def _from_file(file: Path) -> Weights:
 
     try:
         content = file.read_bytes()
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = tensor_files.read(file)
         resnet18(weights=None).load_state_dict(tensors)
     except OSError as error:
         raise OptionError(f"pretrained must be a file that can be read. Given: {error}") from error
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as error:
-        # torch's own words advise to load it with weights_only=False, which would run what is in it.
-        is_pickle = isinstance(error, LookupError | EOFError | pickle.UnpicklingError)
-        reason = "which holds something else than tensors" if is_pickle else str(error).partition("\n")[0]
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        is_other = isinstance(error, tensor_files.NotTensorsError)
+        reason = f"which holds {error}" if is_other else str(error).partition("\n")[0]
         raise OptionError(
             f"pretrained must be a file with the state_dict of torchvision's ResNet-18. Given: {file} ({reason})"
         ) from error

@@ -42,11 +42,8 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: object) ->
         weights.read(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02cos\nsystem\n."], ids=["empty", "text", "code"])
-def test_a_file_of_something_else_than_tensors_is_refused_without_advice_to_run_it(
-    tmp_path: Path, content: bytes
-) -> None:
-    (tmp_path / "other.pth").write_bytes(content)
+def test_a_file_of_something_else_than_tensors_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    (tmp_path / "other.pth").write_bytes(b"hello")
 
     with pytest.raises(OptionError, match=r"Given: .*other\.pth \(which holds something else than tensors\)$"):
         weights.read(tmp_path / "other.pth")
