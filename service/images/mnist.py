@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -19,8 +21,8 @@ LEAST_CONTRAST = 16  # of 255, between paper and ink; less is a blank sheet
 _DARKEST_GREY = 12
 _LEAST_LIGHT = 128
 
-Pixels = npt.NDArray[np.uint8]
-Drawing = npt.NDArray[np.float32]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Drawing: TypeAlias = npt.NDArray[np.float32]
 
 
 def is_mnist(pixels: Pixels) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 import litserve as ls
 from litserve.loops.loops import inference_worker
 
+from service import compiled
 from service.contract.model_folder import open_registry
 from service.contract.registry import RegistryError
 from service.engine.quarantine import Quarantine
@@ -114,7 +115,9 @@ class Server(ls.LitServer):  # type: ignore[misc]
             self._heartbeats,
             settings,
             workers=len(self._worker_listeners),
-            on_start=lambda: logger.info("listening on %s", sockets.url(web)),
+            on_start=lambda: logger.info(
+                "listening on %s (compiled modules: %d)", sockets.url(web), len(compiled.loaded())
+            ),
             on_worker_death=self._events.worker_restart,
             on_http_death=self._events.http_restart,
             on_stop=partial(sockets.close_all, [web, *reserved]),
