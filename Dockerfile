@@ -17,17 +17,22 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir service training && touch README.md LICENSE && /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,grpc,otel]'
 
+# setup.py compiles the path of a request; the compiler stays in this stage. The wheel is built once, for two images.
 FROM build AS build-service
-COPY README.md LICENSE ./
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY README.md LICENSE setup.py ./
 COPY service service
 RUN --mount=type=cache,target=/root/.cache/pip \
-    rm -r training && /opt/venv/bin/pip install --no-deps --force-reinstall -c constraints.txt . && \
+    rm -r training && ARGMAX_COMPILE=1 /opt/venv/bin/pip wheel --no-deps --wheel-dir /wheels . && \
+    /opt/venv/bin/pip install --no-deps --force-reinstall /wheels/*.whl && \
     rm /opt/venv/bin/argmax-training
 
 # ray[default] is what KubeRay's jobs are submitted through; its own dependencies are not in constraints.txt.
 FROM build-service AS build-bulk
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/venv/bin/pip install -c constraints.txt '.[s3,gpu,ray]' 'ray[default]' && rm /opt/venv/bin/argmax-training
+    /opt/venv/bin/pip install -c constraints.txt "$(echo /wheels/*.whl)[s3,gpu,ray]" 'ray[default]' && \
+    rm -f /opt/venv/bin/argmax-training
 
 FROM build AS build-training
 RUN --mount=type=cache,target=/root/.cache/pip /opt/venv/bin/pip install -c constraints.txt '.[training,s3]'

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MIRROR, SUITE = "http://deb.debian.org/debian", "bookworm"  # the Debian that the Dockerfile's base is made of
-PACKAGES = "python3,python3-venv,ca-certificates"
+PACKAGES = "python3,python3-venv,libpython3-dev,ca-certificates"  # with Python.h, as that base has it
 
 
 class Builder:

@@ -131,6 +131,8 @@ def check_service(image: Unpacked) -> None:
         left = [process.pid for process in everyone if process.is_running()]
         took = f"{started.returncode} after {time.monotonic() - begin:.1f} s"
         require("it ends with 0 and leaves no process", holds=not (started.returncode or left), given=took)
+        compiled = re.search(r"compiled modules: (\d+)", log)
+        require("it is compiled", holds=bool(compiled and int(compiled[1])), given=compiled and compiled[0])
         require("its log tells of no error", holds="Traceback" not in log, given=log.splitlines()[-1])
 
 

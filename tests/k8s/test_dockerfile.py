@@ -50,6 +50,14 @@ def test_the_image_for_serving_is_built_by_default_and_has_no_training_code() ->
     assert not [rest for word, rest in stages()["build-service"][1] if word == "COPY" and "training" in rest]
 
 
+def test_the_service_is_compiled_or_not_built_and_no_image_has_the_compiler() -> None:
+    installing = {name for name, (_, own) in stages().items() if any("apt-get" in rest for _, rest in own)}
+
+    assert installing == {"build-service"}
+    assert any("ARGMAX_COMPILE=1" in rest for word, rest in stages()["build-service"][1] if word == "RUN")
+    assert {stages()[image][0] for image in ("service", "bulk", "training")} == {"runtime"}
+
+
 @pytest.mark.parametrize(("stage", "settings"), [("service", Settings), ("training", JobSettings)])
 def test_every_variable_of_ours_is_a_setting(stage: str, settings: type[Settings | JobSettings]) -> None:
     prefix = settings.model_config["env_prefix"]
