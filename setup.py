@@ -31,6 +31,7 @@ COMPILED = (
     "service/engine/dispatcher.py",
     "service/engine/queues.py",
     "service/engine/retries.py",
+    "service/engine/served_models.py",
     "service/engine/worker_link.py",
     "service/engine/workers.py",
     "service/http/chunks.py",

@@ -92,6 +92,7 @@ ELSEWHERE = {
 
 WITHOUT = {
     "service/contract/variants.py": "a record without behaviour",
+    "service/engine/absent.py": "a record without behaviour",
     "service/engine/line_up.py": "two records without behaviour",
     "service/http/limits.py": "a record without behaviour",
     "service/problems.py": "records; tests/service/api check how each is answered",

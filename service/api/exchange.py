@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.api.inference import Ask, Computed, Inference
 from service.api.request import Query, timeout_seconds
@@ -31,17 +31,22 @@ Reply = TypeVar("Reply", covariant=True)
 """What a front end answers with."""
 
 
-class Inputs(NamedTuple, Generic[Content]):
+class Inputs(Generic[Content]):
     """The `size` inputs of a request, back to back in `data`; `encode` makes its answer of their outputs.
 
     `encode` raises Problem if they cannot be answered. `places` are those of the predictions in the answer, unless they
     are 0, 1, 2 and so on.
     """
 
-    data: bytes
-    size: int
-    encode: Callable[[Computed], Content]
-    places: tuple[int, ...] | None = None
+    __slots__ = ("data", "encode", "places", "size")
+
+    def __init__(
+        self, data: bytes, size: int, encode: Callable[[Computed], Content], places: tuple[int, ...] | None = None
+    ) -> None:
+        self.data = data
+        self.size = size
+        self.encode = encode
+        self.places = places
 
 
 class FrontEnd(Protocol[Content, Reply]):
@@ -60,11 +65,14 @@ class FrontEnd(Protocol[Content, Reply]):
         """Return the answer to a request that has no predictions."""
 
 
-class _Begun(NamedTuple):
+class _Begun:
     """What a request's head says: the `context` of a request that has begun."""
 
-    ask: Ask
-    query: Query
+    __slots__ = ("ask", "query")
+
+    def __init__(self, ask: Ask, query: Query) -> None:
+        self.ask = ask
+        self.query = query
 
 
 class Exchange:
@@ -101,7 +109,7 @@ class Exchange:
         except Problem as problem:
             self._refused(request, model, type(problem))
             raise
-        ask = Ask(model, request.arrived + seconds, request.client, query.bulk, request.caller)
+        ask = Ask(model, request.arrived + seconds, request.client, bulk=query.bulk, key=request.caller)
         request.context = _Begun(ask, query)
 
     def abandon(self, request: Request, failure: type[Problem | ClientGone]) -> None:

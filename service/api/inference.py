@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from service.api.auth import over_quota
 from service.api.keys import Key
@@ -26,23 +25,31 @@ TURN_SECONDS = 0.005
 """For which a request of many images may hold the loop, while other requests wait."""
 
 
-class Ask(NamedTuple):
+class Ask:
     """A client's question to a model, useful until `deadline` (on time.monotonic()'s clock)."""
 
-    model: ServedModel
-    deadline: float
-    client: Client
-    bulk: bool = False
-    key: Key | None = None
+    __slots__ = ("bulk", "client", "deadline", "key", "model")
+
+    def __init__(
+        self, model: ServedModel, deadline: float, client: Client, *, bulk: bool = False, key: Key | None = None
+    ) -> None:
+        self.model = model
+        self.deadline = deadline
+        self.client = client
+        self.bulk = bulk
+        self.key = key
 
 
-class Computed(NamedTuple):
-    """The parts of an answer, and where the time went, in seconds."""
+class Computed:
+    """The parts of an answer, and where the time went, in seconds; `submitted` is on time.monotonic()'s clock."""
 
-    parts: list[Part]
-    submitted: float  # on time.monotonic()'s clock
-    queue_seconds: float
-    compute_seconds: float
+    __slots__ = ("compute_seconds", "parts", "queue_seconds", "submitted")
+
+    def __init__(self, parts: list[Part], submitted: float, queue_seconds: float, compute_seconds: float) -> None:
+        self.parts = parts
+        self.submitted = submitted
+        self.queue_seconds = queue_seconds
+        self.compute_seconds = compute_seconds
 
     @classmethod
     def one(cls, part: Part, submitted: float) -> Computed:
@@ -158,8 +165,7 @@ class Inference:
             QuotaExceeded, QueueFull: as `compute`.
         """
         self._admit(ask, size)
-        model, deadline, client, bulk, _ = ask
-        self.dispatcher.submit_chunk(model, data, size, deadline, client, receiver, bulk=bulk)
+        self.dispatcher.submit_chunk(ask.model, data, size, ask.deadline, ask.client, receiver, bulk=ask.bulk)
 
     async def compute(self, ask: Ask, data: bytes, size: int) -> Computed:
         """Return what the model computes from `size` inputs, back to back in `data`, or nothing from none.

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from service.api.auth import ApiKeyAuth
 from service.http.messages import Header, Later, Request, Response
@@ -25,7 +25,7 @@ _REMEMBERED_PATHS, _REMEMBERED_CHARACTERS = 1024, 256
 """What matched a pattern is remembered for so many paths of that length: paths are few, but clients choose them."""
 
 
-class Route(NamedTuple):
+class Route:
     """A method and a path, in which `{name}` stands for one segment, and what answers there.
 
     `check` may refuse a request by its head. A route with `abandon` looks after the whole life of a request: `abandon`
@@ -33,11 +33,21 @@ class Route(NamedTuple):
     `answer` are complete. Only such a route may answer later without a coroutine.
     """
 
-    method: str
-    path: str
-    answer: Answer
-    check: Callable[[Request], None] | None = None
-    abandon: Callable[[Request, type[Problem | ClientGone]], None] | None = None
+    __slots__ = ("abandon", "answer", "check", "method", "path")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        answer: Answer,
+        check: Callable[[Request], None] | None = None,
+        abandon: Callable[[Request, type[Problem | ClientGone]], None] | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.answer = answer
+        self.check = check
+        self.abandon = abandon
 
 
 class Router:
@@ -128,7 +138,7 @@ class Router:
         return self._refused(request, error)
 
     def _identified(self, request: Request, response: Response) -> Response:
-        return response._replace(headers=(*response.headers, _id_header(request)))
+        return response.with_header(_id_header(request))
 
     def _refused(self, request: Request, problem: Problem) -> Response:
         for prefix, refuse in self._refuse_below.items():

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.admission import Admission
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Chunk, Client, Part, Queue, Queues, Receiver
 from service.engine.retries import Retries, SentBlock
-from service.engine.served_models import Absent, Key, ServedModel, ServedModels
+from service.engine.served_models import Key, ServedModel, ServedModels
 from service.engine.worker_link import WorkerLink
 from service.engine.workers import Worker, Workers
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.engine.served_models import Absent
+from service.engine.absent import Absent
 from service.model.model import Model
 
 

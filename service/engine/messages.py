@@ -21,7 +21,8 @@ import orjson
 
 from service.contract.manifest import ModelManifest
 from service.contract.variants import Form
-from service.engine.served_models import Absent, ServedModel
+from service.engine.absent import Absent
+from service.engine.served_models import ServedModel
 
 _HEADER = struct.Struct("<IIQ")
 _BLOCK = struct.Struct("<IId")

@@ -9,19 +9,27 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from service.engine.admission import Backlog
 from service.engine.messages import BlockAnswer
 from service.engine.served_models import Key
 
 
-class Part(NamedTuple):
+class Part:
     """The share of one chunk in a block's answer: images `start` to `start + size`."""
 
-    answer: BlockAnswer
-    start: int
-    size: int
+    __slots__ = ("answer", "size", "start")
+
+    def __init__(self, answer: BlockAnswer, start: int, size: int) -> None:
+        self.answer = answer
+        self.start = start
+        self.size = size
+
+    @property
+    def places(self) -> slice:
+        """Those of its images in the block."""
+        return slice(self.start, self.start + self.size)
 
 
 class Client(Protocol):

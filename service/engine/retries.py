@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.messages import CRASHED, BlockAnswer
 from service.engine.queues import Chunk, Queue
-from service.engine.served_models import Absent, Key, ServedModel
+from service.engine.served_models import Key, ServedModel
 from service.engine.worker_link import WorkerLink
 
 logger = logging.getLogger(__name__)

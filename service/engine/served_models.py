@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from service.contract.manifest import ModelManifest, identity, input_bytes
 from service.contract.variants import Form
+from service.engine.absent import Absent
 from service.problems import NotFound, Unavailable
 
 QUARANTINE_RETRY_SECONDS = 30
@@ -39,24 +37,13 @@ class ServedModel:
         self.aliases = aliases
         self.identity = identity(manifest)
 
+    def is_called(self, version: str) -> bool:
+        """Return whether that is its number, or one of its aliases."""
+        return version == str(self.version) or version in self.aliases
+
     def as_default(self) -> ServedModel:
         """Return the same version as its model's default."""
         return ServedModel(self.manifest, default=True, aliases=self.aliases, form=self.form)
-
-
-class Absent(BaseModel):
-    """A version that is in the registry and cannot be asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    version: int = Field(0, description="0 if not one version is meant, but the model's other files.")
-    state: Literal["loading", "refused", "unloaded", "quarantined"]
-    reason: str = ""
-    is_production: bool = Field(False, description="Whether it should answer when no version is named.")
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 class ServedModels:
@@ -171,7 +158,7 @@ class ServedModels:
             self._check_quarantine(name, version)
         candidates = [model for model in self._models.values() if model.name == name]
         for model in candidates:
-            if model.default if version is None else version in (str(model.version), *model.aliases):
+            if model.default if version is None else model.is_called(version):
                 return model
         refusals = self._refusals(name, version if candidates else None)
         if not candidates:
@@ -207,8 +194,8 @@ class ServedModels:
         for absent in self._absent.values():
             if absent.state != "quarantined" or absent.name != name:
                 continue
-            aliases = self._announced[name, absent.version].aliases
-            if (not is_served) if version is None else version in (str(absent.version), *aliases):
+            isolated = self._announced[name, absent.version]
+            if (not is_served) if version is None else isolated.is_called(version):
                 raise quarantined(absent)
 
     def in_quarantine(self) -> list[Absent]:

@@ -7,8 +7,9 @@ import logging
 from typing import Protocol, cast
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.messages import BlockAnswer, Kind
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 
 logger = logging.getLogger(__name__)
 

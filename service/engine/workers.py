@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from service.engine.absent import Absent
 from service.engine.queues import Queue
 from service.engine.retries import SentBlock
-from service.engine.served_models import Absent, Key, ServedModel
+from service.engine.served_models import Key, ServedModel
 from service.engine.worker_link import LinkListener, WorkerLink
 
 BLOCKS_IN_FLIGHT = 2

@@ -11,8 +11,9 @@ import errno
 import logging
 import multiprocessing
 import socket
+from typing import cast
 
-from service.http.connection import Connection, Connections
+from service.http.connection import Connections
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,6 @@ class Acceptor:
             logger.debug("a client could not be served: %s", error)
             client.close()
 
-    def _make(self) -> Connection:
+    def _make(self) -> asyncio.Protocol:
         self._opening -= 1
-        return self._connections.make()
+        return cast("asyncio.Protocol", self._connections.make())

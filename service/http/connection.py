@@ -131,10 +131,11 @@ class Connections:
             connection.abort()
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """Reads requests, has each answered and writes the answer; the later ones of a pipeline wait for their turn.
 
-    It is the `Client` of its requests: it knows when that has left.
+    It is the `Client` of its requests: it knows when that has left. It is what asyncio calls a protocol, too, but not
+    derived from asyncio's class, which would keep its attributes in a dictionary when it is compiled.
     """
 
     def __init__(self, connections: Connections) -> None:

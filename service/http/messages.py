@@ -12,7 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from service.problems import MEDIA_TYPE, ClientGone, Problem
@@ -131,14 +131,28 @@ class Later:
         return response
 
 
-class Response(NamedTuple):
+class Response:
     """A whole answer; `shared_headers` are those that many answers have in common."""
 
-    status: int
-    body: bytes
-    media_type: bytes = b"application/json"
-    headers: tuple[Header, ...] = ()
-    shared_headers: tuple[Header, ...] = ()
+    __slots__ = ("body", "headers", "media_type", "shared_headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        media_type: bytes = b"application/json",
+        headers: tuple[Header, ...] = (),
+        shared_headers: tuple[Header, ...] = (),
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.media_type = media_type
+        self.headers = headers
+        self.shared_headers = shared_headers
+
+    def with_header(self, header: Header) -> Response:
+        """Return the same answer with one header more; some answers are kept and given again."""
+        return Response(self.status, self.body, self.media_type, (*self.headers, header), self.shared_headers)
 
 
 def problem_response(problem: Problem, *headers: Header) -> Response:
@@ -167,9 +181,9 @@ class Writer:
 
     def serialise(self, response: Response, *, closes: bool = False, head_only: bool = False) -> bytes:
         """Return the bytes of an answer; with `head_only`, as HEAD asks, those without its body."""
-        status, body, media_type, headers, shared_headers = response
-        parts = [_start(status, media_type, shared_headers), self._date]
-        for name, value in headers:
+        status, body = response.status, response.body
+        parts = [_start(status, response.media_type, response.shared_headers), self._date]
+        for name, value in response.headers:
             parts += (name, b": ", value, b"\r\n")
         if closes:
             parts.append(b"connection: close\r\n")

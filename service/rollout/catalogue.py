@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from service.contract.listing import ALIASES, PRODUCTION, Listings, ModelListing
 from service.contract.registry import CorruptVersionError, RegistryError
+from service.engine.absent import Absent
 from service.engine.line_up import Entry, LineUp
-from service.engine.served_models import Absent
 from service.model.model import Load, Model, UnfitModelError
 from service.rollout.mirror import Mirror, NotInCopyError
 

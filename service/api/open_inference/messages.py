@@ -148,7 +148,7 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest, blank: 
         ModelFailed: the model cannot compute one of the inputs.
         Unprocessable: one cannot be classified so.
     """
-    class_ids = [k for answer, start, size in computed.parts for k in answer.class_ids[start : start + size]]
+    class_ids = [k for part in computed.parts for k in part.answer.class_ids[part.places]]
     if min(class_ids) < 0:
         first = next(i for i, class_id in enumerate(class_ids) if class_id < 0)
         fault = "ends its process" if class_ids[first] == CRASHED else "fails"
@@ -190,7 +190,7 @@ def _values(model: ServedModel, computed: Computed, name: str, blank: Sequence[b
 
 def _scores(computed: Computed, blank: Sequence[bool]) -> npt.NDArray[np.float64]:
     """Return the outlier scores of all parts, float64 [N], without end for inputs that are blank."""
-    scores = [score for part in computed.parts for score in part.answer.scores[part.start : part.start + part.size]]
+    scores = [score for part in computed.parts for score in part.answer.scores[part.places]]
     found = np.asarray(scores, np.float64)
     found[np.flatnonzero(blank)] = np.inf
     return found
@@ -199,8 +199,8 @@ def _scores(computed: Computed, blank: Sequence[bool]) -> npt.NDArray[np.float64
 def _logits(computed: Computed, classes: int) -> npt.NDArray[np.float32]:
     """Return the logits of all parts, float32 [N, K]."""
     parts = [
-        np.asarray(answer.logits[start * classes : (start + size) * classes], np.float32)
-        for answer, start, size in computed.parts
+        np.asarray(part.answer.logits[part.start * classes : (part.start + part.size) * classes], np.float32)
+        for part in computed.parts
     ]
     return np.concatenate(parts).reshape(-1, classes)
 

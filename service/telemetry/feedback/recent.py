@@ -105,8 +105,9 @@ class Recent:
         request, version, now = hash(request_id), hash(model.identity), time.monotonic()
         first = self._part * self.size
         count = 0
-        for answer, start, size in parts:
-            for i in range(start, start + size):
+        for part in parts:
+            answer = part.answer
+            for i in range(part.start, part.start + part.size):
                 class_id = answer.class_ids[i]
                 if class_id < 0:  # the model failed on it, and nothing was predicted
                     count += 1

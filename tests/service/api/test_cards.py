@@ -37,8 +37,8 @@ def test_the_card_is_markdown_and_a_plot_is_a_picture(root: Path) -> None:
     card = get(root, "/models/rows/1/card.md")
     plot = get(root, "/models/rows/1/learning_curve.png")
 
-    assert card[:3] == (200, b"# rows, version 1\n", b"text/markdown; charset=utf-8")
-    assert plot[:3] == (200, b"\x89PNG", b"image/png")
+    assert (card.status, card.body, card.media_type) == (200, b"# rows, version 1\n", b"text/markdown; charset=utf-8")
+    assert (plot.status, plot.body, plot.media_type) == (200, b"\x89PNG", b"image/png")
     assert (b"x-content-type-options", b"nosniff") in plot.headers
 
 

@@ -262,7 +262,9 @@ def test_a_bug_in_an_answer_costs_that_request_alone(exchange: Exchange, counter
 def test_several_inputs_are_found_at_once_and_awaited(exchange: Exchange, counter: Counter) -> None:
     class Many(FrontEnd):
         def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[bytes]:
-            return cast("Inputs[bytes]", super().find(ask, request, body))._replace(size=Computing.chunk_size + 1)
+            found = cast("Inputs[bytes]", super().find(ask, request, body))
+            found.size = Computing.chunk_size + 1
+            return found
 
     content, _ = asyncio.run(answer(exchange, Many(), request()))
 

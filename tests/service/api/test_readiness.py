@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from service.api.readiness import Readiness
+from service.engine.absent import Absent
 from service.engine.dispatcher import Dispatcher
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from service.heartbeats import Heartbeats
 from service.settings import Settings
 from tests.registries import publish

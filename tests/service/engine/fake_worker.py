@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.messages import Kind
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from tests.waiting import until
 
 SECONDS = 30  # what a test waits for at most

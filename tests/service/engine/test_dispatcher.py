@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.admission import Backlog
 from service.engine.dispatcher import MAX_ATTEMPTS, SHORT_SECONDS, Dispatcher
 from service.engine.messages import BlockAnswer
 from service.engine.queues import Part
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from service.engine.workers import BLOCKS_IN_FLIGHT
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, NotFound, QueueFull, Unavailable
 from tests.registries import publish

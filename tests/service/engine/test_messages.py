@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from service.contract.variants import Form
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.messages import Kind, Message, MessageReader
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from tests.registries import publish
 
 some_messages = st.lists(

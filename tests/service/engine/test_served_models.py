@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.served_models import Absent, ServedModel, ServedModels
+from service.engine.absent import Absent
+from service.engine.served_models import ServedModel, ServedModels
 from service.problems import NotFound, Unavailable
 from tests.registries import publish
 

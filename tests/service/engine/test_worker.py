@@ -19,9 +19,10 @@ from service.contract.manifest import FeatureInput, ImageInput, ModelManifest
 from service.contract.registry import Registry
 from service.contract.variants import Form
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.line_up import Entry, LineUp
 from service.engine.messages import BlockAnswer, Kind, Message
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from service.engine.worker import MemoryLimit, OversizedWorkerError, Timing, Worker
 from service.model.model import DeviceFailedError, Model
 from service.model.outputs import Outputs, Pending

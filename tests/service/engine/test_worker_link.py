@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from service.engine import messages
+from service.engine.absent import Absent
 from service.engine.messages import BlockAnswer
-from service.engine.served_models import Absent, ServedModel
+from service.engine.served_models import ServedModel
 from service.engine.worker_link import WorkerLink
 from tests.registries import publish
 from tests.service.engine.fake_worker import FakeWorker, listening
