@@ -52,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(
                 pytest.mark.skip(reason="needs chromium on the PATH and playwright; pip install argmax[dev]")
             )
+        if item.get_closest_marker("fakes") and os.environ.get("TEST_COMPILED"):
+            item.add_marker(pytest.mark.skip(reason="compiled modules take no fakes"))
         if item.get_closest_marker("data") and not has_mnist:
             item.add_marker(pytest.mark.skip(reason=f"needs MNIST under {MNIST_ROOT}; set MNIST_ROOT"))
 

@@ -31,12 +31,14 @@ as_commands = False
 """Whether each service is a `python -m service` from the beginning, which takes three seconds more of computing."""
 
 
-def start(arguments: list[str], environment: dict[str, str] | None) -> subprocess.Popen[str] | Forked:
-    """Start a service that ends with this process."""
-    if not as_commands:
+def start(
+    arguments: list[str], environment: dict[str, str] | None, checkout: Path | None = None
+) -> subprocess.Popen[str] | Forked:
+    """Start a service, that of another checkout if one is given; it ends with this process."""
+    if not as_commands and not checkout:
         return Forked(main, arguments, environment=environment)
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*COMMAND[:-1], str(checkout or COMMAND[-1]), *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
@@ -50,8 +52,9 @@ class Service:
     `traced=False` leaves its processes out of the coverage, which makes them several times slower.
     """
 
-    def __init__(self, registry: Path | str, *options: str, traced: bool = True) -> None:
-        self.process = start(["--registry", str(registry), "--port", "0", *options], None if traced else untraced())
+    def __init__(self, registry: Path | str, *options: str, traced: bool = True, checkout: Path | None = None) -> None:
+        arguments = ["--registry", str(registry), "--port", "0", *options]
+        self.process = start(arguments, None if traced else untraced(), checkout)
         self.log: list[str] = []
         self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read_log, daemon=True)

@@ -141,6 +141,7 @@ def test_a_killed_http_process_is_replaced_and_its_counts_stay(registry: Path) -
         assert len(service.processes("http")) == 2
 
 
+@pytest.mark.fakes
 def test_an_http_process_shows_life_while_every_thread_waits_for_a_registry_that_hangs(tmp_path: Path) -> None:
     class Beats:
         def __init__(self) -> None:
