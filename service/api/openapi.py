@@ -8,7 +8,7 @@ from typing import Any
 
 from service import problems
 from service.api.body import JSON, RAW_TYPES
-from service.api.open_inference.messages import InferRequest
+from service.api.open_inference.schema import InferRequest
 from service.api.request import PRIORITIES
 from service.counting import counted
 from service.settings import Settings

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from service.api import json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
-from service.api.open_inference.tensors import InputTensor, Parameters
+from service.api.open_inference.schema import OUTLIER_OUTPUTS, OUTPUTS, InferRequest, RequestedOutput
 from service.api.predictions import softmax
 from service.api.request import whole_number
 from service.api.response import check_answer_size
@@ -24,12 +24,6 @@ from service.problems import BadRequest, ModelFailed, Unprocessable
 
 _HEADER_LENGTH = "inference-header-content-length"
 
-OUTPUTS = ("class_ids", "probabilities", "logits")
-"""The names of the outputs that every model has."""
-
-OUTLIER_OUTPUTS = ("outliers", "outlier_percentiles")
-"""The names of those that a model with outlier scores has as well."""
-
 _VALUES_AROUND = 256
 """What JSON may hold besides its inputs' elements: names, shapes, parameters."""
 
@@ -39,27 +33,7 @@ _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
 
 
-class RequestedOutput(BaseModel):
-    """An output that is asked for: `classification` gives the top k as strings, `binary_data` raw bytes."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: str
-    parameters: Parameters | None = None
-
-
 _EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS + OUTLIER_OUTPUTS]
-
-
-class InferRequest(BaseModel):
-    """The JSON of an inference request."""
-
-    model_config = ConfigDict(strict=True)
-
-    id: str | None = None
-    parameters: Parameters | None = None
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(None, max_length=len(OUTPUTS + OUTLIER_OUTPUTS))
 
 
 class Tensor(NamedTuple):

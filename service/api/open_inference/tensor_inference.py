@@ -8,8 +8,9 @@ from functools import lru_cache
 from service.api.exchange import Content, Inputs
 from service.api.inference import Ask, Computed, Inference
 from service.api.open_inference import messages, tensors
-from service.api.open_inference.messages import InferRequest, Outputs
+from service.api.open_inference.messages import Outputs
 from service.api.open_inference.metadata import inputs_of
+from service.api.open_inference.schema import InferRequest
 from service.contract.manifest import ImageInput
 from service.counting import counted
 from service.engine.served_models import ServedModel

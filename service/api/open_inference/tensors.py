@@ -10,30 +10,13 @@ from typing import Any
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import json_body
+from service.api.open_inference.schema import InputTensor
 from service.counting import counted
 from service.problems import BadRequest, Unprocessable
 
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
-
-MOST_NAME = 1000
-"""Characters of the name of a tensor, or of a datatype; every one that a model has is shorter."""
-
-Parameters = dict[str, Any]
-
-
-class InputTensor(BaseModel):
-    """A tensor of a request: its data is here, or behind the JSON if it has the parameter `binary_data_size`."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: str = Field(max_length=MOST_NAME)  # refusals quote it
-    shape: list[int] = Field(min_length=1, max_length=8)
-    datatype: str = Field(max_length=MOST_NAME)
-    parameters: Parameters | None = None
-    data: Any = None  # `read_numbers` looks at it; a list would be copied
 
 
 def read_numbers(tensor: InputTensor, datatype: str, shape: tuple[int, ...], binary: Binary) -> bytes:

@@ -6,8 +6,8 @@ from typing import Any
 
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
-from service.api.open_inference.messages import InferRequest, Outputs
-from service.api.open_inference.tensors import Parameters
+from service.api.open_inference.messages import Outputs
+from service.api.open_inference.schema import OUTLIER_OUTPUTS, OUTPUTS, InferRequest, Parameters
 from service.counting import counted
 from service.engine.served_models import ServedModel
 from service.problems import BadRequest, TooLarge
@@ -26,7 +26,7 @@ def parse(message: Message, max_values: int) -> tuple[InferRequest, tensors.Bina
     # Counted before anything is made of them: a message of 16 MB may hold eight million.
     if len(message.inputs) != 1:
         raise BadRequest(f"inputs must be one tensor. Given: {len(message.inputs)}")
-    if len(message.outputs) > (most := len(messages.OUTPUTS + messages.OUTLIER_OUTPUTS)):
+    if len(message.outputs) > (most := len(OUTPUTS + OUTLIER_OUTPUTS)):
         raise BadRequest(f"outputs must be at most {most}. Given: {len(message.outputs)}")
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):

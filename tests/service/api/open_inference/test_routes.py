@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.open_inference.tensors import Binary, InputTensor, read_bytes
+from service.api.open_inference.schema import InputTensor
+from service.api.open_inference.tensors import Binary, read_bytes
 from service.problems import BadRequest
 from tests import pictures
 from tests.running import Service
