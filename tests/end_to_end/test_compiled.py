@@ -85,12 +85,18 @@ def test_every_module_of_the_list_is_compiled_and_the_start_says_how_many(checko
     assert "changed since they were compiled" not in compiled.text
 
 
-@pytest.mark.parametrize(("variable", "ending"), [("", ".py"), ("1", ".so")])
-def test_the_tests_run_sources_unless_they_are_told_otherwise(checkout: Path, variable: str, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("imports", "variable", "ending"),
+    [("pytest, tests", "", ".py"), ("pytest, tests", "1", ".so"), ("tests", "", ".so")],
+    ids=["tests", "tests that are told otherwise", "benchmarks"],
+)
+def test_tests_run_sources_and_benchmarks_what_is_compiled(
+    checkout: Path, imports: str, variable: str, ending: str
+) -> None:
     code = "import service.http.reader as reader; print(reader.__file__)"
-    started = f"import subprocess, sys, tests; subprocess.run([sys.executable, '-c', {code!r}])"
+    started = f"import {imports}, subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
 
-    for program in (f"import tests; {code}", started):
+    for program in (f"import {imports}; {code}", started):
         told = environment(TEST_COMPILED=variable, PYTHONPATH="")
         command = [sys.executable, "-c", program]
         shown = subprocess.run(command, cwd=checkout, env=told, stdout=subprocess.PIPE, text=True, check=True).stdout
