@@ -148,10 +148,14 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._reader = RequestReader(
-            connections.limits, self, on_head=self._head_is_read, on_request=self._request_is_read
+            connections.limits,
+            self,
+            on_head=self._head_is_read,
+            on_request=self._request_is_read,
+            on_refused=self._request_is_refused,
         )
         self._head: Request | None = None  # the last one that was read, for the shape of a refusal
-        self._waiting: collections.deque[tuple[Request, bool]] = collections.deque()
+        self._waiting: collections.deque[tuple[Request, bool, Response | None]] = collections.deque()
         self._refusal: Response | None = None  # to be sent after those
         self._answering: Request | None = None
         self._coming: Later | asyncio.Task[Response] | None = None
@@ -173,8 +177,9 @@ class Connection:
         self._connections.closed(self)
         if self._head and not self._is_lingering:
             self._application.left(self._head)
-        for request, _ in self._waiting:
-            self._application.left(request)
+        for request, _, refusal in self._waiting:
+            if refusal is None:
+                self._application.left(request)
         self._waiting.clear()
         self._hold(0)
         if self._coming:
@@ -227,7 +232,14 @@ class Connection:
 
     def _request_is_read(self, request: Request, keeps_alive: bool) -> None:
         self._head = None
-        self._waiting.append((request, keeps_alive))
+        self._waiting.append((request, keeps_alive, None))
+        if self._answering is None:
+            self.go_on()
+
+    def _request_is_refused(self, request: Request, keeps_alive: bool, problem: Problem) -> None:
+        """Refuse a request of which nothing is to come: to connect again would cost both sides more than the answer."""
+        self._head = None
+        self._waiting.append((request, keeps_alive, self._application.refusal(request, problem)))
         if self._answering is None:
             self.go_on()
 
@@ -259,9 +271,9 @@ class Connection:
                 return
             if not self._connections.may_answer(self):
                 return
-            request, self._keeps_alive = self._waiting.popleft()
+            request, self._keeps_alive, refusal = self._waiting.popleft()
             self._hold(len(request.body))
-            answer = self._answer(request)
+            answer = refusal or self._answer(request)
             if isinstance(answer, Response):
                 self._send(request, answer)
                 continue

@@ -42,9 +42,10 @@ class Refused(Exception):
 class RequestReader:
     """Reads requests one after the other.
 
-    `on_head` is called with each request whose head is whole and valid; it may raise a Problem, which ends the
-    reading, and lower the request's `max_body_bytes`. `on_request` is called once the body is there, too, with whether
-    the connection outlives the request. Offers to upgrade are ignored (RFC 9110, 7.8), trailers are dropped.
+    `on_head` is called with each request whose head is whole and valid; it may raise a Problem, and lower the request's
+    `max_body_bytes`. `on_request` is called once the body is there, too, with whether the connection outlives the
+    request; `on_refused` in its place, if `on_head` raised and the body has come with the head or there is none. With
+    more to come, the reading ends. Offers to upgrade are ignored (RFC 9110, 7.8), trailers are dropped.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class RequestReader:
         *,
         on_head: Callable[[Request], None],
         on_request: Callable[[Request, bool], None],
+        on_refused: Callable[[Request, bool, Problem], None],
     ) -> None:
         self._limits = limits
         self._client = client
         self._on_head = on_head
         self._on_request = on_request
+        self._on_refused = on_refused
         self._unread = b""  # the start of a head, or of a line between chunks
         self._request: Request | None = None  # whose body is being read
         self._keeps_alive = True  # the connection, once the request that was read last is answered
@@ -120,8 +123,7 @@ class RequestReader:
             self._check_unfinished(data[:size])
             return data, False
         head, data = data[: end + len(_END)], data[end + len(_END) :]
-        self._begin(self._read_head(head))
-        return data, True
+        return self._begin(self._read_head(head), data), True
 
     def _check_unfinished(self, head: bytes) -> None:
         """Refuse the start of a head that is too long already, or could not become valid any more."""
@@ -174,8 +176,11 @@ class RequestReader:
 
     # Bodies
 
-    def _begin(self, request: Request) -> None:
-        """Prepare for the body that the head announces; with none, the request is complete."""
+    def _begin(self, request: Request, data: bytes) -> bytes:
+        """Prepare for the body that the head announces; with none, the request is complete.
+
+        Return what is left of `data`, which follows the head.
+        """
         headers = request.headers
         coding, declared = headers.get(b"transfer-encoding"), headers.get(b"content-length")
         if coding is not None:
@@ -188,7 +193,13 @@ class RequestReader:
         if expected is not None and expected.lower() != b"100-continue":
             raise ExpectationFailed(f"Expect must be 100-continue. Given: {expected[:80]!r}")
         request.max_body_bytes = self._limits.max_body_bytes
-        self._on_head(request)
+        try:
+            self._on_head(request)
+        except Problem as problem:
+            if coding is not None or length > len(data):
+                raise
+            self._on_refused(request, self._keeps_alive, problem)
+            return data[length:]
         most = request.max_body_bytes
         if length > most:
             raise TooLarge(f"the body must be at most {most:,} bytes. Given: {length:,}")
@@ -200,8 +211,9 @@ class RequestReader:
             self._chunks = ChunkDecoder(max_bytes=most, max_trailer_bytes=self._limits.max_head_bytes)
         elif not length:
             self._complete(request, b"")
-            return
+            return data
         self.awaits_continue = expected is not None and not request.is_http_1_0
+        return data
 
     def _feed_body(self, request: Request, data: bytes) -> bytes:
         """Take what there is of a body of known length; return what is left of `data`."""

@@ -102,11 +102,11 @@ class Client:
             self.writer.write(piece)
             await self.writer.drain()
 
-    async def answer(self) -> tuple[int, str, bytes]:
+    async def answer(self, *, head_only: bool = False) -> tuple[int, str, bytes]:
         """Give the next answer: status, head, body."""
         async with asyncio.timeout(WITHIN):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            length = re.search(r"content-length: (\d+)", head)
+            length = None if head_only else re.search(r"content-length: (\d+)", head)
             return int(head[9:12]), head, await self.reader.readexactly(int(length[1]) if length else 0)
 
     async def rest(self) -> bytes:
@@ -219,6 +219,37 @@ def test_a_refusal_reaches_a_client_that_is_still_sending_and_nothing_it_sends_i
         assert (found[0], rest) == (status, b"")
         assert f"x-of: {of}\r\n" in found[1]
         assert "connection: close\r\n" in found[1]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(GET % b"no", id="without a body"),
+        pytest.param(POST % (b"no", len(GET % b"smuggled")) + GET % b"smuggled", id="with its body"),
+        pytest.param(b"HEAD /no HTTP/1.1\r\nHost: x\r\n\r\n", id="without a body in the answer"),
+    ],
+)
+def test_a_request_that_has_come_whole_is_refused_in_its_turn_and_the_connection_goes_on(refused: bytes) -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        head_only = refused.startswith(b"HEAD")
+        async with serving(echo) as (connect, _):
+            client = await connect()
+            await client.send(GET % b"later" + refused + GET % b"b")
+            await echo.waiting.wait()
+            echo.go.set()
+            first, second = await client.answer(), await client.answer(head_only=head_only)
+            third = await client.answer()
+            await client.send(refused + GET % b"c")
+            again, last = await client.answer(head_only=head_only), await client.answer()
+
+        assert [found[0] for found in (first, second, third, again, last)] == [200, 404, 200, 404, 200]
+        assert (first[2], third[2], last[2]) == (b"GET /later ", b"GET /b ", b"GET /c ")
+        assert "x-of: /no\r\n" in second[1]
+        assert "connection: close" not in second[1]
+        assert echo.was_left == []
 
     run(scenario)
 

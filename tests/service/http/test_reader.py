@@ -11,6 +11,7 @@ import pytest
 from service.http.limits import Limits
 from service.http.messages import Request
 from service.http.reader import Refused, RequestReader
+from service.problems import Problem
 
 LIMITS = Limits(max_body_bytes=1000, max_bodies_bytes=10_000, max_head_bytes=2000, max_target_bytes=500, max_headers=20)
 
@@ -32,7 +33,10 @@ def read(*chunks: bytes, limits: Limits = LIMITS) -> Read:
     def on_request(request: Request, keeps_alive: bool) -> None:
         requests.append((request.method, request.path, request.raw_query, request.headers, request.body, keeps_alive))
 
-    reader = RequestReader(limits, Present(), on_head=lambda _: None, on_request=on_request)
+    def on_refused(request: Request, _keeps_alive: bool, _problem: Problem) -> None:
+        raise AssertionError(f"nothing refuses heads here, not even {request.path}")
+
+    reader = RequestReader(limits, Present(), on_head=lambda _: None, on_request=on_request, on_refused=on_refused)
     try:
         for chunk in chunks:
             reader.feed(chunk)
