@@ -24,7 +24,7 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A good part of a second for each image, one at a time; eight may wait."""
     root = tmp_path_factory.mktemp("registry")
-    publish(root, "slow", Slow(1200))  # an image takes longer than the quarter of a second between hand-ins
+    publish(root, "slow", Slow(2000))  # an image takes longer than the quarter of a second between hand-ins
     publish(root, "quick")
     options = ("--default-model", "slow", "--max-batch-size", "1", "--max-queue", "8", "--http-processes", "1")
     with serving(root, *options, "--timeout-seconds", "30") as service:
