@@ -24,7 +24,7 @@ from service.processes.sockets import reserve
 from service.settings import Settings
 from tests import pictures
 from tests.ports import free_port
-from tests.registries import FirstFeature, Slow, publish
+from tests.registries import SCORED, FirstFeature, ScoredRows, Slow, publish
 from tests.running import Service, serving
 from tests.waiting import wait_until
 
@@ -68,6 +68,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calling]:
     root = tmp_path_factory.mktemp("grpc")
     publish(root / "models", "rows")
     publish(root / "models", "slow", Slow(1600))
+    publish(root / "models", "scored", ScoredRows(), **SCORED)
     publish(root / "models", "sign", FirstFeature(), spec=FeatureInput(shape=(2,)), classes=("negative", "positive"))
     keys = root / "keys"
     keys.write_text(f"{LINE}\n{ADMIN_LINE}\n")
@@ -153,7 +154,7 @@ def test_the_statistics_count_what_was_inferred(client: Any) -> None:
         return int(found.inference_stats.success.count)
 
     assert wait_until(successes) >= 1
-    assert len(client.get_inference_statistics().model_stats) == 3
+    assert {one.name for one in client.get_inference_statistics().model_stats} == {"rows", "scored", "sign", "slow"}
 
 
 def test_the_server_says_what_it_is(client: Any) -> None:
@@ -181,13 +182,22 @@ def test_models_are_described_as_over_rest(calling: Calling, client: Any) -> Non
     config, expected = client.get_model_config("sign", "1").config, rest.get("/v2/models/sign/config").json()
     assert (config.name, config.platform, config.max_batch_size) == ("sign", "pytorch_torchscript", 1024)
     assert [(one.name, list(one.dims)) for one in config.input] == [("features", [2])]
-    assert triton.model_config_pb2.DataType.Name(config.input[0].data_type) == expected["input"][0]["data_type"]
-    assert [one.name for one in config.output] == [one["name"] for one in expected["output"]]
     form = {name: parameter.string_value for name, parameter in config.parameters.items()}
     assert form == {name: one["string_value"] for name, one in expected["parameters"].items()}
     assert form["form"] == "published"
     index = client.get_model_repository_index().models
-    assert {one.name: one.state for one in index} == {"rows": "READY", "sign": "READY", "slow": "READY"}
+    assert {one.name: one.state for one in index} == dict.fromkeys(("rows", "scored", "sign", "slow"), "READY")
+
+
+@pytest.mark.parametrize("name", ["rows", "sign", "scored"])
+def test_a_configuration_has_the_inputs_and_outputs_that_rest_tells(calling: Calling, client: Any, name: str) -> None:
+    config = client.get_model_config(name, as_json=True)["config"]
+    expected = calling.service.client.get(f"/v2/models/{name}/config").json()
+
+    for listed in ("input", "output"):
+        assert [(one["name"], one["data_type"]) for one in config[listed]] == [
+            (one["name"], one["data_type"]) for one in expected[listed]
+        ]
 
 
 def test_images_give_the_numbers_that_rest_gives(calling: Calling, client: Any) -> None:
