@@ -54,17 +54,22 @@ class WorkerLink(asyncio.Protocol):
             self._transport.write(data)
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._lost.clear()
-            try:
-                # The supervisor holds the listening socket: while a worker starts, connections wait in its backlog.
-                await loop.create_unix_connection(lambda: self, self.path)
-            except OSError as error:
-                logger.debug("worker at %s does not listen yet: %s", self.path, error)
+            if await self._connect():
+                await self._lost.wait()
+            else:
+                # Not where the error is handled: what is awaited there is compiled so that it reaches other tasks.
                 await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            await self._lost.wait()
+
+    async def _connect(self) -> bool:
+        try:
+            # The supervisor holds the listening socket: while a worker starts, connections wait in its backlog.
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, self.path)
+        except OSError as error:
+            logger.debug("worker at %s does not listen yet: %s", self.path, error)
+            return False
+        return True
 
     # asyncio.Protocol
 

@@ -144,6 +144,21 @@ def test_a_worker_that_listens_late_is_found(tmp_path: Path) -> None:
     assert listener.told[0] == ("models", {})
 
 
+def test_what_keeps_a_link_from_its_worker_is_no_context_of_errors_elsewhere(tmp_path: Path) -> None:
+    async def context() -> BaseException | None:
+        link = WorkerLink(str(tmp_path / "w.sock"), Listener())
+        link.open()
+        await asyncio.sleep(0.05)
+        try:
+            raise ValueError
+        except ValueError as error:
+            return error.__context__
+        finally:
+            await link.close()
+
+    assert asyncio.run(context()) is None
+
+
 def test_what_is_sent_without_a_worker_is_dropped(tmp_path: Path) -> None:
     listener = Listener()
 
