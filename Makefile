@@ -72,7 +72,7 @@ fuzz: $(VENV)/.dev  ## Send a running service (URL=http://127.0.0.1:8000) thousa
 train: $(VENV)/.training  ## Train and publish a recipe (RECIPE=neural_net, ARGS="--data-dir PATH")
 	$(BIN)/python -m training train $(RECIPE) --publish $(ARGS)
 
-bench: $(VENV)/.dev  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="--quick argmax mosec")
+bench: $(VENV)/.dev $(VENV)/.compiled  ## Measure the service against others (MNIST_ROOT=..., needs wrk; ARGS="--quick argmax mosec")
 	PEERS=$(PEERS) $(BIN)/python -m benchmarks.serving $(ARGS)
 
 bench-peers: $(patsubst %,$(PEERS)/%/installed,granian mosec triton torchserve bentoml ray)  ## Install others to measure: granian, mosec, Triton, TorchServe (needs Java 17), BentoML, Ray Serve

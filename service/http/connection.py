@@ -230,18 +230,15 @@ class Connection:
         if not self._is_behind and not self._writing_is_paused:
             self.deadline = self._loop.time() + self._limits.body_seconds
 
-    def _request_is_read(self, request: Request, keeps_alive: bool) -> None:
+    def _request_is_read(self, request: Request, keeps_alive: bool, refusal: Response | None = None) -> None:
         self._head = None
-        self._waiting.append((request, keeps_alive, None))
+        self._waiting.append((request, keeps_alive, refusal))
         if self._answering is None:
             self.go_on()
 
     def _request_is_refused(self, request: Request, keeps_alive: bool, problem: Problem) -> None:
         """Refuse a request of which nothing is to come: to connect again would cost both sides more than the answer."""
-        self._head = None
-        self._waiting.append((request, keeps_alive, self._application.refusal(request, problem)))
-        if self._answering is None:
-            self.go_on()
+        self._request_is_read(request, keeps_alive, self._application.refusal(request, problem))
 
     def _body_has_grown(self) -> None:
         size = self._reader.body_bytes
