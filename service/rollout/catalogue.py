@@ -86,6 +86,7 @@ class Catalogue:
         self._refused: dict[str, dict[int, _Refusal]] = {}
         self._told: dict[tuple[str, int | str], str] = {}  # the reasons that were logged last
         self._met: set[tuple[str, int]] = set()  # versions that were refused since the last look
+        self._not_in_copy: dict[tuple[str, int], str] = {}  # versions that only the registry has, if anything does
 
     def line_up(self, on_progress: Callable[[LineUp], None] = lambda _line_up: None) -> LineUp:
         """Look at the registry, load what is new, and return what should be served from now on.
@@ -120,6 +121,8 @@ class Catalogue:
     def restored(self) -> LineUp:
         """Load everything as it was last known; ask the registry only if the local copy lacks what was served.
 
+        What else the copy lacks is announced as loading: `line_up` asks the registry for it.
+
         Raises:
             RegistryError: neither the copy nor the registry has a version that can serve.
         """
@@ -131,25 +134,35 @@ class Catalogue:
         except RegistryError:
             return self.line_up()
         if not self._lacks_defaults():
-            return found
+            return self._line_up(loading=True)
         try:
             return self._follow(self._mirror.look_patiently())
         except RegistryError as error:
             logger.error("the registry cannot be read, and the local copy lacks some of its models: %s", error)
             return found
 
-    def without_unloaded(self, line_up: LineUp) -> LineUp:
-        """Return a line-up without the models that were unloaded since; for a registry that cannot be read."""
+    def without_registry(self, line_up: LineUp) -> LineUp:
+        """Return what is left of a line-up while the registry cannot be read.
+
+        That is all but the models that were unloaded since; what the local copy lacks is not waited for.
+        """
         names = self._unloaded()
         told = {absent.name for absent in line_up.absent if absent.state == "unloaded"}
         defaults = [entry.model.manifest for entry in line_up.served if entry.default]
         return LineUp(
             tuple(entry for entry in line_up.served if entry.model.manifest.name not in names),
             (
-                *(absent for absent in line_up.absent if absent.name not in names - told),
+                *(self._no_longer_awaited(absent) for absent in line_up.absent if absent.name not in names - told),
                 *(_unloaded_version(found.name, found.version) for found in defaults if found.name in names),
             ),
         )
+
+    def _no_longer_awaited(self, absent: Absent) -> Absent:
+        reason = self._not_in_copy.get((absent.name, absent.version))
+        if absent.state != "loading" or reason is None:
+            return absent
+        is_production = self._listings[absent.name].production() == absent.version
+        return absent.model_copy(update={"state": "refused", "reason": reason, "is_production": is_production})
 
     def _restored_after(self, error: RegistryError) -> LineUp:
         """Load what was last known in place of a registry that cannot be read for the reason given."""
@@ -207,6 +220,7 @@ class Catalogue:
             for name in kept.keys() - listings.keys():
                 del kept[name]
         self._met.clear()
+        self._not_in_copy.clear()
         faults = {(name, path): why for name, listing in listings.items() for path, why in listing.faults.items()}
         for (name, path), reason in faults.items():
             if self._told.get((name, path)) != reason:
@@ -254,12 +268,13 @@ class Catalogue:
         if (name, version) in self._met or (before and before.tags and before.tags == tags):
             self._met.add((name, version))
             return None
+        if (name, version) in self._not_in_copy:
+            return None
         started = time.monotonic()
         try:
             model = self._loaded_now(name, version)
         except NotInCopyError as error:
-            self._met.add((name, version))  # not logged or counted: the registry is asked next, and may have it
-            self._refused.setdefault(name, {})[version] = _Refusal(str(error), None)
+            self._not_in_copy[name, version] = str(error)  # not logged or counted: the registry may have it
             return None
         except RegistryError as error:
             # A file that could not be read may be readable the next time although it is the same.
@@ -308,7 +323,8 @@ class Catalogue:
             for name, models in sorted(self._loaded.items())
             for version, model in sorted(models.items(), reverse=True)
         )
-        return LineUp(served, (*(self._loading() if loading else ()), *self._absent()))
+        awaited = self._loading() if loading else []
+        return LineUp(served, (*awaited, *self._absent({(each.name, each.version) for each in awaited})))
 
     def _aliases_of(self, name: str, version: int) -> tuple[str, ...]:
         return tuple(alias for alias, number in self._listings[name].aliases.items() if number == version)
@@ -322,12 +338,20 @@ class Catalogue:
             if version not in self._loaded.get(name, {}) and version not in self._refused.get(name, {})
         ]
 
-    def _absent(self) -> list[Absent]:
-        """Return the versions that were refused or unloaded, and what is wrong with each model's other files."""
+    def _absent(self, awaited: Set[tuple[str, int]]) -> list[Absent]:
+        """Return the versions that were refused or unloaded, and what is wrong with each model's other files.
+
+        A version that the local copy lacks is refused unless it is `awaited`.
+        """
         found = [*self._left_out]
         for name, listing in self._listings.items():
             production = listing.production() if listing.versions else None
             refused = {version: refusal.reason for version, refusal in self._refused.get(name, {}).items()}
+            refused |= {
+                version: reason
+                for (model, version), reason in self._not_in_copy.items()
+                if model == name and (name, version) not in awaited
+            }
             others = []
             for path, reason in listing.faults.items():
                 version = path.partition("/")[0]

@@ -77,7 +77,7 @@ class Watcher:
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 logger.error("the registry cannot be read; what is served stays served: %s", error)
-            self._offer_if_new(self._catalogue.without_unloaded(self._line_up))
+            self._offer_if_new(self._catalogue.without_registry(self._line_up))
             return
         except Exception:
             logger.exception("watching the registry met a bug")

@@ -105,7 +105,10 @@ def test_a_model_of_its_own_worker_that_hangs_holds_up_no_other(root: Path) -> N
     ):
         assert len(service.processes("worker")) == 2
         hanging = pool.submit(ask, service, HANG)
-        wait_until(lambda: service.metric("inference_queue_depth", model="deadly") == 1)
+        wait_until(
+            lambda: service.metric("inference_queue_depth", model="deadly") == 1,
+            otherwise=lambda: (hanging.done() and hanging.result().text, service.text),
+        )
 
         answers = [ask(service, 1, model="good") for _ in range(10)]
 

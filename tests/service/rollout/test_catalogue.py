@@ -560,6 +560,31 @@ def test_without_the_registry_everything_is_served_that_was_before_from_the_copy
     assert servable(restored) == servable(before)
 
 
+def test_what_the_copy_of_another_group_lacks_is_loading_and_refused_only_if_the_registry_is_gone(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "models"
+    for name in ("a", "b"):
+        publish(root, name)
+
+    def start(group: str) -> Catalogue:
+        mirror = Mirror(Registry(root), Cache(tmp_path / "cache", str(root), 10**9))
+        return Catalogue(mirror, lambda m, a: Model(m, a), keep_versions=0, choose=lambda _: [group])
+
+    start("a").line_up()
+    late = start("b")
+    at_first = late.restored()
+    root.rename(tmp_path / "away")
+    without = late.without_registry(at_first)
+    (tmp_path / "away").rename(root)
+    later = late.line_up()
+
+    assert (said_of(at_first), [(str(each), each.state) for each in at_first.absent]) == ({}, [("b@1", "loading")])
+    assert [(str(each), each.state, each.is_production) for each in without.absent] == [("b@1", "refused", True)]
+    assert "only the local copy was asked" in without.absent[0].reason
+    assert (said_of(later), later.absent) == ({"b": (1, ())}, ())
+
+
 def test_a_version_that_was_rolled_back_stays_for_as_long_as_requests_may_wait_for_it(tmp_path: Path) -> None:
     publish(tmp_path)
     publish(tmp_path)
