@@ -13,19 +13,34 @@ from service.engine.served_models import Key
 from service.problems import QueueFull
 
 _MAX_RETRY_SECONDS = 60
+_MOST_OF_THE_TIME = 0.85  # that a request has may be what it is expected to take; the rest is for what was not
 _SMOOTHING = 0.1  # the weight of the newest measurement in a moving average
+_MEMORY_SECONDS = 1.0  # of the busy time from which a rate is learnt; blocks come unevenly, so less is too little
 
 
 class Backlog:
     """What was accepted for one model and is not answered, and how fast that model is computed, lately."""
 
-    __slots__ = ("answered", "compute_seconds", "image_seconds", "images", "rate", "requests")
+    __slots__ = (
+        "busy_seconds",
+        "compute_seconds",
+        "computed",
+        "image_seconds",
+        "images",
+        "learnt_seconds",
+        "rate",
+        "requests",
+        "seen",
+    )
 
     def __init__(self) -> None:
         self.images = 0
         self.requests = 0
-        self.answered = 0  # images since the last `learn_rates`
+        self.computed = 0  # images since the last `learn_rates`
+        self.busy_seconds = 0.0  # for which more waited than is computed, since images were last computed
         self.rate = 0.0  # images a second while more waits than is computed; 0 until that was seen
+        self.learnt_seconds = 0.0  # of busy time from which that was learnt, as far as they are remembered
+        self.seen = 0.0  # images a second, whether or not more waited
         self.compute_seconds = 0.0  # of a block
         self.image_seconds = 0.0  # of each image in it
 
@@ -45,7 +60,7 @@ class Admission:
         self._backlogs: dict[Key, Backlog] = {}
 
     def admit(self, key: Key, images: int, seconds: float) -> None:
-        """Refuse now what would not fit into the queue, or would not be answered within `seconds`.
+        """Refuse now what would not fit into the queue, or would hardly be answered within `seconds`.
 
         What is within a service's limits is always accepted while nothing of its model waits.
 
@@ -61,11 +76,12 @@ class Admission:
             own_turns = -(-images // self._chunk_size)
             ahead = min(backlog.images, backlog.requests * own_turns * self._chunk_size)
             wait = ahead / backlog.rate + backlog.compute_seconds  # behind the others its own block is computed
-        if wait <= seconds and self._has_room(backlog, images):
+        limit = seconds * _MOST_OF_THE_TIME
+        if wait <= limit and self._has_room(backlog, images):
             return
         backlog_seconds = backlog.images / backlog.rate if backlog.rate else 0.0
         raise QueueFull(
-            f"the queue must have room for {counted(images, 'more image')} and the answer come within {seconds:.3g} s. "
+            f"the queue must have room for {counted(images, 'more image')} and the answer come within {limit:.3g} s. "
             f"Given: {self.depth} of {self.max_queue} wait, for about {wait:.3g} s",
             retry_after_seconds=min(max(1, round(backlog_seconds)), _MAX_RETRY_SECONDS),
         )
@@ -109,23 +125,36 @@ class Admission:
         backlog.images -= images
         backlog.requests -= is_last
 
-    def block_computed(self, key: Key, seconds: float, images: int) -> None:
-        """Learn how long a block takes that is computed as one of so many `images`."""
+    def block_computed(self, key: Key, own_images: int, seconds: float, images: int) -> None:
+        """Learn how long a block of `own_images` takes that is computed as one of so many `images`."""
         backlog = self.backlog(key)
+        backlog.computed += own_images
         backlog.compute_seconds += (seconds - backlog.compute_seconds) * _SMOOTHING
         backlog.image_seconds += (seconds / images - backlog.image_seconds) * _SMOOTHING
 
     def learn_rates(self, seconds: float, busy: Set[Key]) -> None:
         """Learn how fast models are computed from the `seconds` since the last call.
 
-        `busy` are those of which more waited all the time than workers could hold, so that what they answered is all
-        they can, beside whatever else was asked of them.
+        `busy` are those of which more waited all the time than workers could hold, so that what they computed is all
+        they can, beside whatever else was asked of them. Others can do at least what they did: without that, a rate
+        that was once too low would stay, because with it too little is accepted for a model ever to be busy.
         """
         for key, backlog in self._backlogs.items():
-            if key in busy:
-                rate = backlog.answered / seconds
-                backlog.rate += (rate - backlog.rate) * (_SMOOTHING if backlog.rate else 1.0)
-            backlog.answered = 0
+            computed, backlog.computed = backlog.computed, 0
+            backlog.seen += (computed / seconds - backlog.seen) * _SMOOTHING
+            backlog.busy_seconds = backlog.busy_seconds + seconds if key in busy else 0.0
+            if computed and backlog.busy_seconds:
+                backlog.learnt_seconds = min(backlog.learnt_seconds + backlog.busy_seconds, _MEMORY_SECONDS)
+                weight = min(1.0, backlog.busy_seconds / backlog.learnt_seconds)
+                backlog.rate += (computed / backlog.busy_seconds - backlog.rate) * weight
+                backlog.busy_seconds = 0.0
+            elif backlog.rate and key not in busy:
+                backlog.rate = max(backlog.rate, backlog.seen)
+
+    def worker_lost(self) -> None:
+        """Learn nothing from the time since images were last computed: a worker that hangs is not a slow one."""
+        for backlog in self._backlogs.values():
+            backlog.busy_seconds = 0.0
 
     def keep(self, is_served: Callable[[Key], bool]) -> None:
         """Forget models that are served no longer, once nothing of them waits."""

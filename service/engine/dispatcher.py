@@ -78,6 +78,7 @@ class Dispatcher:
         self._flush_is_due = False
         self._second_look: asyncio.TimerHandle | None = None
         self._next_sweep: asyncio.TimerHandle | None = None  # while anybody waits
+        self._swept = 0.0  # when the last sweep was, on time.monotonic()'s clock
         self._loop: asyncio.AbstractEventLoop
         self._announced = asyncio.Event()
 
@@ -179,6 +180,7 @@ class Dispatcher:
         self._queues.queue(key, bulk=bulk).add(chunk)
         self._flush_soon()
         if self._next_sweep is None:
+            self._swept = time.monotonic()
             self._next_sweep = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
@@ -189,7 +191,6 @@ class Dispatcher:
         if chunk.receiver.done():
             return
         if isinstance(outcome, Part):
-            chunk.backlog.answered += chunk.size
             chunk.receiver.set_result(outcome)
         else:
             chunk.receiver.set_exception(outcome)
@@ -287,7 +288,7 @@ class Dispatcher:
     def block_answered(self, link: WorkerLink, block_id: int, answer: BlockAnswer) -> None:
         block = self._workers[link].blocks.pop(block_id)
         self._on_answer(block.model, answer)
-        self.admission.block_computed(block.model.key, answer.compute_seconds, answer.batch_size)
+        self.admission.block_computed(block.model.key, block.size, answer.compute_seconds, answer.batch_size)
         self._finish_block(block, answer)
         if self._queues:
             # Those who have just been answered may ask again at once; let them join.
@@ -306,6 +307,7 @@ class Dispatcher:
         self._flush_soon()
 
     def worker_lost(self, link: WorkerLink) -> None:
+        self.admission.worker_lost()
         for block in self._workers[link].left():
             wanted = [chunk for chunk in block.chunks if self._is_wanted(chunk)]
             for chunk in wanted:
@@ -352,8 +354,9 @@ class Dispatcher:
         # What a worker that is being replaced does not answer says nothing about how fast its successor will be.
         queued = set(self._queues.in_turn()) if self._workers.any_connected() else set()
         # A queue that runs empty is dropped, so one that is still there has never been without something to send.
-        self.admission.learn_rates(_SWEEP_SECONDS, {queue.key for queue in queued & self._queued_before})
         now = time.monotonic()
+        self.admission.learn_rates(now - self._swept, {queue.key for queue in queued & self._queued_before})
+        self._swept = now
         late = [chunk for chunk in self._chunks if chunk.deadline <= now]
         for chunk in late:
             self._finish(chunk, _too_late())
