@@ -76,10 +76,10 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; auto is CUDA if present.")
     http_processes: int = Field(
-        default_factory=lambda: min(usable_cores(), 256),
+        default_factory=lambda: max(1, min(usable_cores() - 1, 256)),
         ge=1,
         le=256,
-        description="Processes that speak HTTP; by default one for each core.",
+        description="Processes that speak HTTP; by default one for each core but one, which a worker needs.",
     )
     threads: int = Field(
         0, ge=0, le=256, description="Threads of a CPU worker in one model call; 0: all cores where it pays, else 1."
