@@ -43,7 +43,7 @@ def is_blank(pixels: Pixels) -> bool:
 def shrink(sheet: Image.Image) -> Image.Image:
     """Return a large sheet at a whole fraction of its size; that is enough to find the ink."""
     times = -(-max(sheet.size) // _ENOUGH_PIXELS)
-    return sheet.reduce(times) if times > 2 else sheet
+    return sheet.reduce(times) if times > 1 else sheet
 
 
 def redraw_as_mnist(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -151,6 +151,23 @@ def test_handwriting_is_read_whatever_it_is_on(mnist: Model) -> None:
     assert min(right.values()) >= 0.9, right  # of so few on each; a kind of sheet that is not read at all is at 0.1
 
 
+@pytest.mark.parametrize("name", ["ruled paper", "squared paper", "a dark desk in the frame"])
+def test_handwriting_is_read_in_a_cameras_picture_too(mnist: Model, name: str) -> None:
+    digits = load_digits()
+    draw, kind = SHEETS[name]
+    chance = np.random.default_rng(7)
+    chosen = chance.permutation(len(digits.images))[:EACH]
+    inputs = bytearray()
+
+    for digit in digits.images[chosen] / 16:
+        sheet = Image.fromarray(draw(written(digit, chance), chance).clip(0, 255).astype(np.uint8))
+        large = np.asarray(sheet.resize((sheet.width * 4, sheet.height * 4), Image.Resampling.BICUBIC))
+        photo = (large + chance.normal(0, 3, large.shape)).clip(0, 255).astype(np.uint8)
+        inputs += decode(pictures.encode(Image.fromarray(photo), kind), mnist)
+
+    assert (mnist.run(mnist.batch(inputs)).class_ids == digits.target[chosen]).mean() >= 0.9
+
+
 GREYS = [0, 10, 20, 26, 50, 77, 102, 125]
 
 
