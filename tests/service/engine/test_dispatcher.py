@@ -595,6 +595,31 @@ def test_an_answer_that_comes_too_late_harms_nobody(run: Run) -> None:
     run(story)
 
 
+def test_what_is_computed_too_late_shows_how_fast_the_model_is(run: Run) -> None:
+    async def story(house: House) -> None:
+        (late,) = house.ask(1, seconds=0.01)
+        block = await house.worker.block()
+        assert isinstance(await outcome(late), DeadlineExceeded)
+
+        house.worker.answer(block)
+
+        await until(lambda: house.dispatcher.admission.backlog(ROWS).computed == 1)
+
+    run(story)
+
+
+def test_the_time_for_which_a_worker_hung_says_nothing_of_the_model(run: Run) -> None:
+    async def story(house: House) -> None:
+        backlog = house.dispatcher.admission.backlog(ROWS)
+        backlog.busy_seconds = 5.0
+
+        await house.worker.die()
+
+        await until(lambda: not backlog.busy_seconds)
+
+    run(story)
+
+
 def test_what_is_late_in_the_queue_never_reaches_a_worker(run: Run) -> None:
     async def story(house: House) -> None:
         held = await house.fill()
