@@ -25,12 +25,13 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 Drawing: TypeAlias = npt.NDArray[np.float32]
 
 
-def is_mnist(pixels: Pixels) -> bool:
-    """Return whether an image already looks like MNIST: light ink on a black border. pixels: uint8 [H, W]."""
-    # 99 in 100 images of MNIST end here; the median of the others takes 30 microseconds.
-    drawn, black = pixels.tobytes(), bytes(pixels.shape[1])
-    if drawn.startswith(black) and drawn.endswith(black) and (b"\xff" in drawn or b"\xfe" in drawn):
-        return True
+def is_mnist(drawn: bytes, width: int) -> bool:
+    """Return whether an image already looks like MNIST: light ink on a black border. drawn: uint8 [H, W], row-major."""
+    black = bytes(width)
+    if drawn.startswith(black) and drawn.endswith(black):
+        # Most of the border, then. In 99 of 100 images of MNIST this is found in 0.1 us; numpy takes 3 for the rest.
+        return 255 in drawn or 254 in drawn or int(np.frombuffer(drawn, np.uint8).max()) >= _LEAST_LIGHT
+    pixels = np.frombuffer(drawn, np.uint8).reshape(-1, width)
     border = float(np.median(sheets.border(pixels)))
     return border <= _DARKEST_GREY and int(pixels.max()) >= _LEAST_LIGHT
 

@@ -188,7 +188,7 @@ def test_grey_paper_of_the_models_size_is_read_as_paper_of_any_other_size(
 def test_every_image_of_mnist_is_taken_as_it_is(mnist_root: Path) -> None:
     images_of_mnist = idx.read(mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte").numpy()
 
-    assert all(map(is_mnist, images_of_mnist))
+    assert all(is_mnist(image.tobytes(), 28) for image in images_of_mnist)
 
 
 def decode(data: bytes, model: Model) -> bytes:

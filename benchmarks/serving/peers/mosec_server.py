@@ -7,10 +7,10 @@ import os
 import sys
 import warnings
 
-import imagecodecs
 import numpy as np
 import orjson
 import torch
+from kornia_rs.io import decode_image_png_u8
 from mosec import Server, Worker
 
 WORKERS, BATCH, WAIT_MS = 2, 32, 1
@@ -29,7 +29,7 @@ class Classifier(Worker):
                     self.model(torch.zeros(size, 1, 28, 28, dtype=torch.uint8))
 
     def deserialize(self, data: bytes) -> np.ndarray:
-        return imagecodecs.spng_decode(data)
+        return decode_image_png_u8(data, (28, 28), "mono")[:, :, 0]
 
     def forward(self, data: list[np.ndarray]) -> list[dict[str, float]]:
         with torch.inference_mode():

@@ -6,10 +6,10 @@ import warnings
 
 sys.path[1:1] = os.environ["PYTHONPATH"].split(":")  # which the interpreter in the stub does not read
 
-import imagecodecs  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import triton_python_backend_utils as triton  # noqa: E402
+from kornia_rs.io import decode_image_png_u8  # noqa: E402
 
 
 class TritonPythonModel:
@@ -24,7 +24,7 @@ class TritonPythonModel:
         for request in requests:
             rows = triton.get_input_tensor_by_name(request, "png").as_numpy()
             sizes.append(len(rows))
-            images += [imagecodecs.spng_decode(row[0]) for row in rows]
+            images += [decode_image_png_u8(row[0], (28, 28), "mono")[:, :, 0] for row in rows]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(images))[:, None]
             probabilities, classes = self.model(batch).softmax(1).max(1)
