@@ -12,12 +12,14 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from service.problems import MEDIA_TYPE, ClientGone, Problem
 
 Header = tuple[bytes, bytes]
+
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Client(Protocol):
@@ -38,7 +40,7 @@ class Request:
     body = b""
     max_body_bytes = 0
     """Set by the connection; whoever checks the head may lower it."""
-    parameters: Mapping[str, str] = MappingProxyType({})
+    parameters: Mapping[str, str] = _NO_PARAMETERS
     """The parts of the path that vary, by the names that a route gives them."""
     route: Any = None
     """What answers the request; the application's own."""
