@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -14,6 +14,8 @@ from service.telemetry.metrics.recorder import Stages
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Of any answer: 1,024 images of 1,000 classes take 41 MB at most, as JSON."""
+
+_THREE_DIGITS: Final = tuple(b"%03d" % number for number in range(1000))
 
 
 def check_answer_size(size_bytes: int) -> None:
@@ -48,5 +50,15 @@ def model_headers(model: ServedModel) -> tuple[Header, ...]:
 def computed_headers(stages: Stages, batch_size: int) -> tuple[Header, Header]:
     """Return the headers that say how an answer was computed: the stages in milliseconds, and the batch's size."""
     _, decode, queue, compute, _ = stages
-    value = b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f" % (1e3 * decode, 1e3 * queue, 1e3 * compute)
+    value = b"decode;dur=%b, queue;dur=%b, compute;dur=%b" % (
+        _milliseconds(decode),
+        _milliseconds(queue),
+        _milliseconds(compute),
+    )
     return (b"server-timing", value), (b"x-batch-size", b"%d" % batch_size)
+
+
+def _milliseconds(seconds: float) -> bytes:
+    """Return a time in milliseconds, with three decimals; compiled, whole numbers are printed four times as fast."""
+    microseconds = int(1e6 * seconds + 0.5)
+    return b"%d.%b" % (microseconds // 1000, _THREE_DIGITS[microseconds % 1000])

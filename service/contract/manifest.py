@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import bisect
 import math
 import struct
 from typing import Annotated, Any, Literal, Self
@@ -170,12 +169,6 @@ class OutlierScores(_Value):
         if not all(map(math.isfinite, self.quantiles)) or list(self.quantiles) != sorted(self.quantiles):
             raise ValueError("outliers.quantiles must be finite and ascend")
         return self
-
-    def percentile(self, score: float) -> float:
-        """Return the percentage of held-out inputs that resemble the training data more than one with this score."""
-        if not score <= self.quantiles[-1]:  # so that NaN is foreign
-            return 100.0
-        return 100.0 * bisect.bisect_left(self.quantiles, score) / len(self.quantiles)
 
 
 LEAST_COVERAGE, MOST_COVERAGE, COVERAGE_STEPS = 0.5, 0.999, 500

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping
 
-from service.contract.manifest import ModelManifest, identity, input_bytes
+from service.contract.manifest import ModelManifest, OutlierScores, identity, input_bytes
 from service.contract.variants import Form
 from service.engine.absent import Absent
 from service.problems import NotFound, Unavailable
@@ -14,6 +15,23 @@ QUARANTINE_RETRY_SECONDS = 30
 
 Key = tuple[str, int]
 """A model's name and a version's number."""
+
+
+class OutlierScale:
+    """What an outlier score means: an input with one above `threshold` is an outlier."""
+
+    __slots__ = ("_quantiles", "threshold")
+
+    def __init__(self, scores: OutlierScores) -> None:
+        self.threshold = scores.threshold
+        self._quantiles = scores.quantiles
+
+    def percentile(self, score: float) -> float:
+        """Return the percentage of held-out inputs that resemble the training data more than one with this score."""
+        quantiles = self._quantiles
+        if not score <= quantiles[-1]:  # so that NaN is foreign
+            return 100.0
+        return 100.0 * bisect.bisect_left(quantiles, score) / len(quantiles)
 
 
 class ServedModel:
@@ -29,9 +47,9 @@ class ServedModel:
         self.key: Key = (self.name, self.version)
         self.classes = manifest.classes
         self.input_bytes = input_bytes(manifest.input)
-        self.outliers = manifest.outliers
+        self.outliers = OutlierScale(manifest.outliers) if manifest.outliers else None
         self.sets = manifest.sets
-        is_blind = self.outliers is not None and not self.outliers.knows_blank
+        is_blind = manifest.outliers is not None and not manifest.outliers.knows_blank
         self.blank_is_outlier = is_blind and manifest.input.kind == "image"
         self.default = default
         self.aliases = aliases

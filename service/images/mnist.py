@@ -28,12 +28,18 @@ Drawing: TypeAlias = npt.NDArray[np.float32]
 def is_mnist(drawn: bytes, width: int) -> bool:
     """Return whether an image already looks like MNIST: light ink on a black border. drawn: uint8 [H, W], row-major."""
     black = bytes(width)
-    if drawn.startswith(black) and drawn.endswith(black):
-        # Most of the border, then. In 99 of 100 images of MNIST this is found in 0.1 us; numpy takes 3 for the rest.
-        return 255 in drawn or 254 in drawn or int(np.frombuffer(drawn, np.uint8).max()) >= _LEAST_LIGHT
-    pixels = np.frombuffer(drawn, np.uint8).reshape(-1, width)
-    border = float(np.median(sheets.border(pixels)))
-    return border <= _DARKEST_GREY and int(pixels.max()) >= _LEAST_LIGHT
+    if not (drawn.startswith(black) and drawn.endswith(black)) and _median_of_border(drawn, width) > _DARKEST_GREY:
+        return False
+    # Of MNIST, 99 images in 100 are found light enough by this, in a thirtieth of the time that numpy takes.
+    return 255 in drawn or 254 in drawn or int(np.frombuffer(drawn, np.uint8).max()) >= _LEAST_LIGHT
+
+
+def _median_of_border(drawn: bytes, width: int) -> float:
+    first, last = drawn[:width], drawn[-width:]
+    left, right = drawn[width:-width:width], drawn[2 * width - 1 : -width : width]
+    ordered = sorted(first + last + left + right)  # their number is even
+    middle = len(ordered) // 2
+    return (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def is_blank(pixels: Pixels) -> bool:

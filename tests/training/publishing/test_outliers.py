@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from service.engine.served_models import OutlierScale
 from training.publishing.outliers import Features, OutlierScore, auroc, evidence, fit, thresholds
 
 
@@ -59,9 +60,10 @@ def test_two_in_a_hundred_held_out_inputs_lie_above_the_threshold() -> None:
     found = thresholds(held_out, data="digits/held-out", knows_blank=False)
 
     assert (held_out > found.threshold).sum().item() == 20
-    assert found.percentile(found.threshold) < 98 <= found.percentile(found.threshold + 1)
-    assert found.percentile(-1.0) == 0
-    assert found.percentile(1e9) == found.percentile(math.nan) == found.percentile(math.inf) == 100
+    scale = OutlierScale(found)
+    assert scale.percentile(found.threshold) < 98 <= scale.percentile(found.threshold + 1)
+    assert scale.percentile(-1.0) == 0
+    assert scale.percentile(1e9) == scale.percentile(math.nan) == scale.percentile(math.inf) == 100
 
 
 def test_a_tie_counts_half_and_a_score_without_a_number_is_foreign() -> None:
