@@ -36,6 +36,9 @@ _HOLD_SECONDS = 0.01
 _BATCHES_UNDERWAY = 2
 """One that a device computes, and one that it continues with."""
 
+_FEW_SINGLES = 4
+"""Of one input each, after which the next is expected as soon: few clients ask at a time, and cores are free."""
+
 
 class Timing(NamedTuple):
     """The durations that a worker waits."""
@@ -46,6 +49,10 @@ class Timing(NamedTuple):
     watch_seconds: float = 0.002
     """While a single batch is computed, the loop turns for this long without resting, to give the device another one:
     sockets would wake it, the device does not. After a batch that takes longer, an idle moment is a small share."""
+
+    linger_seconds: float = 0.0004
+    """While single inputs come this soon after each other's answers, the loop turns for as long without resting: a
+    client that asks one thing after the other is answered a quarter sooner, for the same CPU time."""
 
     memory_seconds: float = 0.5
     """Between two looks at how much memory the process holds."""
@@ -130,6 +137,7 @@ class Worker:
         self._jobs: collections.deque[_Job] = collections.deque()
         self._underway: collections.deque[_Batch] = collections.deque()
         self._landed = 0.0  # when the last batch was computed
+        self._singles = 0  # batches of one input that came soon after the answer before, one after the other
         self._swap()
 
     def offer(self, line_up: LineUp) -> None:
@@ -199,6 +207,8 @@ class Worker:
             return 0
         if self._jobs:
             return _HOLD_SECONDS if self._suspect else 0
+        if self._singles >= _FEW_SINGLES and time.monotonic() - self._landed < self._timing.linger_seconds:
+            return 0
         return self._timing.idle_seconds
 
     def _check_memory(self, now: float) -> None:
@@ -317,9 +327,11 @@ class Worker:
             self._on_compute(None)
 
     def _answer(self, batch: _Batch, outputs: Outputs) -> None:
+        size = len(outputs.class_ids)
+        came_soon = batch.jobs[0].arrived - self._landed < self._timing.linger_seconds
+        self._singles = self._singles + 1 if size == 1 and came_soon else 0
         began = max(batch.started, self._landed)  # before that the device had another
         self._landed = time.monotonic()
-        size = len(outputs.class_ids)
         self._batches += 1
         start = 0
         for job in batch.jobs:

@@ -496,6 +496,38 @@ def test_the_heart_beats_when_nothing_is_asked(worker: Running) -> None:
     assert worker.beats == sorted(worker.beats)
 
 
+def test_while_single_inputs_follow_each_other_the_worker_looks_for_the_next_without_resting(
+    start: Callable[..., Running],
+) -> None:
+    worker = start(8, linger_seconds=60.0, idle_seconds=60.0)  # it rests for as long as nothing arrives
+    client = worker.connect()
+
+    for number in range(5):
+        client.send(number, images(1))
+        assert client.answer(number).class_ids == [1]
+
+    worker.wait_for_a_turn()
+
+
+@pytest.mark.parametrize(
+    ("linger_seconds", "last"),
+    [(60.0, images(1, 2)), (0.02, images(1))],
+    ids=["after a larger batch", "once it is late"],
+)
+def test_it_rests_again(start: Callable[..., Running], linger_seconds: float, last: bytes) -> None:
+    worker = start(8, linger_seconds=linger_seconds, idle_seconds=60.0)
+    client = worker.connect()
+
+    for number, data in enumerate([*[images(1)] * 5, last]):
+        client.send(number, data)
+        assert client.answer(number).class_ids[0] == 1
+    time.sleep(0.05)  # for the turn that follows an answer
+    beats = len(worker.beats)
+    time.sleep(0.1)
+
+    assert len(worker.beats) == beats
+
+
 @pytest.mark.parametrize("handle", [0, 2], ids=["another model", "the same"])
 def test_an_error_of_the_device_ends_the_worker_and_its_blocks_are_left_to_another(
     start: Callable[..., Running], handle: int
