@@ -8,6 +8,7 @@ from typing import NamedTuple
 import h11
 import pytest
 
+from service.http import reader as reader_module
 from service.http.limits import Limits
 from service.http.messages import Request
 from service.http.reader import Refused, RequestReader
@@ -267,3 +268,21 @@ def test_generated_streams_are_read_as_h11_reads_them_or_refused_where_it_is_lax
             agreed += 1
     assert agreed > 5000
     assert stricter > 50
+
+
+@pytest.mark.parametrize("host", [b"", b"Host: a b\r\n", b"Host: x\r\nHost: x\r\n"], ids=["none", "no host", "several"])
+def test_every_request_of_a_connection_needs_a_valid_host(host: bytes) -> None:
+    found = read(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\n" + host + b"\r\n")
+
+    assert (len(found.requests), found.refused) == (1, 400)
+
+
+def test_what_is_remembered_of_request_lines_is_limited_in_bytes() -> None:
+    for number in range(2000):
+        read(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+    before = reader_module._known_line.cache_info()
+
+    read(b"GET /" + b"m" * 200 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert before.currsize * reader_module._REMEMBERED_LINE_BYTES <= 2**20
+    assert reader_module._known_line.cache_info() == before
