@@ -25,7 +25,7 @@ from service.engine.worker_link import WorkerLink
 from service.engine.workers import Worker, Workers
 from service.problems import ClientGone, DeadlineExceeded, ModelFailed, Unavailable
 
-SHORT_SECONDS = 0.001
+SHORT_SECONDS = 0.0005
 """A block sent more recently may be answered at once, so the next one for its model waits until it is as large: small
 blocks cost both sides more than their images do. While a longer one is computed, the next is sent ahead."""
 
