@@ -29,7 +29,7 @@ class Classifier(Worker):
                     self.model(torch.zeros(size, 1, 28, 28, dtype=torch.uint8))
 
     def deserialize(self, data: bytes) -> np.ndarray:
-        return decode_image_png_u8(data, (28, 28), "mono")[:, :, 0]
+        return decode_image_png_u8(bytes(data), (28, 28), "mono")[:, :, 0]
 
     def forward(self, data: list[np.ndarray]) -> list[dict[str, float]]:
         with torch.inference_mode():
