@@ -123,5 +123,5 @@ def _class_entry(model: ServedModel, class_id: int, probability: float) -> dict[
 
 
 def _rounded(probability: float) -> float:
-    """Return the same with six decimals: a tenth of what `round` costs once compiled, which prints and parses it."""
+    """Return a probability with six decimals, in a tenth of the time that `round` takes where this is compiled."""
     return (probability * _UNITS + _LEAST_WITHOUT_FRACTION - _LEAST_WITHOUT_FRACTION) / _UNITS

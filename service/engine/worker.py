@@ -37,7 +37,7 @@ _BATCHES_UNDERWAY = 2
 """One that a device computes, and one that it continues with."""
 
 _FEW_SINGLES = 4
-"""Of one input each, after which the next is expected as soon: few clients ask at a time, and cores are free."""
+"""Batches of one input that came soon, after which the next is expected soon, too: few clients ask at a time."""
 
 
 class Timing(NamedTuple):

@@ -169,9 +169,8 @@ class RequestReader:
             raise BadRequest("a request must have one Host header. Given: several")
         host = headers.get(b"host")
         is_http_1_0 = line.is_http_1_0
-        if (host is None and not is_http_1_0) or (
-            host is not None and host != self._host and not _HOST.fullmatch(host)
-        ):
+        is_valid = is_http_1_0 if host is None else host == self._host or _HOST.fullmatch(host)
+        if not is_valid:
             raise BadRequest(f"a request must have one Host header, a host and a port. Given: {host and host[:80]!r}")
         self._host = host
         options = headers.get(b"connection")

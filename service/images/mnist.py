@@ -27,19 +27,14 @@ Drawing: TypeAlias = npt.NDArray[np.float32]
 
 def is_mnist(drawn: bytes, width: int) -> bool:
     """Return whether an image already looks like MNIST: light ink on a black border. drawn: uint8 [H, W], row-major."""
+    # 99 in 100 images of MNIST end here.
     black = bytes(width)
-    if not (drawn.startswith(black) and drawn.endswith(black)) and _median_of_border(drawn, width) > _DARKEST_GREY:
-        return False
-    # Of MNIST, 99 images in 100 are found light enough by this, in a thirtieth of the time that numpy takes.
-    return 255 in drawn or 254 in drawn or int(np.frombuffer(drawn, np.uint8).max()) >= _LEAST_LIGHT
-
-
-def _median_of_border(drawn: bytes, width: int) -> float:
-    first, last = drawn[:width], drawn[-width:]
-    left, right = drawn[width:-width:width], drawn[2 * width - 1 : -width : width]
-    ordered = sorted(first + last + left + right)  # their number is even
-    middle = len(ordered) // 2
-    return (ordered[middle - 1] + ordered[middle]) / 2
+    if drawn.startswith(black) and drawn.endswith(black) and (255 in drawn or 254 in drawn):
+        return True
+    pixels = np.frombuffer(drawn, np.uint8).reshape(-1, width)
+    border = sorted(sheets.border(pixels).tobytes())  # their number is even; numpy's median takes three times as long
+    middle = len(border) // 2
+    return (border[middle - 1] + border[middle]) / 2 <= _DARKEST_GREY and int(pixels.max()) >= _LEAST_LIGHT
 
 
 def is_blank(pixels: Pixels) -> bool:

@@ -33,8 +33,8 @@ _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
 
 
-_validated: Callable[[Any], InferRequest] = TypeAdapter(InferRequest).validator.validate_python
-"""`InferRequest.model_validate`, without its own options: in four fifths of the time."""
+_validate: Callable[[Any], InferRequest] = TypeAdapter(InferRequest).validator.validate_python
+"""Does what `InferRequest.model_validate` does without options, in four fifths of the time."""
 
 _EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS + OUTLIER_OUTPUTS]
 
@@ -87,7 +87,7 @@ def validated(document: Any) -> InferRequest:
         BadRequest: it breaks the protocol.
     """
     try:
-        request = _validated(document)
+        request = _validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"

@@ -34,6 +34,18 @@ def test_entries_are_no_longer_than_was_estimated(query: bytes, tmp_path: Path) 
     assert size <= IMAGES * entry_bytes(model, asked) <= 4 * size
 
 
+def test_probabilities_have_six_decimals_as_python_rounds_them(tmp_path: Path) -> None:
+    model = ServedModel(publish(tmp_path), default=True)
+    given = [0.0, 1.0, 1e-9, *np.random.default_rng(0).random(1000, np.float32).tolist()]
+    logits = memoryview(bytes(40 * len(given))).cast("f")
+
+    entries = prediction_entries(
+        model, Part(BlockAnswer([9] * len(given), given, logits, 10, 1, 0.0, 0.0), 0, len(given)), parse_query(b"")
+    )
+
+    assert [entry["probability"] for entry in entries] == [round(probability, 6) for probability in given]
+
+
 def test_an_answer_over_its_limit_is_refused() -> None:
     check_answer_size(MAX_ANSWER_BYTES)
 
