@@ -28,10 +28,24 @@ _MOST_SHOWN = 60
 def parse(body: bytes, max_values: int) -> Any:
     """Return the document in `body`.
 
+    Raises:
+        BadRequest: it is no JSON, or goes deeper than MAX_DEPTH.
+        TooLarge: it holds more than `max_values` numbers, strings, arrays and objects.
+    """
+    check(body, max_values)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise no_json(error) from error
+
+
+def check(body: bytes, max_values: int) -> None:
+    """Refuse a document that would take too much memory or too many levels, before it is parsed.
+
     An empty array takes three bytes of JSON and 64 of memory, so bytes alone are no limit.
 
     Raises:
-        BadRequest: it is no JSON, or goes deeper than MAX_DEPTH.
+        BadRequest: it goes deeper than MAX_DEPTH.
         TooLarge: it holds more than `max_values` numbers, strings, arrays and objects.
     """
     brackets = body.count(b"[") + body.count(b"{")
@@ -42,10 +56,11 @@ def parse(body: bytes, max_values: int) -> Any:
             raise TooLarge(f"JSON must hold at most {most}. Given: {values:,}")
     if brackets > MAX_DEPTH and _goes_too_deep(body):  # nearly no body has so many
         raise BadRequest(f"the body must be JSON of at most {MAX_DEPTH} arrays or objects in each other. Given: more")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body must be JSON. Given: {error}") from error
+
+
+def no_json(error: Exception) -> BadRequest:
+    """Return the refusal of a body on which a parser failed with `error`."""
+    return BadRequest(f"the body must be JSON. Given: {error}")
 
 
 def parse_object(body: bytes, max_values: int) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msgspec.json import schema_components
+
 from service import problems
 from service.api.body import JSON, RAW_TYPES
-from service.api.open_inference.schema import InferRequest
+from service.api.open_inference.schema import InferRequest, InferResponse
 from service.api.request import PRIORITIES
 from service.counting import counted
 from service.settings import Settings
@@ -28,7 +30,7 @@ def document(version: str, settings: Settings) -> Document:
     found: Document = json.loads(FILE.read_text())
     found["info"]["version"] = version
     _fill_predict(found, settings)
-    _fill_infer_request(found["components"]["schemas"])
+    _fill_inference(found["components"]["schemas"])
     _fill_refusals(found["paths"], found.pop("refusals"))
     return found
 
@@ -43,9 +45,9 @@ def _fill_predict(found: Document, settings: Settings) -> None:
         components["schemas"][name]["properties"][key]["maxItems"] = settings.max_images
 
 
-def _fill_infer_request(schemas: Document) -> None:
-    request = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= request.pop("$defs") | {"InferRequest": request}
+def _fill_inference(schemas: Document) -> None:
+    _, found = schema_components([InferRequest, InferResponse], ref_template="#/components/schemas/{name}")
+    schemas |= found
 
 
 def _fill_refusals(paths: Document, meanings: dict[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from service.contract.manifest import LEAST_COVERAGE, MOST_COVERAGE
@@ -18,18 +17,43 @@ _DECIMAL = re.compile(r"[0-9]*\.?[0-9]+([eE]-?[0-9]{1,2})?")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Query(NamedTuple):
+class Query:
     """The parameters of /predict, of which other protocols give the first two."""
 
-    model: str | None = None
-    version: str | None = None
-    top_k: int | None = None
-    probabilities: bool = False
-    show_input: bool = False
-    abstain: bool = False
-    coverage: float | None = None
-    split: bool = False
-    bulk: bool = False
+    __slots__ = (
+        "abstain",
+        "bulk",
+        "coverage",
+        "model",
+        "probabilities",
+        "show_input",
+        "split",
+        "top_k",
+        "version",
+    )
+
+    def __init__(
+        self,
+        model: str | None = None,
+        version: str | None = None,
+        top_k: int | None = None,
+        *,
+        probabilities: bool = False,
+        show_input: bool = False,
+        abstain: bool = False,
+        coverage: float | None = None,
+        split: bool = False,
+        bulk: bool = False,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.top_k = top_k
+        self.probabilities = probabilities
+        self.show_input = show_input
+        self.abstain = abstain
+        self.coverage = coverage
+        self.split = split
+        self.bulk = bulk
 
 
 def timeout_seconds(request: Request) -> float:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import contextlib
+import re
+from array import array
+from collections.abc import Sequence
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from msgspec import UNSET
 
 from service.api import json_body
 from service.api.inference import Computed
 from service.api.open_inference import tensors
-from service.api.open_inference.schema import OUTLIER_OUTPUTS, OUTPUTS, InferRequest, RequestedOutput
+from service.api.open_inference.schema import (
+    OUTLIER_OUTPUTS,
+    OUTPUTS,
+    BinaryData,
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    RequestedOutput,
+)
 from service.api.predictions import softmax
 from service.api.request import whole_number
 from service.api.response import check_answer_size
@@ -33,19 +44,26 @@ _NUMBER_BYTES = 25  # of a number in JSON, with its comma, at most
 _SCORE_BYTES = 24  # of a class in a classification, without its label
 
 
-_validate: Callable[[Any], InferRequest] = TypeAdapter(InferRequest).validator.validate_python
-"""Does what `InferRequest.model_validate` does without options, in four fifths of the time."""
+_decode: Final = msgspec.json.Decoder(InferRequest).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+_STEP = re.compile(r"([a-z]+)|\[(\d+)\]")  # of the path to a value in a document
 
 _EVERY_OUTPUT = [RequestedOutput(name=name) for name in OUTPUTS + OUTLIER_OUTPUTS]
 
 
-class Tensor(NamedTuple):
+class Tensor:
     """An output: numbers, or strings for a classification."""
 
-    name: str
-    datatype: str
-    shape: list[int]
-    values: npt.NDArray[Any] | list[bytes]
+    __slots__ = ("datatype", "name", "shape", "values")
+
+    def __init__(
+        self, name: str, datatype: str, shape: list[int], values: npt.NDArray[Any] | array[int] | list[bytes]
+    ) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.shape = shape
+        self.values = values
 
     def raw(self) -> bytes:
         return tensors.join(self.values) if isinstance(self.values, list) else self.values.tobytes()
@@ -53,8 +71,7 @@ class Tensor(NamedTuple):
     def listed(self) -> list[Any]:
         if isinstance(self.values, list):
             return [value.decode() for value in self.values]
-        flat: list[Any] = self.values.ravel().tolist()
-        return flat
+        return np.ravel(self.values).tolist()
 
 
 Outputs = list[tuple[Tensor, bool]]
@@ -77,27 +94,48 @@ def parse(request: Request, body: bytes, max_values: int) -> tuple[InferRequest,
     end = len(body) if length is None else whole_number(length, _HEADER_LENGTH)
     if end > len(body):
         raise BadRequest(f"{_HEADER_LENGTH} must be at most the body's {len(body)} bytes. Given: {end}")
-    return validated(json_body.parse(body[:end], max_values)), tensors.Binary(body[end:])
+    document = body if end == len(body) else body[:end]
+    json_body.check(document, max_values)
+    try:
+        asked = _decode(document)
+    except msgspec.ValidationError as error:
+        raise _breaks_protocol(error, json_body.parse(document, max_values)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise json_body.no_json(error) from error
+    if asked.outputs and len(asked.outputs) > 1:
+        _expect_distinct(asked.outputs)
+    return asked, tensors.Binary(body, end)
 
 
-def validated(document: Any) -> InferRequest:
-    """Validate a request's JSON.
+def validated(document: dict[str, Any]) -> InferRequest:
+    """Return the request that a document says which was not JSON.
 
     Raises:
         BadRequest: it breaks the protocol.
     """
     try:
-        request = _validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise BadRequest(
-            f"{where} must be as the protocol says: {first['msg']}. Given: {json_body.describe(first['input'])}"
-        ) from error
-    names = [output.name for output in request.outputs or ()]
+        asked = msgspec.convert(document, InferRequest)
+    except msgspec.ValidationError as error:
+        raise _breaks_protocol(error, document) from error
+    _expect_distinct(asked.outputs or [])
+    return asked
+
+
+def _breaks_protocol(error: msgspec.ValidationError, document: Any) -> BadRequest:
+    what, _, where = str(error).partition(" - at `$")
+    where = where.removesuffix("`").partition("[...]")[0].lstrip(".")  # which stands for any key of an object
+    value = document
+    with contextlib.suppress(LookupError, TypeError):  # where a key comes twice, each parser takes another value
+        for key, index in _STEP.findall(where):
+            value = value[key] if key else value[int(index)]
+    given = json_body.describe(value)
+    return BadRequest(f"{where or 'the body'} must be as the protocol says: {what}. Given: {given}")
+
+
+def _expect_distinct(outputs: list[RequestedOutput]) -> None:
+    names = [output.name for output in outputs]
     if len(set(names)) < len(names):
         raise BadRequest(f"outputs must name each output at most once. Given: {json_body.describe(names)}")
-    return request
 
 
 def check_outputs(model: ServedModel, asked: InferRequest, images: int) -> None:
@@ -130,19 +168,19 @@ def outputs(model: ServedModel, computed: Computed, asked: InferRequest, blank: 
         first = next(i for i, class_id in enumerate(class_ids) if class_id < 0)
         fault = "ends its process" if class_ids[first] == CRASHED else "fails"
         raise ModelFailed(f"the model must compute every input. Given: it {fault} on input {first}")
-    binary_by_default = bool((asked.parameters or {}).get("binary_data_output", False))
+    binary_by_default = asked.parameters is not None and bool(asked.parameters.get("binary_data_output", False))
     found = []
     for output in asked.outputs or _EVERY_OUTPUT[: len(output_names(model))]:
         parameters = output.parameters or {}
-        if output.name == "class_ids":
-            values: npt.NDArray[Any] = np.asarray(class_ids, np.int32)
-        else:
-            values = _values(model, computed, output.name, blank)
         top = parameters.get("classification")
-        if top is not None:
-            tensor = _classification(model, output.name, values, top)
+        if output.name == "class_ids" and top is None:
+            tensor = Tensor("class_ids", "INT32", [len(class_ids)], array("i", class_ids))
         else:
-            tensor = Tensor(output.name, _DATATYPES[values.dtype.kind], list(values.shape), values)
+            values = _values(model, computed, output.name, class_ids, blank)
+            if top is None:
+                tensor = Tensor(output.name, _DATATYPES[values.dtype.kind], list(values.shape), values)
+            else:
+                tensor = _classification(model, output.name, values, top)
         found.append((tensor, bool(parameters.get("binary_data", binary_by_default))))
     return found
 
@@ -152,8 +190,12 @@ def output_names(model: ServedModel) -> tuple[str, ...]:
     return OUTPUTS if model.outliers is None else OUTPUTS + OUTLIER_OUTPUTS
 
 
-def _values(model: ServedModel, computed: Computed, name: str, blank: Sequence[bool]) -> npt.NDArray[Any]:
-    """Return an output other than the class ids."""
+def _values(
+    model: ServedModel, computed: Computed, name: str, class_ids: list[int], blank: Sequence[bool]
+) -> npt.NDArray[Any]:
+    """Return an output by its name."""
+    if name == "class_ids":
+        return np.asarray(class_ids, np.int32)
     if name in OUTLIER_OUTPUTS and model.outliers is not None:
         scores = _scores(computed, blank)
         if name == "outliers":
@@ -194,12 +236,15 @@ def _classification(model: ServedModel, name: str, values: npt.NDArray[Any], top
     return Tensor(name, "BYTES", list(order.shape), strings)
 
 
-class InferAnswer(NamedTuple):
+class InferAnswer:
     """The body of an answer over REST, and the headers that describe it."""
 
-    body: bytes
-    media_type: bytes
-    headers: tuple[Header, ...]
+    __slots__ = ("body", "headers", "media_type")
+
+    def __init__(self, body: bytes, media_type: bytes, headers: tuple[Header, ...]) -> None:
+        self.body = body
+        self.media_type = media_type
+        self.headers = headers
 
 
 def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> InferAnswer:
@@ -207,17 +252,15 @@ def answer(model: ServedModel, asked: InferRequest, outputs: Outputs) -> InferAn
     listed = []
     chunks = []
     for tensor, is_binary in outputs:
-        described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        described = OutputTensor(tensor.name, tensor.datatype, tensor.shape)
         if is_binary:
-            chunks.append(tensor.raw())
-            described["parameters"] = {"binary_data_size": len(chunks[-1])}
+            raw = tensor.raw()
+            chunks.append(raw)
+            described.parameters = BinaryData(len(raw))
         else:
-            described["data"] = tensor.listed()
+            described.data = tensor.listed()
         listed.append(described)
-    document: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version), "outputs": listed}
-    if asked.id is not None:
-        document["id"] = asked.id
-    head = orjson.dumps(document)
+    head = _encode(InferResponse(model.name, str(model.version), listed, UNSET if asked.id is None else asked.id))
     if not chunks:
         return InferAnswer(head, b"application/json", ())
     length = (_HEADER_LENGTH.encode(), b"%d" % len(head))

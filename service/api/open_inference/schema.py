@@ -1,10 +1,10 @@
-"""The JSON of an inference request, as the protocol describes it."""
+"""The JSON of inference requests and answers, as the protocol describes it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 OUTPUTS = ("class_ids", "probabilities", "logits")
 """The names of the outputs that every model has."""
@@ -12,39 +12,62 @@ OUTPUTS = ("class_ids", "probabilities", "logits")
 OUTLIER_OUTPUTS = ("outliers", "outlier_percentiles")
 """The names of those that a model with outlier scores has as well."""
 
-MOST_NAME = 1000
-"""Characters of the name of a tensor, or of a datatype; every one that a model has is shorter."""
-
 Parameters = dict[str, Any]
 
+Name = Annotated[str, Meta(max_length=1000)]
+"""The name of a tensor, or of a datatype, which refusals quote; every one that a model has is shorter."""
 
-class InputTensor(BaseModel):
+Length = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Of one side of a tensor, which refusals quote; gRPC has the same limits."""
+
+
+class InputTensor(Struct):
     """A tensor of a request: its data is here, or behind the JSON if it has the parameter `binary_data_size`."""
 
-    model_config = ConfigDict(strict=True)
-
-    name: str = Field(max_length=MOST_NAME)  # refusals quote it
-    shape: list[int] = Field(min_length=1, max_length=8)
-    datatype: str = Field(max_length=MOST_NAME)
+    name: Name
+    shape: Annotated[list[Length], Meta(min_length=1, max_length=8)]
+    datatype: Name
     parameters: Parameters | None = None
-    data: Any = None  # `read_numbers` looks at it; a list would be copied
+    data: Raw | UnsetType = UNSET
+    """JSON that `read_numbers` parses, once it knows what the model takes."""
 
 
-class RequestedOutput(BaseModel):
+class RequestedOutput(Struct):
     """An output that is asked for: `classification` gives the top k as strings, `binary_data` raw bytes."""
-
-    model_config = ConfigDict(strict=True)
 
     name: str
     parameters: Parameters | None = None
 
 
-class InferRequest(BaseModel):
+class InferRequest(Struct):
     """The JSON of an inference request."""
 
-    model_config = ConfigDict(strict=True)
-
+    inputs: Annotated[list[InputTensor], Meta(min_length=1, max_length=1)]
     id: str | None = None
     parameters: Parameters | None = None
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] | None = Field(None, max_length=len(OUTPUTS + OUTLIER_OUTPUTS))
+    outputs: Annotated[list[RequestedOutput], Meta(max_length=len(OUTPUTS + OUTLIER_OUTPUTS))] | None = None
+
+
+class BinaryData(Struct):
+    """The parameters of an output whose data is raw bytes behind the JSON."""
+
+    binary_data_size: int
+
+
+class OutputTensor(Struct):
+    """A tensor of an answer: its data is here, back to back, or behind the JSON."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: BinaryData | UnsetType = UNSET
+    data: list[Any] | UnsetType = UNSET
+
+
+class InferResponse(Struct):
+    """The JSON of an answer; `id` is the request's, if it has one."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | UnsetType = UNSET

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+
+from msgspec import UNSET
 
 from service.api.exchange import Content, Inputs
 from service.api.inference import Ask, Computed, Inference
@@ -62,14 +64,15 @@ class TensorInference:
 def _inputs(
     model: ServedModel, asked: InferRequest, answer: Answer[Content], data: bytes, size: int
 ) -> Inputs[Content]:
-    asked.inputs[0].data = None  # it may take 25 times the space, and the request may wait long
+    asked.inputs[0].data = UNSET  # it may take eight times the space, and the request may wait long
     messages.check_outputs(model, asked, size)
-    blank = _blank(model, data, size)
+    return Inputs(data, size, partial(_encode, model, asked, answer, _blank(model, data, size)))
 
-    def encode(computed: Computed) -> Content:
-        return answer(model, asked, messages.outputs(model, computed, asked, blank))
 
-    return Inputs(data, size, encode)
+def _encode(
+    model: ServedModel, asked: InferRequest, answer: Answer[Content], blank: list[bool], computed: Computed
+) -> Content:
+    return answer(model, asked, messages.outputs(model, computed, asked, blank))
 
 
 @lru_cache(maxsize=256)
@@ -84,7 +87,7 @@ def _blank(model: ServedModel, data: bytes, size: int) -> list[bool]:
     if not model.blank_is_outlier or not isinstance(spec, ImageInput):
         return []
     step = model.input_bytes
-    return [images.is_blank(data[start : start + step], spec) for start in range(0, size * step, step)]
+    return [images.is_blank(data[i * step : (i + 1) * step], spec) for i in range(size)]
 
 
 def _expect_good(decoded: bytes | Problem) -> bytes:

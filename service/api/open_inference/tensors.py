@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from msgspec import UNSET, Raw
 
 from service.api import json_body
 from service.api.open_inference.schema import InputTensor
@@ -73,10 +74,13 @@ def join(elements: list[bytes]) -> bytes:
 
 
 class Binary:
-    """The raw bytes behind the JSON of a request, from which each tensor takes its own in turn."""
+    """The raw bytes of a request, those of `data` from `start` on, from which each tensor takes its own in turn."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes, start: int = 0) -> None:
+        self._data = data
+        self._at = start
 
     def take(self, tensor: InputTensor) -> bytes | None:
         """Return the tensor's bytes, or None if its data is in the JSON.
@@ -84,25 +88,26 @@ class Binary:
         Raises:
             BadRequest: there are fewer than its `binary_data_size` says.
         """
-        size = (tensor.parameters or {}).get("binary_data_size")
+        size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
         if size is None:
             return None
-        if type(size) is not int or not 0 <= size <= len(self._data):
+        start, left = self._at, len(self._data) - self._at
+        if type(size) is not int or not 0 <= size <= left:
+            given = json_body.describe(size)
             raise BadRequest(
-                f"binary_data_size of {tensor.name!r} must be at most the bytes that are left, {len(self._data)}. "
-                f"Given: {size!r}"
+                f"binary_data_size of {tensor.name!r} must be at most the bytes that are left, {left}. Given: {given}"
             )
-        taken, self._data = bytes(self._data[:size]), self._data[size:]
-        return taken
+        self._at = start + size
+        return self._data[start : start + size]
 
     def expect_end(self) -> None:
         """Raise BadRequest if bytes are left that no tensor took."""
-        if self._data:
-            raise BadRequest(f"every byte must belong to an input. Given: {counted(len(self._data), 'byte')} more")
+        if left := len(self._data) - self._at:
+            raise BadRequest(f"every byte must belong to an input. Given: {counted(left, 'byte')} more")
 
 
 def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
-    name, values = tensor.name, tensor.data
+    name, values = tensor.name, None if tensor.data is UNSET else _parsed(tensor.data)
     if not isinstance(values, list):
         raise BadRequest(f"input {name!r} must have data, a list. Given: {json_body.describe(values)}")
     while values and type(values[0]) is list:
@@ -124,6 +129,13 @@ def _from_json(tensor: InputTensor, dtype: np.dtype[Any], count: int) -> bytes:
     if not data or _E in orjson.dumps(values):
         raise Unprocessable(f"input {name!r} must hold whole numbers from 0 to 255 alone")
     return data
+
+
+def _parsed(data: Raw) -> Any:
+    try:
+        return orjson.loads(memoryview(data))
+    except orjson.JSONDecodeError as error:
+        raise json_body.no_json(error) from error
 
 
 def _split(data: bytes, name: str) -> Iterator[bytes]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import orjson
+
 from service.api.open_inference import messages, tensors
 from service.api.open_inference.grpc.schema import CLASSES, Message
 from service.api.open_inference.messages import Outputs
@@ -46,7 +49,7 @@ def parse(message: Message, max_values: int) -> tuple[InferRequest, tensors.Bina
             chunks.append(raw[number] if raw else tensors.join(list(contents)))
             described["parameters"] = {"binary_data_size": len(chunks[-1])}
         else:
-            described["data"] = list(contents)
+            described["data"] = msgspec.Raw(orjson.dumps(list(contents)))
         inputs.append(described)
     document = {
         "id": message.id or None,

@@ -187,8 +187,33 @@ def test_a_classification_names_the_most_probable_classes(client: Any, binary: b
 
 IMAGE = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28], "data": [0] * 784}
 
+DESCRIBED = b'"name": "images", "datatype": "UINT8", "shape": [1, 1, 28, 28]'
+"""The JSON of an image but for its data."""
+
 WRONG = {
     "no JSON": (b"nope", 400),
+    "a list": ([IMAGE], 400),
+    "more behind the JSON": (b'{"inputs": [{%b}]} []' % DESCRIBED, 400),
+    "a text that is no UTF-8": (b'{"inputs": [{%b}], "id": "\xff"}' % DESCRIBED, 400),
+    "data whose text is no UTF-8": (b'{"inputs": [{%b, "data": ["\xff"]}]}' % DESCRIBED, 400),
+    "no numbers": (b'{"inputs": [{%b, "data": [NaN]}]}' % DESCRIBED, 400),
+    "numbers without end": (b'{"inputs": [{%b, "data": [1e999]}]}' % DESCRIBED, 400),
+    "a parameter without end": (b'{"inputs": [{%b, "parameters": {"a b": {"c": [1e999]}}}]}' % DESCRIBED, 400),
+    "an endless number of bytes": (
+        b'{"inputs": [{%b, "parameters": {"binary_data_size": %b}}]}' % (DESCRIBED, b"9" * 4000),
+        400,
+    ),
+    "an endless shape": (b'{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [%b]}]}' % (b"9" * 4000), 400),
+    "a shape of fractions": ({"inputs": [{**IMAGE, "shape": [1.0, 1, 28, 28]}]}, 400),
+    "a shape of truths": ({"inputs": [{**IMAGE, "shape": [True, 1, 28, 28]}]}, 400),
+    "a shape of nine sides": ({"inputs": [{**IMAGE, "shape": [1] * 9}]}, 400),
+    "no shape": ({"inputs": [{"name": "images", "datatype": "UINT8"}]}, 400),
+    "a list twice, of which the longer one is wrong": (
+        b'{"inputs": [{%b, "data": [0], "shape": [1, true], "shape": [1]}]}' % DESCRIBED,
+        400,
+    ),
+    "an input twice, of which the first one is wrong": (b'{"inputs": [{"name": 1}], "inputs": 7}', 400),
+    "a number for an id": ({"inputs": [IMAGE], "id": 7}, 400),
     "no inputs": ({}, 400),
     "no list of inputs": ({"inputs": 7}, 400),
     "two inputs": ({"inputs": [IMAGE, IMAGE]}, 400),
@@ -231,6 +256,31 @@ WRONG = {
         422,
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    {
+        "[]": "the body must be as the protocol says: Expected `object`, got `array`. Given: []",
+        '{"inputs": []}': "inputs must be as the protocol says: Expected `array` of length >= 1. Given: []",
+        '{"inputs": [{"name": "i", "datatype": "U", "shape": [1, "2"]}]}': "inputs[0].shape[1] must be as the protocol "
+        "says: Expected `int`, got `str`. Given: '2'",
+    }.items(),
+)
+def test_a_refusal_says_where_the_request_breaks_the_protocol(service: Service, document: str, words: str) -> None:
+    answer = service.client.post("/v2/models/rows/infer", content=document)
+
+    assert answer.json() == {"error": words}
+
+
+def test_an_answer_has_its_requests_id(service: Service) -> None:
+    document = {"inputs": [IMAGE], "outputs": [{"name": "class_ids"}]}
+
+    with_id = service.client.post("/v2/models/rows/infer", json={**document, "id": "mine"}).json()
+    without = service.client.post("/v2/models/rows/infer", json=document).json()
+
+    assert with_id["id"] == "mine"
+    assert {**without, "id": "mine"} == with_id
 
 
 @pytest.mark.parametrize(("document", "status"), WRONG.values(), ids=WRONG.keys())

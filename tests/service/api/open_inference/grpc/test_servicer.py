@@ -244,7 +244,7 @@ def test_elements_may_come_in_the_field_of_their_datatype(calling: Calling) -> N
         ("nope", images(1), "NOT_FOUND", "nope"),
         ("rows", tensor("images", rows(1)[:, :, :5], "UINT8"), "INVALID_ARGUMENT", "of shape [-1, 1, 28, 28]"),
         ("rows", tensor("pictures", rows(1), "UINT8"), "INVALID_ARGUMENT", "must be one of ['images', 'files']"),
-        ("rows", tensor("x" * 9000, rows(1), "UINT8"), "INVALID_ARGUMENT", "at most 1000 characters"),
+        ("rows", tensor("x" * 9000, rows(1), "UINT8"), "INVALID_ARGUMENT", "length <= 1000"),
         ("rows", tensor("files", np.array([b"hello"], Any), "BYTES"), "INVALID_ARGUMENT", "look like text"),
         ("sign", tensor("features", np.zeros((1025, 2), np.float32), "FP32"), "RESOURCE_EXHAUSTED", "at most 1,024"),
         ("rows", images(*range(10), *[0] * 150), "RESOURCE_EXHAUSTED", str(MAX_BODY_BYTES)),
