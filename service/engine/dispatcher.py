@@ -1,7 +1,8 @@
 """The dispatcher of one HTTP process, which coalesces waiting inputs into blocks and sends them to the workers.
 
-Whatever is waiting when a worker has room leaves together, as one block, without a timer. A block whose worker dies
-goes to the retrier, because an image in it may be the cause; without a retrier it returns to the head of its queue.
+Whatever is waiting when a worker has room leaves together, as one block, without a timer; an idle worker gets one as
+soon as a chunk's worth waits. A block whose worker dies goes to the retrier, because an image in it may be the cause;
+without a retrier it returns to the head of its queue.
 Knows nothing about HTTP or images: inputs are bytes of the model's exact size.
 """
 
@@ -168,20 +169,24 @@ class Dispatcher:
         self._expect_served(model.key)
         chunk = Chunk(data, size, deadline, client, receiver, self.admission.backlog(model.key))
         self._chunks.add(chunk)
-        self._queue(model.key, chunk, size, bulk=bulk)
+        queue = self._queue(model.key, chunk, size, bulk=bulk)
+        if queue.size >= self.chunk_size and self._workers.any_idle(queue):
+            self._flush()  # it computes these while the loop reads more requests, which else would all join them
 
     def _expect_served(self, key: Key) -> None:
         if refusal := self.served.withdrawal(key):
             raise refusal
 
-    def _queue(self, key: Key, chunk: Chunk, size: int, *, bulk: bool) -> None:
-        """Queue a chunk and those that follow it, together `size` inputs."""
+    def _queue(self, key: Key, chunk: Chunk, size: int, *, bulk: bool) -> Queue:
+        """Queue a chunk and those that follow it, together `size` inputs; return the queue."""
         self.admission.accepted(chunk.backlog, size)
-        self._queues.queue(key, bulk=bulk).add(chunk)
+        queue = self._queues.queue(key, bulk=bulk)
+        queue.add(chunk)
         self._flush_soon()
         if self._next_sweep is None:
             self._swept = time.monotonic()
             self._next_sweep = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        return queue
 
     def _finish(self, chunk: Chunk, outcome: Part | Exception) -> None:
         if chunk not in self._chunks:

@@ -56,6 +56,14 @@ class House:
         deadline = time.monotonic() + seconds
         return self.dispatcher.submit(served, data, len(images), deadline, caller or Caller(), bulk=bulk)
 
+    def ask_one(self, image: int) -> asyncio.Future[Part]:
+        """Ask as requests of one image do, which need no list of futures."""
+        future: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        served = self.dispatcher.served.resolve("rows")
+        data = bytes([image]) + bytes(783)
+        self.dispatcher.submit_chunk(served, data, 1, time.monotonic() + 60, Caller(), future)
+        return future
+
     async def fill(self) -> list[Received]:
         """Give the worker as many blocks as it may hold."""
         blocks = []
@@ -169,6 +177,30 @@ def test_a_block_holds_no_more_images_than_a_batch(run: Run) -> None:
         blocks = [await house.worker.block() for _ in range(2)]
 
         assert [len(block.images) for block in blocks] == [BATCH, 3]
+
+    run(story)
+
+
+def test_an_idle_worker_gets_a_chunks_worth_at_once_and_what_comes_meanwhile_follows_as_one_block(run: Run) -> None:
+    async def story(house: House) -> None:
+        asked = [house.ask_one(image) for image in range(CHUNK + 3)]  # before the loop turns
+
+        blocks = [await house.worker.block() for _ in range(2)]
+        for block in blocks:
+            house.worker.answer(block)
+
+        assert [block.images for block in blocks] == [[*range(CHUNK)], [*range(CHUNK, CHUNK + 3)]]
+        assert await classes(asked) == [*range(CHUNK + 3)]
+
+    run(story)
+
+
+def test_a_large_request_to_an_idle_worker_waits_for_those_that_come_together_with_it(run: Run) -> None:
+    async def story(house: House) -> None:
+        house.ask(*range(2 * CHUNK))
+        house.ask(100)
+
+        assert (await house.worker.block()).images == [*range(CHUNK), 100, *range(CHUNK, 2 * CHUNK)]
 
     run(story)
 
