@@ -123,12 +123,13 @@ class Exchange:
     ) -> Response | Later | Coroutine[Any, Any, Response]:
         """Answer a request that has begun and whose body is there: at once, by a call, or as a coroutine."""
         read_at = time.monotonic()
+        begun: _Begun = request.context
         try:
-            found = front_end.find(request.context.ask, request, request.body)
+            found = front_end.find(begun.ask, request, request.body)
             if not isinstance(found, Inputs) or not 0 < found.size <= self._inference.chunk_size:
                 return self._run(front_end, request, read_at, found)
             later = _Later(self, front_end, request, read_at, found)
-            self._inference.start(request.context.ask, found.data, found.size, later)
+            self._inference.start(begun.ask, found.data, found.size, later)
         except Exception as error:  # noqa: BLE001 - `fail` logs what is no refusal
             return self.fail(front_end, request, error)
         return later
@@ -177,7 +178,8 @@ class Exchange:
         Raises:
             Problem: they cannot be answered.
         """
-        model = request.context.ask.model
+        begun: _Begun = request.context
+        model = begun.ask.model
         content = inputs.encode(computed)
         stages = computed.stages(request.arrived, read_at, time.monotonic())
         batch_size = computed.batch_size
@@ -192,7 +194,7 @@ class Exchange:
                 computed.parts,
                 inputs.data,
                 places=inputs.places,
-                abstains=request.context.query.abstain,
+                abstains=begun.query.abstain,
             )
         self._observer.answered(request, model, stages, batch_size)
         return reply
@@ -263,4 +265,4 @@ class _Later(Later, Generic[Content]):
 
 
 def _id_header(request: Request) -> Header:
-    return (b"x-request-id", request.id.encode())
+    return (b"x-request-id", request.id_bytes())

@@ -63,7 +63,7 @@ class Predict:
         model, query = ask.model, request.context.query
         check_query(model, query)
         content_type = request.header("content-type") or ""
-        spec = model.manifest.input
+        spec = model.input
         if query.split:
             _expect_ink(model)
         if not isinstance(spec, ImageInput):
@@ -119,7 +119,7 @@ class Predict:
         Raises:
             ModelFailed: the only input cannot be computed; among others it would be an entry.
         """
-        spec = model.manifest.input
+        spec = model.input
         predicted = [entry for part in computed.parts for entry in prediction_entries(model, part, query)]
         if size == 1 and "error" in predicted[0]:
             raise ModelFailed(predicted[0]["error"]["detail"])
@@ -163,7 +163,7 @@ class Predict:
 
 
 def _expect_ink(model: ServedModel) -> None:
-    spec = model.manifest.input
+    spec = model.input
     if not isinstance(spec, ImageInput) or spec.style != "mnist":
         given = "pictures" if isinstance(spec, ImageInput) else "features"
         raise Unprocessable(f"split needs a model of ink, such as digits. Given: {model.name}, which takes {given}")

@@ -176,7 +176,7 @@ class Router:
 
 
 def _id_header(request: Request) -> Header:
-    return (b"x-request-id", request.id.encode())
+    return (b"x-request-id", request.id_bytes())
 
 
 def _pattern(path: str) -> re.Pattern[str]:

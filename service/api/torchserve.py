@@ -83,7 +83,7 @@ class TorchServe:
         return Query(request.parameters["model"], version, _TOP)
 
     def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[bytes] | Awaitable[Inputs[bytes]]:
-        spec = ask.model.manifest.input
+        spec = ask.model.input
         if not isinstance(spec, ImageInput):
             raise Unprocessable(f"the model must take images here. Given: {ask.model.name}, which takes features")
         image = _image(request, body)

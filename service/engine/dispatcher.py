@@ -40,6 +40,9 @@ on two busy cores and 0.27 s for 32, so large blocks gained nothing, and made ot
 MAX_ATTEMPTS = 3
 """Workers that may die with a block before it is given up: it may be what kills them."""
 
+_TIMER_SECONDS = 0.001
+"""The shortest time for which uvloop's timers wait; less is rounded, half of it to nothing."""
+
 _SWEEP_SECONDS = 0.1
 
 
@@ -232,7 +235,7 @@ class Dispatcher:
     def _look_again(self) -> None:
         """Flush once a block that was sent just now is no longer expected at once, though nothing else may happen."""
         if self._second_look is None:
-            self._second_look = self._loop.call_later(self._short_seconds, self._flush_again)
+            self._second_look = self._loop.call_later(max(self._short_seconds, _TIMER_SECONDS), self._flush_again)
 
     def _flush_again(self) -> None:
         self._second_look = None

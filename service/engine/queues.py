@@ -156,7 +156,8 @@ class Queues:
 
     def in_turn(self) -> list[Queue]:
         """Return the queues in the order in which they may send a block: urgent ones first, then who waited longest."""
-        return sorted(self._queues.values(), key=lambda queue: queue.bulk)
+        urgent = [queue for queue in self._queues.values() if not queue.bulk]
+        return urgent + [queue for queue in self._queues.values() if queue.bulk]
 
     def had_turn(self, queue: Queue) -> None:
         """Put a queue that sent a block behind the others, or drop it if it is empty."""

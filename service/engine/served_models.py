@@ -46,6 +46,7 @@ class ServedModel:
         self.version = manifest.version
         self.key: Key = (self.name, self.version)
         self.classes = manifest.classes
+        self.input = manifest.input
         self.input_bytes = input_bytes(manifest.input)
         self.outliers = OutlierScale(manifest.outliers) if manifest.outliers else None
         self.sets = manifest.sets

@@ -82,8 +82,11 @@ class Workers:
 
     def free_for(self, queue: Queue) -> Worker | None:
         """Return the worker with the fewest blocks that has room for one of `queue`, or None."""
-        free = [worker for worker in self if worker.has_room_for(queue)]
-        return min(free, key=lambda worker: len(worker.blocks), default=None)
+        found: Worker | None = None
+        for worker in self._by_link.values():
+            if worker.has_room_for(queue) and (found is None or len(worker.blocks) < len(found.blocks)):
+                found = worker
+        return found
 
     def any_idle(self, queue: Queue) -> bool:
         """Return whether a worker that could compute for `queue` holds no block."""

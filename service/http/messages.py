@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
@@ -50,7 +51,7 @@ class Request:
     """Who asks, if the application knows it; has a `name`."""
     trace: Any = None
     """The trace that the request belongs to; the application's own."""
-    _id = ""
+    _id = b""
 
     def __init__(
         self,
@@ -81,22 +82,26 @@ class Request:
     @property
     def id(self) -> str:
         """The id that the request came with or, if it has none that can be sent back, a new one."""
+        return self.id_bytes().decode()
+
+    def id_bytes(self) -> bytes:
+        """Return the id as a header has it."""
         if not self._id:
-            given = self.headers.get(b"x-request-id", b"")
-            text = given.decode("latin-1") if len(given) <= _MAX_ID_BYTES else ""
-            is_fit = text and text.isascii() and text.isprintable()
-            self._id = text if is_fit else f"{_process()}-{next(_numbers):x}"
+            given = self.headers.get(b"x-request-id")
+            if given is None or not _ID.fullmatch(given):
+                given = b"%b-%x" % (_process(), next(_numbers))
+            self._id = given
         return self._id
 
 
-_MAX_ID_BYTES = 128
+_ID = re.compile(rb"[ -~]{1,128}")
 _numbers = itertools.count(1)
 
 
 @lru_cache(maxsize=1)
-def _process() -> str:
+def _process() -> bytes:
     """Return what tells this process's ids from those of others; first called after the fork."""
-    return os.urandom(4).hex()
+    return os.urandom(4).hex().encode()
 
 
 class Later:

@@ -80,7 +80,7 @@ Outputs = list[tuple[Tensor, bool]]
 
 def most_values(model: ServedModel, max_images: int) -> int:
     """Return how many values the JSON of a request for `model` may hold."""
-    return json_body.most_values(max_images, model.manifest.input.shape) + _VALUES_AROUND
+    return json_body.most_values(max_images, model.input.shape) + _VALUES_AROUND
 
 
 def parse(request: Request, body: bytes, max_values: int) -> tuple[InferRequest, tensors.Binary]:

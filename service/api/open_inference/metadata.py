@@ -87,7 +87,7 @@ def config(model: ServedModel, max_batch_size: int) -> Document:
 
 def inputs_of(model: ServedModel) -> list[Document]:
     """Describe the inputs that a model takes: its tensor or, for images, encoded files as BYTES."""
-    spec = model.manifest.input
+    spec = model.input
     if isinstance(spec, ImageInput):
         return [
             {"name": "images", "datatype": "UINT8", "shape": [-1, *spec.shape]},

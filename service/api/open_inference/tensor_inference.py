@@ -45,7 +45,7 @@ class TensorInference:
         size, limit = tensor.shape[0], self._inference.settings.max_images
         if size > limit:
             raise TooLarge(f"a request must hold at most {counted(limit, 'input')}. Given: {size}")
-        spec = model.manifest.input
+        spec = model.input
         if datatype == "BYTES" and isinstance(spec, ImageInput):
             files = tensors.read_bytes(tensor, binary)
             binary.expect_end()
@@ -83,7 +83,7 @@ def _datatypes(model: ServedModel) -> dict[str, str]:
 
 def _blank(model: ServedModel, data: bytes, size: int) -> list[bool]:
     """Return of each input whether there is nothing to see in it, for a model that was not taught such."""
-    spec = model.manifest.input
+    spec = model.input
     if not model.blank_is_outlier or not isinstance(spec, ImageInput):
         return []
     step = model.input_bytes
