@@ -249,10 +249,12 @@ class Dispatcher:
         if self._retries.has_culprits and not (chunks := self._divert(worker.models[queue.key], queue, chunks)):
             return
         block_id = next(self._block_ids)
-        size = sum(chunk.size for chunk in chunks)
+        size, deadline, payloads = 0, 0.0, []
+        for chunk in chunks:
+            size += chunk.size
+            deadline = max(deadline, chunk.deadline)
+            payloads.append(chunk.data)
         worker.blocks[block_id] = SentBlock(worker.models[queue.key], queue, chunks, size, time.monotonic())
-        deadline = max(chunk.deadline for chunk in chunks)
-        payloads = [chunk.data for chunk in chunks]
         worker.link.send(messages.pack_block(block_id, worker.handles[queue.key], size, deadline, payloads))
 
     def _divert(self, model: ServedModel, queue: Queue, chunks: list[Chunk]) -> list[Chunk]:

@@ -87,8 +87,8 @@ def pack(kind: Kind, block_id: int, payload: bytes) -> bytes:
 
 
 def pack_block(block_id: int, handle: int, size: int, deadline: float, chunks: list[bytes]) -> bytes:
-    data = b"".join(chunks)
-    return _HEADER.pack(_BLOCK.size + len(data), Kind.BLOCK, block_id) + _BLOCK.pack(handle, size, deadline) + data
+    length = _BLOCK.size + sum(map(len, chunks))
+    return b"".join((_HEADER.pack(length, Kind.BLOCK, block_id), _BLOCK.pack(handle, size, deadline), *chunks))
 
 
 def unpack_block(payload: bytes) -> Block:

@@ -6,6 +6,7 @@ import contextlib
 import re
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +79,7 @@ Outputs = list[tuple[Tensor, bool]]
 """The tensors of an answer, and whether each is to be raw bytes behind its JSON."""
 
 
+@lru_cache(maxsize=256)
 def most_values(model: ServedModel, max_images: int) -> int:
     """Return how many values the JSON of a request for `model` may hold."""
     return json_body.most_values(max_images, model.input.shape) + _VALUES_AROUND

@@ -37,7 +37,7 @@ class OpenInference:
     ) -> None:
         self._exchange = exchange
         self._dispatcher = inference.dispatcher
-        self._settings = inference.settings
+        self._max_images = inference.settings.max_images
         self._tensors = TensorInference(inference)
         self._administration = administration
         self._is_ready = is_ready
@@ -94,7 +94,7 @@ class OpenInference:
         return json_response({"name": model.name, "ready": True})
 
     def _config(self, request: Request) -> Response:
-        return json_response(metadata.config(self._model(request), self._settings.max_images))
+        return json_response(metadata.config(self._model(request), self._max_images))
 
     async def _stats(self, request: Request) -> Response:
         models = metadata.versions(self._dispatcher.served, **request.parameters)
@@ -130,7 +130,7 @@ class OpenInference:
         return Query(request.parameters["model"], request.parameters.get("version"))
 
     def find(self, ask: Ask, request: Request, body: bytes) -> Inputs[InferAnswer] | Awaitable[Inputs[InferAnswer]]:
-        most = messages.most_values(ask.model, self._settings.max_images)
+        most = messages.most_values(ask.model, self._max_images)
         asked, binary = messages.parse(request, body, most)
         return self._tensors.find(ask, asked, binary, messages.answer)
 

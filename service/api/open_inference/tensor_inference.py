@@ -28,6 +28,7 @@ class TensorInference:
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
+        self._max_images = inference.settings.max_images
 
     def find(
         self, ask: Ask, asked: InferRequest, binary: tensors.Binary, answer: Answer[Content]
@@ -42,7 +43,7 @@ class TensorInference:
         if datatype is None:
             names = list(_datatypes(model))
             raise Unprocessable(f"input of {model.name} must be one of {names}. Given: {tensor.name!r}")
-        size, limit = tensor.shape[0], self._inference.settings.max_images
+        size, limit = tensor.shape[0], self._max_images
         if size > limit:
             raise TooLarge(f"a request must hold at most {counted(limit, 'input')}. Given: {size}")
         spec = model.input

@@ -32,14 +32,15 @@ def read_numbers(tensor: InputTensor, datatype: str, shape: tuple[int, ...], bin
     name, given = tensor.name, tensor.shape
     if tensor.datatype != datatype:
         raise Unprocessable(f"input {name!r} must be {datatype}. Given: {tensor.datatype}")
-    if len(given) != len(shape) + 1 or tuple(given[1:]) != shape or given[0] < 1:
+    size = given[0]
+    if size < 1 or given != [size, *shape]:
         raise Unprocessable(f"input {name!r} must be of shape {[-1, *shape]}, N at least 1. Given: {given}")
-    dtype, count = DTYPES[datatype], math.prod(given)
+    dtype = DTYPES[datatype]
     data = binary.take(tensor)
     if data is None:
-        data = _from_json(tensor, dtype, count)
-    if len(data) != count * dtype.itemsize:
-        raise BadRequest(f"input {name!r} must hold {counted(count * dtype.itemsize, 'byte')}. Given: {len(data)}")
+        data = _from_json(tensor, dtype, math.prod(given))
+    if len(data) != (expected := math.prod(given) * dtype.itemsize):
+        raise BadRequest(f"input {name!r} must hold {counted(expected, 'byte')}. Given: {len(data)}")
     if datatype == "FP32" and not np.isfinite(np.frombuffer(data, dtype)).all():
         raise Unprocessable(f"input {name!r} must hold finite numbers. Given: one that is not")
     return data
