@@ -14,7 +14,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, Protocol
-from urllib.parse import unquote
 
 from service.problems import MEDIA_TYPE, ClientGone, Problem
 
@@ -56,18 +55,18 @@ class Request:
     def __init__(
         self,
         method: str,
-        target: bytes,
+        path: str,
         headers: dict[bytes, bytes],
         client: Client,
         *,
+        raw_query: bytes = b"",
         is_http_1_0: bool = False,
         remaining_seconds: float = math.inf,
     ) -> None:
         self.arrived = time.monotonic()
         self.method = method
-        raw_path, _, self.raw_query = target.partition(b"?")
-        path = raw_path.decode("latin-1")
-        self.path = unquote(path) if "%" in path else path
+        self.path = path
+        self.raw_query = raw_query
         self.headers = headers
         self.client = client
         self.is_http_1_0 = is_http_1_0

@@ -17,7 +17,7 @@ class Present:
 
 def request(method: str, path: str, **headers: str) -> Request:
     given = {name.encode(): value.encode() for name, value in headers.items()}
-    return Request(method, path.encode(), given, Present())
+    return Request(method, path, given, Present())
 
 
 def answer(router: Router, method: str, path: str, **headers: str) -> Response:

@@ -137,7 +137,7 @@ def request(query: bytes = b"", **headers: str) -> Request:
     given = {
         name.replace("_", "-").encode(): value.encode() for name, value in {"x_request_id": "id", **headers}.items()
     }
-    found = Request("POST", b"/predict?" + query, given, Client())
+    found = Request("POST", "/predict", given, Client(), raw_query=query)
     found.body = b"body"
     found.max_body_bytes = 1000
     return found

@@ -18,7 +18,7 @@ class Client:
 
 def request(*, remaining_seconds: float = math.inf, **headers: str) -> Request:
     given = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return Request("POST", b"/predict", given, Client(), remaining_seconds=remaining_seconds)
+    return Request("POST", "/predict", given, Client(), remaining_seconds=remaining_seconds)
 
 
 def parameters(query: Query) -> dict[str, object]:

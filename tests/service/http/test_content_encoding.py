@@ -18,7 +18,7 @@ class Client:
 
 def request(body: bytes, encoding: str | None, most: int = 1000) -> Request:
     headers = {} if encoding is None else {b"content-encoding": encoding.encode()}
-    found = Request("POST", b"/", headers, Client())
+    found = Request("POST", "/", headers, Client())
     found.body, found.max_body_bytes = body, most
     return found
 

@@ -15,7 +15,7 @@ class Client:
 
 
 def request(**headers: str) -> Request:
-    return Request("GET", b"/", {name.replace("_", "-").encode(): v.encode() for name, v in headers.items()}, Client())
+    return Request("GET", "/", {name.replace("_", "-").encode(): v.encode() for name, v in headers.items()}, Client())
 
 
 def test_a_request_keeps_the_id_that_it_came_with() -> None:

@@ -25,7 +25,7 @@ class Present:
 
 
 def request(**headers: str) -> Request:
-    return Request("POST", b"/predict", {name.encode(): value.encode() for name, value in headers.items()}, Present())
+    return Request("POST", "/predict", {name.encode(): value.encode() for name, value in headers.items()}, Present())
 
 
 def exported(refusal: tuple[int, str] | None = None, **headers: str) -> dict[str, ReadableSpan]:

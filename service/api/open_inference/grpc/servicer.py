@@ -243,4 +243,4 @@ def _request_of(path: str, context: Context) -> Request:
         headers.setdefault(key.encode(), value.encode() if isinstance(value, str) else value)
     remaining = context.time_remaining()
     seconds = math.inf if remaining is None else remaining
-    return Request("POST", path.encode(), headers, _Caller(), remaining_seconds=seconds)
+    return Request("POST", path, headers, _Caller(), remaining_seconds=seconds)
