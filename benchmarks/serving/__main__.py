@@ -88,7 +88,7 @@ class Bench:
                     print(f"{name}, {request.title}, {connections}: {measured}", file=sys.stderr, flush=True)
             if name == "argmax":
                 self._drive_argmax(runs)
-            if self._peak and name in ("argmax", FLOOR):
+            if self._peak:
                 self._open_loops(name, runs)
 
     def _check(self, name: str, runs: Running) -> None:
@@ -120,10 +120,15 @@ class Bench:
             self.rounds.several.setdefault(form, []).append(images_per_second)
 
     def _open_loops(self, name: str, runs: Running) -> None:
+        """Send every contestant the same rates, but none that it did not reach in a closed loop."""
         request = CONTESTANTS[name].requests[0]
         url, posts = runs.url(request), request.posts(self.pixels[:SENT])
+        reached = [m.result.rate for found in self.rounds.closed[name, request.title].values() for m in found]
         for share in self.options.open_loop:
-            opened = open_loop(url, posts, rate=share * self._peak, seconds=self.options.seconds)
+            rate = share * self._peak
+            if rate > max(reached):
+                continue
+            opened = open_loop(url, posts, rate=rate, seconds=self.options.seconds)
             self.rounds.opened.setdefault((share, name), []).append(opened)
             print(f"{name}, {share:.0%} of {self._peak:,.0f}: {opened}", file=sys.stderr, flush=True)
 
