@@ -25,6 +25,9 @@ _STEP_ASIDE_SECONDS = 0.001
 _AT_ONCE = 4
 """Clients that it takes then, before it steps aside again."""
 
+_IN_A_TURN = 16
+"""Clients that are taken in one turn of the loop, so that those who are connected need not wait for hundreds more."""
+
 _AT_THE_END = 4096
 """Clients that it takes before it accepts no more, lest those who go on coming keep it from its end."""
 
@@ -88,11 +91,13 @@ class Acceptor:
         self._balance.tell(self._number, self.held)
 
     def _accept(self) -> None:
-        """Accept what waits, until it is another process's turn."""
-        while not self._balance.is_ahead(self._number, self.held):
+        """Accept what waits, until it is another process's turn or the others' here."""
+        for _ in range(_IN_A_TURN):
+            if self._balance.is_ahead(self._number, self.held):
+                self._rest(_STEP_ASIDE_SECONDS)
+                return
             if not self._accept_one():
                 return
-        self._rest(_STEP_ASIDE_SECONDS)
 
     def _return(self) -> None:
         """Take what the others left, because they are busy or stand still."""

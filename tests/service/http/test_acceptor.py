@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -112,6 +113,19 @@ def test_clients_are_served_while_another_process_stands_still() -> None:
             return len(found.held[0])
 
     assert uvloop.run(scenario()) == 100
+
+
+def test_a_crowd_of_new_clients_leaves_turns_to_those_who_are_connected() -> None:
+    async def scenario() -> list[int]:
+        async with listening(1) as found:
+            found.clients = [socket.create_connection(found.listener.getsockname()) for _ in range(100)]
+            held = [0]
+            while held[-1] < len(found.clients):
+                await asyncio.sleep(0)  # a turn of the loop
+                held.append(found.acceptors[0].held)
+            return [after - before for before, after in itertools.pairwise(held)]
+
+    assert max(asyncio.run(scenario())) <= 16
 
 
 def test_a_process_alone_takes_all() -> None:
