@@ -157,10 +157,7 @@ def test_a_method_of_grpc_needs_the_scope_that_the_same_path_does(
     auth = ApiKeyAuth(Keys(str(keys_file)), Quotas(tmp_path))
 
     def opens(target: str) -> set[str]:
-        asked = {
-            scope: Request("POST", target, {b"x-api-key": key.encode()}, Caller())
-            for scope, key in ALONE.items()
-        }
+        asked = {scope: Request("POST", target, {b"x-api-key": key.encode()}, Caller()) for scope, key in ALONE.items()}
         return {scope for scope, request in asked.items() if auth.refusal(request) is None}
 
     assert opens(f"/{SERVICE}/{method}") == opens(path)
