@@ -15,9 +15,10 @@ class Present:
     disconnected = False
 
 
-def request(method: str, path: str, **headers: str) -> Request:
+def request(method: str, target: str, **headers: str) -> Request:
     given = {name.encode(): value.encode() for name, value in headers.items()}
-    return Request(method, path, given, Present())
+    path, _, query = target.partition("?")
+    return Request(method, path, given, Present(), raw_query=query.encode())
 
 
 def answer(router: Router, method: str, path: str, **headers: str) -> Response:
