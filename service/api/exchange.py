@@ -183,7 +183,7 @@ class Exchange:
         content = inputs.encode(computed)
         stages = computed.stages(request.arrived, read_at, time.monotonic())
         batch_size = computed.batch_size
-        own: tuple[Header, ...] = (_id_header(request), *computed_headers(stages, batch_size))
+        own: tuple[Header, ...] = (request.id_header(), *computed_headers(stages, batch_size))
         if request.trace:
             own += (request.trace.header(),)
         reply = front_end.answer(content, own, model_headers(model))
@@ -209,7 +209,7 @@ class Exchange:
             logger.error("request %s met a bug", request.id, exc_info=error)
             error = Problem(f"this is a bug; the log has it as {request.id}")
         self._refused(request, request.context.ask.model, type(error))
-        return front_end.refuse(error, _id_header(request))
+        return front_end.refuse(error, request.id_header())
 
     def _refused(self, request: Request, model: ServedModel | None, failure: type[Problem | ClientGone]) -> None:
         self._observer.refused(request, model, failure, time.monotonic() - request.arrived)
@@ -262,7 +262,3 @@ class _Later(Later, Generic[Content]):
             self.reply(None)
         else:
             self.reply(self._exchange.fail(self._front_end, self._request, error))
-
-
-def _id_header(request: Request) -> Header:
-    return (b"x-request-id", request.id_bytes())

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from service.api.auth import ApiKeyAuth
-from service.http.messages import Header, Later, Request, Response
+from service.http.messages import Later, Request, Response
 from service.problems import ClientGone, MethodNotAllowed, NotFound, Problem
 from service.telemetry.observer import Observer
 
@@ -138,13 +138,13 @@ class Router:
         return self._refused(request, error)
 
     def _identified(self, request: Request, response: Response) -> Response:
-        return response.with_header(_id_header(request))
+        return response.with_header(request.id_header())
 
     def _refused(self, request: Request, problem: Problem) -> Response:
         for prefix, refuse in self._refuse_below.items():
             if request.path == prefix or request.path.startswith(f"{prefix}/"):
-                return refuse(problem, _id_header(request))
-        return self._refuse(problem, _id_header(request))
+                return refuse(problem, request.id_header())
+        return self._refuse(problem, request.id_header())
 
     # Routes
 
@@ -173,10 +173,6 @@ class Router:
             if found := pattern.fullmatch(path):
                 return route, found.groupdict()
         return None
-
-
-def _id_header(request: Request) -> Header:
-    return (b"x-request-id", request.id_bytes())
 
 
 def _pattern(path: str) -> re.Pattern[str]:

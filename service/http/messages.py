@@ -81,16 +81,16 @@ class Request:
     @property
     def id(self) -> str:
         """The id that the request came with or, if it has none that can be sent back, a new one."""
-        return self.id_bytes().decode()
+        return self.id_header()[1].decode()
 
-    def id_bytes(self) -> bytes:
-        """Return the id as a header has it."""
+    def id_header(self) -> Header:
+        """Return the header that gives the id back to the client."""
         if not self._id:
             given = self.headers.get(b"x-request-id")
             if given is None or not _ID.fullmatch(given):
                 given = b"%b-%x" % (_process(), next(_numbers))
             self._id = given
-        return self._id
+        return (b"x-request-id", self._id)
 
 
 _ID = re.compile(rb"[ -~]{1,128}")
